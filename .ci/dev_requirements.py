@@ -1,0 +1,7 @@
+"""Print the development dependencies of pyproject.toml, one a line (pip learnt --group only in 25.1)."""
+
+import tomllib
+from pathlib import Path
+
+project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+print("\n".join(project["dependency-groups"]["dev"]))

@@ -1,0 +1,48 @@
+# The whole project from a clone: `make demo` runs the main job, `make test` passes the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help venv demo test test-system check bench wheel clean
+
+help:
+	@echo "make demo         set up .venv and run the main job: bus, launcher, two nodes, a SOCKS pair"
+	@echo "make test         set up .venv and pass the tests (needs only Python, make and pip)"
+	@echo "make test-system  tests that need Debian's packages and root; installs them"
+	@echo "make check        format, lint, types, import contracts"
+	@echo "make bench        all benchmarks (QUICK=1 for a first look)"
+
+venv: $(STAMP)
+
+# --without-pip: Debian's python3 has no ensurepip unless python3-venv is installed; the user's pip installs into the venv.
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
+	@$(PYTHON) -m pip --version >/dev/null || { echo "make: $(PYTHON) has no pip; install it (Debian: apt-get install python3-pip)" >&2; exit 2; }
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --editable . $$($(PYTHON) .ci/dev_requirements.py)
+	@touch $@
+
+demo: venv
+	$(BIN)/python -P examples/demo.py
+
+test: venv
+	$(BIN)/pytest -q
+
+test-system: venv
+	.ci/install_system
+	$(BIN)/pytest -q tests/system
+
+check: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: venv
+	.ci/install_system
+	$(BIN)/python -P benchmarks/bus.py $(if $(QUICK),--quick)
+	$(BIN)/python -P benchmarks/socks.py $(if $(QUICK),--quick)
+	$(BIN)/python -P benchmarks/start.py $(if $(QUICK),--quick)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""A message bus on which a public key is the identity."""

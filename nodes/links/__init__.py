@@ -1,0 +1,1 @@
+"""Drivers that carry frames between neighbouring nodes."""

@@ -1,0 +1,1 @@
+"""The node manager: learns links, computes routes, installs them."""

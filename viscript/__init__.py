@@ -1,0 +1,1 @@
+"""Launcher of applications and control panel of clusters."""
