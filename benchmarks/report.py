@@ -1,7 +1,7 @@
 """What every benchmark prints: one row a comparison, for people or as one JSON line.
 
 A row compares our median with a peer's median of the same run. The ratio is always "bigger is
-better": ours/peer for rates, peer/ours for times. Numbers of two machines, or of two days, say little;
+better": ours/peer for rates, peer/ours for times. Numbers of two machines or two days say little;
 the ratio of one alternating run says something.
 """
 
@@ -31,7 +31,7 @@ class Row:
     ok: bool
 
 
-def rate(  # noqa: PLR0913 - a row has that many columns
+def rate(
     name: str,
     unit: str,
     ours: Sequence[float],
@@ -45,7 +45,7 @@ def rate(  # noqa: PLR0913 - a row has that many columns
     return Row(name, unit, mine, theirs, peer_name, ratio, runs, at_least, ratio >= at_least)
 
 
-def duration(  # noqa: PLR0913
+def duration(
     name: str,
     unit: str,
     ours: Sequence[float],
