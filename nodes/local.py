@@ -1,0 +1,202 @@
+"""Messages between an app and its node: a 4-byte length and a MessagePack map with a `type`.
+
+Specified in docs/protocol/node-app.md. ATTACH and ACCEPT travel with one file descriptor.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Annotated, Final
+
+import msgspec
+
+VERSION: Final = 1
+MAX_MESSAGE: Final = 96 * 1024  # a message with 64 KiB of early data and room around it
+MAX_EARLY: Final = 64 * 1024
+LENGTH: Final = struct.Struct(">I")
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Number = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
+AppCode = Annotated[int, msgspec.Meta(ge=0, le=255)]
+Greeting = Annotated[bytes, msgspec.Meta(max_length=4096)]
+Early = Annotated[bytes, msgspec.Meta(max_length=MAX_EARLY)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400 * 365)]
+Text = Annotated[str, msgspec.Meta(max_length=256)]
+
+
+class _Message(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower):
+    pass
+
+
+# From the app ----------------------------------------------------------------------------------
+
+
+class Hello(_Message, frozen=True):
+    """First message of an app."""
+
+    version: int
+    app: Text = ""
+
+
+class Listen(_Message, frozen=True):
+    id: Number
+    port: Port
+
+
+class Unlisten(_Message, frozen=True):
+    port: Port
+
+
+class Open(_Message, frozen=True):
+    """Ask for a stream to `port` of the node `target` (a name or a Z85 key)."""
+
+    id: Number
+    target: Text
+    port: Port
+    greeting: Greeting = b""
+    timeout: Seconds = 10.0
+
+
+class Attach(_Message, frozen=True):
+    """Hand a descriptor to an opened stream. `early` goes into the stream before its bytes."""
+
+    stream: Number
+    idle: Seconds = 0.0  # 0: never
+    early: Early = b""
+
+
+class Accept(_Message, frozen=True):
+    """Take an incoming stream and hand its descriptor over."""
+
+    stream: Number
+    reply: Greeting = b""
+    idle: Seconds = 0.0
+    early: Early = b""
+
+
+class Refuse(_Message, frozen=True):
+    stream: Number
+    code: AppCode
+    reply: Greeting = b""
+
+
+class Reset(_Message, frozen=True):
+    stream: Number
+
+
+# From the node ---------------------------------------------------------------------------------
+
+
+class Welcome(_Message, frozen=True):
+    version: int
+    key: str
+    name: str
+
+
+class Done(_Message, frozen=True):
+    """The request `id` was carried out."""
+
+    id: Number
+
+
+class Failed(_Message, frozen=True):
+    """The request `id` was not carried out; `refusal` and `reply` are the far app's own words."""
+
+    id: Number
+    code: int
+    message: str
+    refusal: AppCode = 0
+    reply: bytes = b""
+
+
+class Opened(_Message, frozen=True):
+    id: Number
+    stream: Number
+    reply: bytes = b""
+
+
+class Incoming(_Message, frozen=True):
+    stream: Number
+    origin: str  # Z85 key of the node where the stream began
+    port: Port
+    greeting: bytes = b""
+
+
+class Ended(_Message, frozen=True):
+    """The far end finished sending, and all it sent has been written to the descriptor."""
+
+    stream: Number
+
+
+class Closed(_Message, frozen=True):
+    """The stream is over; its descriptor is closed at the node."""
+
+    stream: Number
+    code: int
+    bytes_in: int
+    bytes_out: int
+
+
+FromApp = Hello | Listen | Unlisten | Open | Attach | Accept | Refuse | Reset
+FromNode = Welcome | Done | Failed | Opened | Incoming | Ended | Closed
+
+
+class LocalProtocolError(Exception):
+    """The other side of the local socket sent something that is not this protocol."""
+
+
+_UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_encoder: Final = msgspec.msgpack.Encoder()
+_from_app: Final[msgspec.msgpack.Decoder[FromApp]] = msgspec.msgpack.Decoder(FromApp)
+_from_node: Final[msgspec.msgpack.Decoder[FromNode]] = msgspec.msgpack.Decoder(FromNode)
+
+
+def encode(message: FromApp | FromNode) -> bytes:
+    body = _encoder.encode(message)
+    return LENGTH.pack(len(body)) + body
+
+
+def decode_from_app(body: bytes) -> FromApp:
+    """One message of an app; raises LocalProtocolError."""
+    try:
+        return _from_app.decode(body)
+    except _UNDECODABLE as error:
+        raise LocalProtocolError(f"malformed message: {error}") from None
+
+
+def decode_from_node(body: bytes) -> FromNode:
+    """One message of a node; raises LocalProtocolError."""
+    try:
+        return _from_node.decode(body)
+    except _UNDECODABLE as error:
+        raise LocalProtocolError(f"malformed message: {error}") from None
+
+
+class Deframer:
+    """Cuts a byte stream into message bodies."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The bodies completed by `data`; raises LocalProtocolError on an oversized one."""
+        buffer = self._buffer
+        buffer += data
+        bodies: list[bytes] = []
+        start = 0
+        while len(buffer) - start >= LENGTH.size:
+            (size,) = LENGTH.unpack_from(buffer, start)
+            if size > MAX_MESSAGE:
+                raise LocalProtocolError(f"message of {size} bytes (at most {MAX_MESSAGE})")
+            end = start + LENGTH.size + size
+            if len(buffer) < end:
+                break
+            bodies.append(bytes(buffer[start + LENGTH.size : end]))
+            start = end
+        del buffer[:start]
+        return bodies
+
+    @property
+    def empty(self) -> bool:
+        """Whether everything fed so far has been handed out."""
+        return not self._buffer

@@ -1,0 +1,198 @@
+"""Frames on a link between two nodes and stream records inside them, bytes to values and back.
+
+A frame is a 16-byte header and a payload that relays neither decode nor copy. The payload of a DATA
+frame is one stream record: an 8-byte header and its data. All numbers are big-endian; the layout is
+specified in docs/protocol/mesh.md.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import Final
+
+import msgspec
+
+VERSION: Final = 1
+
+FRAME: Final = struct.Struct(">BBHIQ")  # version<<4|type, flags, reserved, label, counter
+RECORD: Final = struct.Struct(">BBHI")  # kind, code, port, stream
+DATA_PREFIX: Final = struct.Struct(">BBHIQBBHI")  # both headers of a DATA frame in one go
+LABEL: Final = struct.Struct(">I")
+LABEL_OFFSET: Final = 4
+AMOUNT: Final = struct.Struct(">I")  # bytes of credit
+
+MAX_DATA: Final = 65536  # 16 KiB frames halve the throughput; larger ones only add delay
+MAX_GREETING: Final = 4096  # of a greeting, a reply, a HELLO
+MAX_FRAME: Final = DATA_PREFIX.size + MAX_DATA
+
+STREAM_WINDOW: Final = 1 << 20  # bytes a sender may have on the way before its reader took any
+SESSION_WINDOW: Final = 4 << 20  # bytes one session may have inside the mesh, all streams together
+MAX_CREDIT: Final = 1 << 30
+
+
+class FrameType(IntEnum):
+    HELLO = 1  # first on every link, both ways
+    DATA = 2  # one stream record
+    CLOSE = 3  # the route behind this label has ended
+    ALIVE = 4  # nothing but a sign of life
+
+
+class Kind(IntEnum):
+    OPEN = 1
+    OPENED = 2
+    REFUSE = 3
+    DATA = 4
+    CREDIT = 5
+    FIN = 6
+    RESET = 7
+
+
+class Code(IntEnum):
+    """Why a stream or a route ended."""
+
+    DONE = 0
+    RESET = 1
+    REFUSED = 2
+    NO_LISTENER = 3
+    NO_ROUTE = 4
+    LINK_LOST = 5
+    TARGET_RESET = 6
+    IDLE = 7
+    APP_GONE = 8
+    PROTOCOL = 9
+    LIMIT = 10
+    TIMEOUT = 11
+    STOPPING = 12
+    PORT_TAKEN = 13  # only between a node and its app
+
+    @property
+    def text(self) -> str:
+        return _TEXT[self]
+
+    @classmethod
+    def of(cls, number: int) -> Code:
+        """The code for `number`; one from a later version counts as a plain reset."""
+        try:
+            return cls(number)
+        except ValueError:
+            return cls.RESET
+
+
+_TEXT: Final = {
+    Code.DONE: "both sides finished",
+    Code.RESET: "the far app cut it",
+    Code.REFUSED: "the far app refused it",
+    Code.NO_LISTENER: "no app listens on that port of the far node",
+    Code.NO_ROUTE: "no route to that node",
+    Code.LINK_LOST: "a link on the way was lost",
+    Code.TARGET_RESET: "the connection at the far end was reset",
+    Code.IDLE: "no traffic within its idle time-out",
+    Code.APP_GONE: "the app that held it ended",
+    Code.PROTOCOL: "a peer broke the protocol",
+    Code.LIMIT: "too many streams",
+    Code.TIMEOUT: "no answer in time",
+    Code.STOPPING: "the node is stopping",
+    Code.PORT_TAKEN: "another app listens on that port",
+}
+
+
+class WireError(Exception):
+    """A peer sent bytes that are not this protocol; whoever reads them drops the peer."""
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """What a node says first on a link. `key` is checked against the key CURVE proved."""
+
+    version: int
+    key: str
+    name: str
+
+
+_hello_decoder: Final = msgspec.msgpack.Decoder(Hello)
+_CONTROL_TYPES: Final = frozenset(FrameType)
+
+
+def frame(kind: FrameType, label: int = 0, counter: int = 0, payload: bytes = b"") -> bytes:
+    return FRAME.pack(VERSION << 4 | kind, 0, 0, label, counter) + payload
+
+
+def parse_frame(data: memoryview) -> tuple[int, int, int]:
+    """Type, label and counter of a frame; raises WireError."""
+    size = len(data)
+    if not FRAME.size <= size <= MAX_FRAME:
+        raise WireError(f"frame of {size} bytes (allowed: {FRAME.size} to {MAX_FRAME})")
+    head, _flags, _reserved, label, counter = FRAME.unpack_from(data)
+    if head >> 4 != VERSION:
+        raise WireError(f"frame of version {head >> 4}, this node speaks {VERSION}")
+    kind = head & 15
+    if kind not in _CONTROL_TYPES:
+        raise WireError(f"unknown frame type {kind}")
+    return kind, label, counter
+
+
+def relabel(data: memoryview, label: int) -> None:
+    """Swap the label of a received frame where it lies."""
+    LABEL.pack_into(data, LABEL_OFFSET, label)
+
+
+def hello(key: str, name: str) -> bytes:
+    return frame(FrameType.HELLO, payload=msgspec.msgpack.encode(Hello(VERSION, key, name)))
+
+
+def parse_hello(payload: memoryview) -> Hello:
+    """The HELLO in a frame's payload; raises WireError."""
+    if len(payload) > MAX_GREETING:
+        raise WireError(f"HELLO of {len(payload)} bytes (at most {MAX_GREETING})")
+    try:
+        value = _hello_decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"HELLO is malformed: {error}") from None
+    if value.version != VERSION:
+        raise WireError(f"peer speaks link version {value.version}, this node {VERSION}")
+    return value
+
+
+def close(label: int, code: Code) -> bytes:
+    return frame(FrameType.CLOSE, label, payload=bytes([code]))
+
+
+def parse_close(payload: memoryview) -> Code:
+    return Code.of(payload[0]) if payload else Code.LINK_LOST
+
+
+def record(kind: Kind, stream: int, data: bytes = b"", *, code: int = 0, port: int = 0) -> bytes:
+    return RECORD.pack(kind, code, port, stream) + data
+
+
+def credit(stream: int, amount: int) -> bytes:
+    """Permission to send `amount` more bytes; stream 0 speaks for the session as a whole."""
+    return RECORD.pack(Kind.CREDIT, 0, 0, stream) + AMOUNT.pack(amount)
+
+
+def open_(stream: int, port: int, window: int, greeting: bytes) -> bytes:
+    return RECORD.pack(Kind.OPEN, 0, port, stream) + AMOUNT.pack(window) + greeting
+
+
+def opened(stream: int, window: int, reply: bytes) -> bytes:
+    return RECORD.pack(Kind.OPENED, 0, 0, stream) + AMOUNT.pack(window) + reply
+
+
+def parse_record(payload: memoryview) -> tuple[int, int, int, int]:
+    """Kind, code, port and stream of a record; raises WireError."""
+    if len(payload) < RECORD.size:
+        raise WireError(
+            f"stream record of {len(payload)} bytes, its header alone has {RECORD.size}"
+        )
+    kind, code, port, stream = RECORD.unpack_from(payload)
+    return kind, code, port, stream
+
+
+def parse_amount(data: memoryview) -> int:
+    """The credit at the start of `data`; raises WireError."""
+    if len(data) < AMOUNT.size:
+        raise WireError("record without its credit")
+    amount: int = AMOUNT.unpack_from(data)[0]
+    if amount > MAX_CREDIT:
+        raise WireError(f"credit of {amount} bytes (at most {MAX_CREDIT})")
+    return amount
