@@ -1,0 +1,117 @@
+"""socks-client: the SOCKS5 port on this machine; what it is asked for is dialled by the exit.
+
+Exit codes: 0 stopped, 2 wrong arguments, 4 user file unreadable or open to others, 9 port taken.
+"""
+
+import argparse
+import asyncio
+import errno
+import functools
+import socket
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apps.socks.gateway import Gateway, Options
+from apps.socks.messages import PORT
+from apps.socks.upkeep import CONFLICT, NOT_PERMITTED, keep_node, log, log_to_stderr, run_until
+from apps.socks.users import UserFileError, read_users
+from bus import process
+
+if TYPE_CHECKING:
+    from bus.process import Participant
+
+BACKLOG = 512
+
+
+class ListenError(Exception):
+    """The SOCKS port cannot be had; the text says why and the way out."""
+
+
+async def main(participant: "Participant", options: Options, listener: socket.socket) -> int:
+    path = participant.run_dir / f"node-{options.node}.sock"
+    gateway = Gateway(options)
+
+    async def work() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(keep_node(path, participant.app, gateway.use))
+            tasks.create_task(gateway.accept(listener))
+
+    await run_until(participant.stopping, work())
+    return 0
+
+
+def listen(options: Options) -> socket.socket:
+    """Take the SOCKS port; raise ListenError."""
+    host, port = options.listen
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if options.users is None and not ip_address(host).is_loopback:
+        raise ListenError(
+            f"--listen {place}: everybody who reaches it could use it; "
+            "add --user-file, or listen on 127.0.0.1"
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+        listener.settimeout(0)
+    except OSError as error:
+        listener.close()
+        way_out = "; stop what listens there, or choose another --listen"
+        taken = error.errno == errno.EADDRINUSE
+        raise ListenError(
+            f"--listen {place}: {error.strerror}{way_out if taken else ''}"
+        ) from error
+    log.info("SOCKS5 on %s:%d", *listener.getsockname()[:2])
+    return listener
+
+
+def parse(arguments: list[str]) -> Options:
+    """Read the command line; raise UserFileError."""
+    parser = argparse.ArgumentParser(
+        prog="socks-client", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--node", required=True, help="name of the local node")
+    parser.add_argument("--exit", required=True, help="name or key of the node of the socks-server")
+    parser.add_argument("--port", type=int, default=PORT, help=f"mesh port of the exit ({PORT})")
+    parser.add_argument("--listen", type=_place, default=("127.0.0.1", 1080), metavar="IP:PORT")
+    parser.add_argument("--user-file", type=Path, help="name:password lines, readable by you only")
+    parser.add_argument("--idle", type=float, default=3600, help="seconds without a byte (3600)")
+    parser.add_argument("--max-connections", type=int, default=512)
+    found = parser.parse_args(arguments)
+    users = read_users(found.user_file) if found.user_file else None
+    values = {name: value for name, value in vars(found).items() if name != "user_file"}
+    return Options(**values, users=users)
+
+
+def _place(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    host = "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
+    try:
+        return str(ip_address(host)), range(65536)[int(port)]
+    except (ValueError, IndexError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not IP:PORT, such as 127.0.0.1:1080"
+        ) from None
+
+
+def start() -> None:
+    """Take the port before joining the bus: who sees the app there can use it."""
+    log_to_stderr()
+    try:
+        options = parse(sys.argv[1:])
+        listener = listen(options)
+    except UserFileError as error:
+        log.error("socks-client: %s", error)
+        sys.exit(NOT_PERMITTED)
+    except ListenError as error:
+        log.error("socks-client: %s", error)
+        sys.exit(CONFLICT)
+    process.run(functools.partial(main, options=options, listener=listener))
+
+
+if __name__ == "__main__":
+    start()
