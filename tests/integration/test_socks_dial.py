@@ -51,6 +51,11 @@ async def refusal(host: str, port: int, policy: Policy = LOOPBACK, seconds: floa
     return caught.value.refusal.code
 
 
+async def reached(host: str, port: int) -> str:
+    with await dial(Destination(host, port), LOOPBACK, 5) as found:
+        return str(found.getpeername()[0])
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0x7f.1", "2130706433"])
 async def test_an_allowed_target_is_reached_however_it_is_spelled(host: str):
     with listening() as port:
@@ -137,14 +142,12 @@ async def test_a_resolver_that_does_not_answer_times_out():
 
 async def test_of_a_name_with_forbidden_addresses_only_the_permitted_are_dialled():
     with listening() as port, resolving("10.0.0.1", "127.0.0.1"):
-        with await dial(Destination("mixed.example", port), LOOPBACK, 5) as found:
-            assert found.getpeername()[0] == "127.0.0.1"
+        assert await reached("mixed.example", port) == "127.0.0.1"
 
 
 async def test_the_next_address_is_tried_when_the_first_refuses():
     with listening("127.0.0.2") as port, resolving("127.0.0.1", "127.0.0.2"):
-        with await dial(Destination("two.example", port), LOOPBACK, 5) as found:
-            assert found.getpeername()[0] == "127.0.0.2"
+        assert await reached("two.example", port) == "127.0.0.2"
 
 
 async def test_the_next_address_is_tried_beside_one_that_does_not_answer():
@@ -160,8 +163,7 @@ async def test_the_next_address_is_tried_beside_one_that_does_not_answer():
         resolving("127.0.0.1", "127.0.0.2"),
         mock.patch.object(asyncio.get_running_loop(), "sock_connect", connect),
     ):
-        with await dial(Destination("two.example", port), LOOPBACK, 5) as found:
-            assert found.getpeername()[0] == "127.0.0.2"
+        assert await reached("two.example", port) == "127.0.0.2"
 
 
 async def test_when_all_fail_the_first_ones_failure_is_told():

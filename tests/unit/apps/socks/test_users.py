@@ -36,7 +36,7 @@ def test_a_line_that_cannot_be_read_is_numbered_and_not_quoted(tmp_path: Path, l
 
 
 def test_the_same_name_twice_and_no_name_at_all(tmp_path: Path):
-    with pytest.raises(UserFileError, match="users:2.*same name"):
+    with pytest.raises(UserFileError, match=r"users:2.*same name"):
         read_users(written(tmp_path, "ann:a\nann:b\n"))
     with pytest.raises(UserFileError, match="no users"):
         read_users(written(tmp_path, "# nobody\n"))
