@@ -1,0 +1,111 @@
+"""The blocking client: for command lines, which start, ask and end. No asyncio, few imports."""
+
+from __future__ import annotations
+
+import time
+from typing import Self
+
+from bus import sockets, wire
+from bus.errors import BusError, NotAuthorised, RemoteProtocolError, Unreachable
+from bus.identity import Address, KeyPair
+from bus.session import ClientSession, Settled
+
+MAX_MESSAGE = 2 << 20
+
+
+class Caller:
+    """One short session: `with Caller(address, keypair) as caller: caller.request(…)`.
+
+    Entering raises `NotAuthorised` when the key is not allowed, `Unreachable` when no broker answers
+    within `timeout` seconds.
+    """
+
+    def __init__(
+        self, address: Address, keypair: KeyPair, *, name: str = "", timeout: float = 5.0
+    ) -> None:
+        self.address = address
+        self.key = keypair.public
+        self._keypair = keypair
+        self._timeout = timeout
+        self._session = ClientSession(name)
+        self._context = sockets.new_context()
+
+    def __enter__(self) -> Self:
+        try:
+            self._socket, self._monitor = sockets.dial(
+                self._context, self._keypair, self.address, max_message=MAX_MESSAGE
+            )
+            self._session.opened(time.monotonic())
+            deadline = time.monotonic() + self._timeout
+            while self._session.welcome is None:
+                if time.monotonic() >= deadline:
+                    raise Unreachable(f"no broker answers at {self.address.endpoint}")
+                self._turn(deadline)
+        except BaseException:
+            self._context.destroy(linger=0)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.bye("done")
+        self._write()
+        time.sleep(0.002)  # LINGER is 0: give the goodbye time to leave
+        self._socket.disable_monitor()
+        self._context.destroy(linger=0)
+
+    def request(
+        self, subject: str, body: bytes = b"", *, to: str | None = None, timeout: float = 5.0
+    ) -> bytes:
+        """Ask and wait for the answer's body; errors as `bus.client.Bus.request`."""
+        ref = self._session.request(subject, body, to, timeout, time.monotonic())
+        while True:
+            due = time.monotonic() + self._session.next_timer(time.monotonic())
+            for settled in [*self._turn(due), *self._session.handle_timer(time.monotonic())]:
+                if settled.id == ref:
+                    if settled.error is not None:
+                        raise settled.error
+                    return settled.body
+
+    def _turn(self, deadline: float) -> list[Settled]:
+        """Send, wait until something arrives or `deadline`, return what came to its end."""
+        self._write()
+        sockets.wait([self._socket, self._monitor], deadline - time.monotonic())
+        settled = self._read()
+        for event in sockets.events(self._monitor):
+            if event.kind == sockets.HANDSHAKE_REFUSED:
+                raise NotAuthorised(
+                    f"the broker at {self.address.endpoint} does not allow the key {self.key}"
+                )
+            if event.kind & (sockets.DISCONNECTED | sockets.CLOSED | sockets.HANDSHAKE_FAILED):
+                settled += self._read()
+                return settled or [self._lost()]
+        return settled
+
+    def _lost(self) -> Settled:
+        reason = self._session.farewell or f"no broker answers at {self.address.endpoint}"
+        raise Unreachable(reason)
+
+    def _read(self) -> list[Settled]:
+        settled = []
+        while sockets.readable(self._socket):
+            head, *rest = self._socket.recv_multipart(sockets.DONTWAIT)
+            try:
+                event = self._session.receive(head, rest[0] if rest else b"", time.monotonic())
+            except RemoteProtocolError as error:
+                raise Unreachable(
+                    f"{self.address.endpoint} does not speak SB/1: {error}"
+                ) from error
+            if isinstance(event, Settled):
+                settled.append(event)
+            elif isinstance(event, wire.Error):
+                raise BusError(f"the broker refused: {event.msg}")
+        return settled
+
+    def _write(self) -> None:
+        while (outgoing := self._session.next) is not None:
+            frames = [outgoing.head] if outgoing.body is None else [outgoing.head, outgoing.body]
+            try:
+                self._socket.send_multipart(frames, sockets.DONTWAIT)
+            except sockets.Again:
+                return
+            self._session.sent(time.monotonic())

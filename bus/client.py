@@ -1,0 +1,568 @@
+"""The asyncio client: one participant on the bus, reconnecting by itself.
+
+The socket's descriptor is watched directly and drained in bounded turns: `zmq.asyncio` is an order of
+magnitude slower. The descriptor is edge-triggered, so after every receive *and* send the state is looked
+at again; forgetting that shows as rare hangs (pyzmq#199, #1203).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+
+import msgspec
+
+from bus import sockets, subjects, wire
+from bus.errors import (
+    BusError,
+    LocalProtocolError,
+    NotAuthorised,
+    Refused,
+    RemoteProtocolError,
+    Unreachable,
+)
+from bus.identity import Address, KeyPair
+from bus.session import ClientSession, Settled
+
+log = logging.getLogger(__name__)
+
+MAX_MESSAGE = 2 << 20  # bytes; over any broker's payload limit
+DRAIN = 128  # messages a turn, then the loop may do something else
+FIRST_RETRY, LAST_RETRY = 0.05, 2.0  # seconds between attempts to reconnect, before jitter
+CONNECT_TIMEOUT = 5.0
+MAX_HANDLERS = 256  # requests and signals handled at once; more are refused
+MAX_KEPT_BYTES = 64 << 20  # of messages that a subscription holds for a slow reader
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """What a subscription yields and a signal handler gets; `sender` is the proved key, Z85."""
+
+    subject: str
+    sender: str
+    body: bytes
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What a request handler gets; `timeout` is the time left to answer, seconds."""
+
+    subject: str
+    sender: str
+    body: bytes
+    timeout: float
+
+
+RequestHandler = Callable[[Request], Awaitable[bytes]]
+SignalHandler = Callable[[Message], Awaitable[None]]
+
+
+class Subscription:
+    """Messages of one pattern, in order: `async for message in subscription`.
+
+    A reader that falls `MAX_KEPT_BYTES` behind loses the oldest; `lost` counts these and what the broker
+    had to drop.
+    """
+
+    def __init__(self, bus: Bus, pattern: str, sid: int) -> None:
+        self.pattern = pattern
+        self.lost = 0
+        self._bus = bus
+        self._sid = sid
+        self._messages: deque[Message] = deque()
+        self._bytes = 0
+        self._arrival: asyncio.Future[None] | None = None
+        self._closed = False
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> Message:
+        while not self._messages:
+            if self._closed:
+                raise StopAsyncIteration
+            self._arrival = asyncio.get_running_loop().create_future()
+            try:
+                await self._arrival
+            finally:
+                self._arrival = None
+        message = self._messages.popleft()
+        self._bytes -= len(message.body)
+        return message
+
+    async def close(self) -> None:
+        """No more messages after those that are here already."""
+        self._bus._drop(self._sid)  # noqa: SLF001 - one class in two halves
+        self._end()
+
+    def _put(self, subject: str, sender: str, bodies: list[bytes]) -> None:
+        messages = self._messages
+        for body in bodies:
+            messages.append(Message(subject, sender, body))
+            self._bytes += len(body)
+        while self._bytes > MAX_KEPT_BYTES:
+            self._bytes -= len(messages.popleft().body)
+            self.lost += 1
+        self._wake()
+
+    def _end(self) -> None:
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+
+class Bus:
+    """A participant's connection to the bus; made by `connect`."""
+
+    def __init__(self, address: Address, keypair: KeyPair, name: str) -> None:
+        self.address = address
+        self.key = keypair.public
+        self._keypair = keypair
+        self._loop = asyncio.get_running_loop()
+        self._context = sockets.new_context()
+        self._session = ClientSession(name)
+        self._socket: sockets.Socket | None = None
+        self._monitor: sockets.Socket | None = None
+        self._watched: list[int] = []
+        self._results: dict[int, asyncio.Future[bytes]] = {}
+        self._subscriptions: dict[int, Subscription] = {}
+        self._services: dict[str, RequestHandler] = {}  # served through the broker
+        self._answers: dict[str, RequestHandler] = {}  # addressed to our key
+        self._signals: dict[str, SignalHandler] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._welcomed = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._reconnected: list[Callable[[], None]] = []
+        self._welcomes = 0
+        self._failures = 0  # consecutive
+        self._refusal: BusError | None = None  # why the last attempt failed for good
+        self._outcome: asyncio.Future[None] | None = None  # of the first connection
+        self._flushing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    # For participants.
+
+    @property
+    def connected(self) -> bool:
+        return self._welcomed.is_set()
+
+    @property
+    def roles(self) -> list[str]:
+        welcome = self._session.welcome
+        return welcome.roles if welcome else []
+
+    @property
+    def bytes_in(self) -> int:
+        return self._session.bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        return self._session.bytes_out
+
+    async def wait_connected(self) -> None:
+        await self._welcomed.wait()
+
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        """Call back after every WELCOME but the first; subscriptions and services are back by then."""
+        self._reconnected.append(callback)
+
+    async def request(
+        self, subject: str, body: bytes = b"", *, to: str | None = None, timeout: float = 5.0
+    ) -> bytes:
+        """Ask who serves `subject`, or the participant `to`, and return the answer's body.
+
+        Raises `NotPresent` at once when there is nobody, `NotAuthorised`, `DeadlineExceeded`, `Refused` with
+        the answerer's own error, or `Unreachable` when the connection was lost and nobody knows.
+        """
+        _check(subject)
+        return await self._settled(
+            self._session.request(subject, body, to, timeout, time.monotonic())
+        )
+
+    async def signal(
+        self, to: str, subject: str, body: bytes = b"", *, timeout: float = 5.0
+    ) -> None:
+        """Send one way to the participant `to`; returns when the broker has it. `NotPresent`."""
+        _check(subject)
+        await self._settled(self._session.signal(to, subject, body, timeout, time.monotonic()))
+
+    def publish_nowait(self, subject: str, body: bytes = b"") -> None:
+        """Publish, or raise `Overflow` when the bounded send buffer is full."""
+        if not self._flushing:
+            _check(subject)
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+        self._session.publish(subject, body)
+
+    async def publish(self, subject: str, body: bytes = b"") -> None:
+        """Publish, waiting while the send buffer is full. At most once: nothing is sent again."""
+        while self._session.full:
+            self._room.clear()
+            await self._room.wait()
+        self.publish_nowait(subject, body)
+
+    async def subscribe(self, pattern: str, *, policy: str = "drop_old") -> Subscription:
+        """Subscribe; what is published from the return on arrives. `NotAuthorised`."""
+        if not subjects.is_pattern(pattern):
+            raise LocalProtocolError(f"not a subject pattern: {pattern!r}")
+        ref, sid = self._session.subscribe(pattern, policy)
+        subscription = self._subscriptions[sid] = Subscription(self, pattern, sid)
+        try:
+            await self._settled(ref)
+        except BaseException:
+            self._drop(sid)
+            raise
+        return subscription
+
+    async def serve(self, subject: str, handler: RequestHandler) -> None:
+        """Answer requests on `subject` (a pattern is allowed) with `handler`. `NotAuthorised`."""
+        if not subjects.is_pattern(subject):
+            raise LocalProtocolError(f"not a subject pattern: {subject!r}")
+        self._services[subject] = handler
+        try:
+            await self._settled(self._session.serve(subject))
+        except BaseException:
+            self._session.withdraw(subject)
+            del self._services[subject]
+            raise
+
+    def answer(self, subject: str, handler: RequestHandler) -> None:
+        """Answer requests that are addressed to this participant's key."""
+        self._answers[subject] = handler
+
+    def on_signal(self, subject: str, handler: SignalHandler) -> None:
+        self._signals[subject] = handler
+
+    # Life.
+
+    async def open(self, timeout: float) -> None:
+        """Make the first connection; raises `NotAuthorised` or `Unreachable`."""
+        self._outcome = self._loop.create_future()
+        self._dial()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._outcome
+        except TimeoutError:
+            raise Unreachable(f"no broker answers at {self.address.endpoint}") from None
+        finally:
+            self._outcome = None
+
+    async def close(self, reason: str = "") -> None:
+        """Say goodbye, end every task and iteration, free the sockets."""
+        if self._closed:
+            return
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._socket is not None and self.connected:
+            self._session.bye(reason)
+            self._write()
+            await asyncio.sleep(0.01)  # LINGER is 0: give the goodbye time to leave
+        self._closed = True
+        self._hang_up()
+        for timer in (self._timer, self._retry):
+            if timer is not None:
+                timer.cancel()
+        self._fail_all(Unreachable("this end of the connection was closed"))
+        for subscription in self._subscriptions.values():
+            subscription._end()  # noqa: SLF001
+        self._context.destroy(linger=0)
+
+    def _dial(self) -> None:
+        self._retry = None
+        try:
+            self._socket, self._monitor = sockets.dial(
+                self._context, self._keypair, self.address, max_message=MAX_MESSAGE
+            )
+        except Unreachable as error:
+            self._lost(str(error))
+            return
+        for socket, reader in ((self._socket, self._read), (self._monitor, self._hear)):
+            descriptor = sockets.descriptor(socket)
+            self._loop.add_reader(descriptor, reader)
+            self._watched.append(descriptor)
+        self._session.opened(time.monotonic())
+        self._arm()
+        self._write()
+        self._loop.call_soon(self._hear)
+
+    def _hang_up(self) -> None:
+        for descriptor in self._watched:
+            self._loop.remove_reader(descriptor)
+        self._watched.clear()
+        if self._monitor is not None and self._socket is not None:
+            sockets.close(self._socket)
+            self._monitor.close(linger=0)
+        self._socket = self._monitor = None
+
+    def _lost(self, reason: str, refusal: BusError | None = None) -> None:
+        """The connection is gone or was never made: fail what had left, and try again later."""
+        self._hang_up()
+        self._welcomed.clear()
+        for settled in self._session.lost(reason):
+            self._settle(settled)
+        self._refusal = refusal
+        if self._outcome is not None and not self._outcome.done() and refusal is not None:
+            self._outcome.set_exception(refusal)
+            return
+        pause = min(LAST_RETRY, FIRST_RETRY * 2 ** min(self._failures, 10))
+        self._failures += 1
+        if self._retry is None and not self._closed:
+            self._retry = self._loop.call_later(pause * random.uniform(0.5, 1.5), self._dial)  # noqa: S311
+
+    # Reading.
+
+    def _hear(self) -> None:
+        """Act on what the monitor tells of the connection."""
+        if self._monitor is None:
+            return
+        for event in sockets.events(self._monitor):
+            if event.kind == sockets.HANDSHAKE_REFUSED:
+                problem = f"the broker at {self.address.endpoint} does not allow the key {self.key}"
+                self._lost(problem, NotAuthorised(problem))
+                return
+            if event.kind & (sockets.DISCONNECTED | sockets.CLOSED | sockets.HANDSHAKE_FAILED):
+                self._read_rest()
+                self._lost(self._session.farewell or "the connection to the broker was lost")
+                return
+
+    def _read_rest(self) -> None:
+        """Take in what had arrived before the connection ended, such as GOODBYE."""
+        while self._socket is not None and self._receive():
+            pass
+
+    def _read(self) -> None:
+        for _ in range(DRAIN):
+            if self._socket is None:
+                return
+            if not self._receive():
+                break
+        else:
+            self._loop.call_soon(self._read)
+        self._write()
+
+    def _receive(self) -> bool:
+        """One message in; False when there is none."""
+        socket = self._socket
+        if socket is None:
+            return False
+        try:
+            head = socket.recv(sockets.DONTWAIT)
+        except sockets.Again:
+            return False
+        body, extra = b"", False
+        if socket.getsockopt(sockets.RCVMORE):
+            body = socket.recv()
+            while socket.getsockopt(sockets.RCVMORE):
+                socket.recv()
+                extra = True
+        try:
+            if extra:
+                raise RemoteProtocolError(400, "bad_frame", "more than two frames")
+            self._act(self._session.receive(head, body, time.monotonic()), body)
+        except RemoteProtocolError as error:
+            log.warning("the broker at %s does not speak SB/1: %s", self.address.endpoint, error)
+            self._lost(f"protocol error: {error}")
+        return True
+
+    def _act(self, event: wire.Command | Settled | None, body: bytes) -> None:  # noqa: C901 - a case each
+        match event:
+            case wire.Delivery(sid=sid, s=subject, sender=sender, n=n):
+                subscription = self._subscriptions.get(sid)
+                if subscription is not None:
+                    self._deliver(subscription, subject, sender, n, body)
+            case Settled():
+                self._settle(event)
+            case wire.RequestDelivery():
+                self._asked(event, body)
+            case wire.SignalDelivery(s=subject, sender=sender):
+                handler = self._signals.get(subject)
+                if handler is not None and len(self._tasks) < MAX_HANDLERS:
+                    self._spawn(self._hand_over(handler, Message(subject, sender, body)))
+            case wire.Gap(sid=sid, lost=lost):
+                if sid in self._subscriptions:
+                    self._subscriptions[sid].lost += lost
+            case wire.Welcome():
+                self._on_welcome()
+            case wire.Error(err=err, msg=problem):
+                log.warning("the broker refused: %s: %s", err, problem)
+            case _:
+                pass
+
+    def _deliver(
+        self, subscription: Subscription, subject: str, sender: str, n: int, body: bytes
+    ) -> None:
+        try:
+            bodies = [body] if n == 1 else wire.split(body, n)
+        except RemoteProtocolError:  # the publisher's fault, not the broker's: skip it
+            subscription.lost += n
+            return
+        subscription._put(subject, sender, bodies)  # noqa: SLF001
+
+    def _on_welcome(self) -> None:
+        self._welcomes += 1
+        self._failures = 0
+        self._welcomed.set()
+        if self._outcome is not None and not self._outcome.done():
+            self._outcome.set_result(None)
+        self._arm()
+        self._write()
+        if self._welcomes > 1:
+            for callback in self._reconnected:
+                self._loop.call_soon(callback)
+
+    # Answering.
+
+    def _asked(self, asked: wire.RequestDelivery, body: bytes) -> None:
+        handler = self._handler(asked)
+        if handler is None:
+            refused = Refused(404, "no_handler", f"this participant does not answer {asked.s}")
+            self._session.reply(asked.r, b"", refused)
+        elif len(self._tasks) >= MAX_HANDLERS:
+            self._session.reply(asked.r, b"", Refused(429, "busy", "too many requests at once"))
+        else:
+            request = Request(asked.s, asked.sender, body, asked.dl / 1000)
+            self._spawn(self._answer(handler, asked.r, request))
+
+    def _handler(self, asked: wire.RequestDelivery) -> RequestHandler | None:
+        if asked.direct:
+            return self._answers.get(asked.s)
+        exact = self._services.get(asked.s)
+        if exact is not None:
+            return exact
+        return next((h for p, h in self._services.items() if subjects.covers(p, asked.s)), None)
+
+    async def _answer(self, handler: RequestHandler, handle: int, request: Request) -> None:
+        try:
+            self._session.reply(handle, await handler(request))
+        except Refused as refused:
+            self._session.reply(handle, b"", refused)
+        except BusError as error:
+            self._session.reply(handle, b"", Refused(502, "failed", str(error)))
+        except Exception:
+            log.exception("the handler of %s failed", request.subject)
+            self._session.reply(handle, b"", Refused(500, "internal", "the handler failed"))
+        self._write()
+
+    async def _hand_over(self, handler: SignalHandler, message: Message) -> None:
+        try:
+            await handler(message)
+        except Exception:
+            log.exception("the handler of the signal %s failed", message.subject)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Waiting and writing.
+
+    async def _settled(self, ref: int) -> bytes:
+        result: asyncio.Future[bytes] = self._loop.create_future()
+        self._results[ref] = result
+        self._write()
+        self._arm()
+        try:
+            return await result
+        finally:
+            self._results.pop(ref, None)
+            self._session.forget(ref)
+
+    def _settle(self, settled: Settled) -> None:
+        result = self._results.get(settled.id)
+        if result is None or result.done():
+            return
+        if settled.error is None:
+            result.set_result(settled.body)
+        else:
+            result.set_exception(settled.error)
+
+    def _fail_all(self, error: BusError) -> None:
+        for result in self._results.values():
+            if not result.done():
+                result.set_exception(error)
+
+    def _drop(self, sid: int) -> None:
+        self._subscriptions.pop(sid, None)
+        self._session.unsubscribe(sid)
+        self._write()
+
+    def _flush(self) -> None:
+        self._flushing = False
+        self._write()
+
+    def _write(self) -> None:
+        """Hand the transport what it takes; the descriptor tells when it takes more."""
+        socket, session = self._socket, self._session
+        if socket is None or self._closed:
+            return
+        sent = False
+        while (outgoing := session.next) is not None:
+            try:
+                if outgoing.body is None:
+                    socket.send(outgoing.head, sockets.DONTWAIT)
+                else:
+                    socket.send(outgoing.head, sockets.SNDMORE | sockets.DONTWAIT)
+                    small = len(outgoing.body) < sockets.COPY_BELOW
+                    socket.send(outgoing.body, sockets.DONTWAIT, copy=small)
+            except sockets.Again:
+                break
+            session.sent(time.monotonic())
+            sent = True
+        if not self._room.is_set() and not session.full:
+            self._room.set()
+        if sent and sockets.readable(socket):  # sending may have swallowed the descriptor's edge
+            self._loop.call_soon(self._read)
+
+    def _arm(self) -> None:
+        """Set the timer for the session's next deadline, unless an earlier one is set."""
+        due = self._loop.time() + self._session.next_timer(time.monotonic())
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._closed:
+            return
+        try:
+            for settled in self._session.handle_timer(time.monotonic()):
+                self._settle(settled)
+        except Unreachable as error:
+            self._lost(str(error))
+        self._write()
+        self._arm()
+
+
+@asynccontextmanager
+async def connect(
+    address: Address, keypair: KeyPair, *, name: str = "", timeout: float = CONNECT_TIMEOUT
+) -> AsyncIterator[Bus]:
+    """Join the bus; the connection heals by itself until the block ends.
+
+    Raises `NotAuthorised` when the key is not allowed, `Unreachable` when no broker answers in time.
+    """
+    bus = Bus(address, keypair, name)
+    try:
+        await bus.open(timeout)
+        yield bus
+    finally:
+        with suppress(asyncio.CancelledError):
+            await bus.close()
+
+
+def _check(subject: str) -> None:
+    if not subjects.is_subject(subject):
+        raise LocalProtocolError(f"not a subject: {subject!r}")

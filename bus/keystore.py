@@ -1,0 +1,105 @@
+"""Keys and access lists on disk: private (0600), written atomically, refused when others can read them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+
+import msgspec
+
+from bus import access
+from bus.access import AccessError, AccessList
+from bus.errors import KeyFileError
+from bus.identity import KeyPair, is_key
+from bus.sockets import new_keypair, public_of
+
+_MAX_FILE = 16 << 20  # bytes; an access list of 100,000 keys
+
+
+class _KeyFile(msgspec.Struct, frozen=True):
+    public: str
+    secret: str
+
+
+def create(path: Path) -> KeyPair:
+    """Make a new key pair in a new file of mode 0600; `FileExistsError` when there is one."""
+    keypair = new_keypair()
+    text = msgspec.json.encode(_KeyFile(keypair.public, keypair.secret)) + b"\n"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return keypair
+
+
+def load(path: Path) -> KeyPair:
+    """The key pair in `path`; `KeyFileError` says what is wrong and what to do."""
+    text = _read_private(path)
+    try:
+        found = msgspec.json.decode(text, type=_KeyFile)
+        if not is_key(found.secret) or public_of(found.secret) != found.public:
+            raise ValueError("the halves do not match")
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise KeyFileError(
+            f"{path}: not a key file (JSON with a matching 'public' and 'secret' key); "
+            "move it away to have a new key made"
+        ) from None
+    return KeyPair(found.public, found.secret)
+
+
+def load_or_create(path: Path) -> KeyPair:
+    """`load`, or `create` with its folder (0700) when there is no file yet."""
+    if path.exists():
+        return load(path)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return create(path)
+
+
+def load_access(path: Path) -> AccessList:
+    """The access list in `path`; `AccessError` names the file."""
+    try:
+        return access.decode(_read_private(path))
+    except (AccessError, KeyFileError) as error:
+        raise AccessError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+
+
+def save_access(path: Path, entries: AccessList) -> None:
+    """Replace the file at once and for good: after return it survives a power cut. `OSError`."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(access.encode(entries))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _read_private(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if mode & 0o077:
+                raise KeyFileError(
+                    f"{path}: others may read or write it (mode {stat.S_IMODE(mode):04o}); "
+                    f"run: chmod 600 {path}"
+                )
+            text = file.read(_MAX_FILE + 1)
+    except FileNotFoundError:
+        raise KeyFileError(f"{path}: no such file") from None
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(text) > _MAX_FILE:
+        raise KeyFileError(f"{path}: larger than {_MAX_FILE} bytes")
+    return text

@@ -1,0 +1,115 @@
+"""The bounded queue of what the broker has for one session, and what gives way when it is full.
+
+Deliveries to a subscription follow its policy; everything else must arrive or end the session.
+Pure: the shell takes from the left as the transport accepts.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from bus import wire
+
+DROP_OLD = "drop_old"
+DROP_NEW = "drop_new"
+DISCONNECT = "disconnect"
+POLICIES = (DROP_OLD, DROP_NEW, DISCONNECT)
+
+
+@dataclass(slots=True, eq=False)
+class Drops:
+    """Of one subscription: its policy and how many messages it lost since the last GAP."""
+
+    sid: int
+    policy: str
+    lost: int = 0
+
+
+@dataclass(slots=True)
+class Outgoing:
+    head: bytes
+    body: bytes | None = None
+    drops: Drops | None = None  # None: must not be dropped
+    count: int = 1  # messages in the body
+
+    @property
+    def size(self) -> int:
+        return len(self.head) + (len(self.body) if self.body is not None else 0)
+
+
+class Outbox:
+    """Queue of `Outgoing`, bounded in messages and bytes."""
+
+    def __init__(self, max_messages: int, max_bytes: int) -> None:
+        self._queue: deque[Outgoing] = deque()
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._messages = 0
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def push(self, outgoing: Outgoing) -> bool:
+        """Queue one, dropping by policy when full; False when the session has to end instead."""
+        drops = outgoing.drops
+        if self._full(outgoing):
+            if drops is None or drops.policy == DISCONNECT:
+                return False
+            if drops.policy == DROP_NEW:
+                drops.lost += outgoing.count
+                return True
+            self._drop_old()
+            if self._full(outgoing):  # what fills it must not be dropped
+                return False
+        if drops is not None and drops.lost:
+            self._append(Outgoing(wire.encode(wire.Gap(drops.sid, drops.lost))))
+            drops.lost = 0
+        self._append(outgoing)
+        return True
+
+    @property
+    def next(self) -> Outgoing:
+        return self._queue[0]
+
+    def pop(self) -> Outgoing:
+        outgoing = self._queue.popleft()
+        self._messages -= outgoing.count
+        self._bytes -= outgoing.size
+        return outgoing
+
+    def clear(self) -> None:
+        self._queue.clear()
+        self._messages = self._bytes = 0
+
+    def _full(self, outgoing: Outgoing) -> bool:
+        return (
+            self._bytes + outgoing.size > self._max_bytes
+            or self._messages + outgoing.count > self._max_messages
+        )
+
+    def _append(self, outgoing: Outgoing) -> None:
+        self._queue.append(outgoing)
+        self._messages += outgoing.count
+        self._bytes += outgoing.size
+
+    def _drop_old(self) -> None:
+        """Drop the oldest droppable half at once: one by one would cost a scan for each."""
+        kept: deque[Outgoing] = deque()
+        lost: dict[Drops, int] = {}
+        while self._queue:
+            old = self._queue.popleft()
+            low = self._bytes <= self._max_bytes // 2 and self._messages <= self._max_messages // 2
+            if low or old.drops is None or old.drops.policy != DROP_OLD:
+                kept.append(old)
+                continue
+            lost[old.drops] = lost.get(old.drops, 0) + old.count
+            self._messages -= old.count
+            self._bytes -= old.size
+        self._queue = kept
+        for drops, count in lost.items():
+            gap = Outgoing(wire.encode(wire.Gap(drops.sid, count)))
+            self._queue.appendleft(gap)
+            self._messages += 1
+            self._bytes += gap.size

@@ -1,0 +1,529 @@
+"""The broker's decisions: sessions, subscriptions, services, requests, presence. No I/O, no clock.
+
+The shell feeds frames with `handle`, ticks `handle_timer`, and afterwards writes out what it finds in
+`take_dirty()` (sessions with something in their outbox), `take_strays()` (heads for connections that
+are no session) and `take_cuts()` (connections to cut). Rules that stand here and nowhere else:
+
+* HELLO comes first; everything else from an unknown connection is refused.
+* A session belongs to one connection of one key. `user` is the proof that the transport sets on every
+  frame (key and connection number); a frame with another proof ends the session.
+* An outbox is bounded in messages and bytes. Deliveries over the bound follow the subscription's policy;
+  anything else over the bound ends the session, because it must not be lost silently.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from bus import access as rules
+from bus import signals, subjects, wire
+from bus.access import AccessError, AccessList
+from bus.errors import Refused, RemoteProtocolError
+from bus.identity import to_hex
+from bus.outbox import POLICIES, Drops, Outbox, Outgoing
+from bus.peers import Connection, Pending, Session, Stray, Subscription
+
+HEARTBEAT = 10.0  # seconds; a session is dead after three of them in silence
+MAX_CACHE = 1024  # subjects remembered per session and per broker
+
+LIMITS = wire.Limits(
+    payload=1 << 20, head=wire.MAX_HEAD, batch=wire.MAX_BATCH, subscriptions=1024, inflight=1024,
+    queue_messages=1 << 19, queue_bytes=64 << 20,
+)  # fmt: skip
+
+
+class Router:
+    """One broker's state. `now` is monotonic seconds, `clock` Unix seconds."""
+
+    def __init__(
+        self,
+        access: AccessList,
+        info: signals.BrokerInfo,
+        *,
+        save_access: Callable[[AccessList], None],
+        clock: Callable[[], float],
+        limits: wire.Limits = LIMITS,
+    ) -> None:
+        self.access = access
+        self.limits = limits
+        self.denied: Counter[str] = Counter()  # refused acts per error, for the log
+        self._info = info
+        self._save_access = save_access  # may raise OSError: then nothing has changed
+        self._clock = clock
+        self._sessions: dict[bytes, Session] = {}  # by routing id
+        self._by_key: dict[str, list[Session]] = {}  # newest last
+        self._subscriptions: subjects.SubjectTree[Subscription] = subjects.SubjectTree()
+        self._matches: dict[
+            str, list[Subscription]
+        ] = {}  # cache of the tree, emptied on every change
+        self._services: subjects.SubjectTree[Session] = subjects.SubjectTree()
+        self._turn = 0  # spreads requests over the sessions that serve a subject
+        self._pending: dict[int, Pending] = {}
+        self._deadlines: list[tuple[float, int]] = []  # heap of (deadline, handle)
+        self._handles = itertools.count(1)
+        self._numbers = itertools.count(1)
+        self._dirty: dict[Session, None] = {}
+        self._strays: list[Stray] = []
+        self._cuts: list[Connection] = []
+        self._decode = wire.Decoder(wire.FROM_CLIENT).decode
+        self._handlers: dict[type[wire.Command], Callable[[Session, Any, bytes, float], None]] = {
+            wire.Hello: self._on_hello,
+            wire.Ping: self._on_ping,
+            wire.Bye: self._on_bye,
+            wire.Publish: self._on_publish,
+            wire.Signal: self._on_signal,
+            wire.Subscribe: self._on_subscribe,
+            wire.Unsubscribe: self._on_unsubscribe,
+            wire.Request: self._on_request,
+            wire.Reply: self._on_reply,
+            wire.Serve: self._on_serve,
+            wire.Unserve: self._on_unserve,
+        }
+
+    # What the shell does.
+
+    def knows(self, connection: Connection) -> bool:
+        """Whether this is the connection of a session."""
+        session = self._sessions.get(connection.rid)
+        return session is not None and session.connection.user == connection.user
+
+    def handle(self, connection: Connection, head: bytes, body: bytes | None, now: float) -> None:
+        """One message from a connection. `connection.fd` is needed for HELLO and strangers only."""
+        session = self._sessions.get(connection.rid)
+        if session is None or session.connection.user != connection.user:
+            self._from_stranger(session, connection, head, now)
+            return
+        session.heard = now
+        session.messages_in += 1
+        session.bytes_in += len(head) + len(body or b"")
+        try:
+            command = self._decode(head)
+        except RemoteProtocolError as error:
+            self._offence(session, error)
+            return
+        self._handlers[type(command)](session, command, body if body is not None else b"", now)
+
+    def malformed(self, connection: Connection, problem: str) -> None:
+        """A message that has not one or two frames."""
+        session = self._sessions.get(connection.rid)
+        error = RemoteProtocolError(400, "bad_frame", problem)
+        if session is not None and session.connection.user == connection.user:
+            self._offence(session, error)
+        else:
+            self._refuse(connection, error)
+
+    def handle_timer(self, now: float) -> None:
+        """Ends overdue requests and silent sessions."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            handle = heapq.heappop(self._deadlines)[1]
+            if handle in self._pending:
+                self._fail(
+                    handle, RemoteProtocolError(408, "deadline", "no reply before the deadline")
+                )
+        for session in [s for s in self._sessions.values() if now - s.heard > 3 * HEARTBEAT]:
+            self.close(session, 408, "silent for three heartbeats")
+
+    def next_timer(self, now: float) -> float:
+        """Seconds until `handle_timer` has work, at most one heartbeat."""
+        until = self._deadlines[0][0] - now if self._deadlines else HEARTBEAT
+        return min(max(until, 0.0), HEARTBEAT / 4)
+
+    def disconnected(self, inode: int) -> None:
+        """The transport lost the connection whose socket had this inode."""
+        for session in [s for s in self._sessions.values() if s.connection.inode == inode]:
+            self.close(session, 0, "connection lost", goodbye=False)
+
+    def close(self, session: Session, num: int, reason: str, *, goodbye: bool = True) -> None:
+        """End a session: say GOODBYE, free what it held, announce its absence."""
+        if not session.open:
+            return
+        session.open = False
+        self._sessions.pop(session.connection.rid, None)
+        for subscription in session.subscriptions.values():
+            self._subscriptions.remove(subscription.pattern, subscription)
+        for pattern in session.served:
+            self._services.remove(pattern, session)
+        self._matches.clear()
+        session.outbox.clear()
+        self._dirty.pop(session, None)
+        for handle, pending in list(self._pending.items()):
+            if pending.requester is session:
+                del self._pending[handle]
+            elif pending.worker is session:
+                gone = f"{session.name or session.key} left before it replied"
+                self._fail(handle, RemoteProtocolError(404, "not_present", gone))
+        if goodbye:
+            head = wire.encode(wire.Goodbye(num, reason[:255]))
+            self._strays.append(Stray(session.connection, head, cut=True))
+        self._presence_after(session, reason)
+
+    def lame(self, reason: str) -> None:
+        """Say GOODBYE to everybody: the broker is stopping."""
+        for session in list(self._sessions.values()):
+            self.close(session, 503, reason)
+
+    def take_dirty(self) -> Iterable[Session]:
+        dirty, self._dirty = self._dirty, {}
+        return dirty
+
+    def take_strays(self) -> list[Stray]:
+        strays, self._strays = self._strays, []
+        return strays
+
+    def take_cuts(self) -> list[Connection]:
+        cuts, self._cuts = self._cuts, []
+        return cuts
+
+    @property
+    def session_count(self) -> int:
+        return len(self._sessions)
+
+    def replace_access(self, access: AccessList) -> None:
+        """Swap the whole list in: sessions of removed or changed keys end at once."""
+        self.access = access
+        for session in list(self._sessions.values()):
+            entry = access.get(session.key)
+            if entry is None:
+                self.close(session, 401, "this key is no longer allowed")
+            elif entry.roles != session.roles:
+                self.close(session, 403, "the roles of this key have changed")
+
+    # Sessions.
+
+    def _from_stranger(
+        self, session: Session | None, connection: Connection, head: bytes, now: float
+    ) -> None:
+        if session is not None:
+            # The transport now sends to the newcomer, so the old session is over in any case.
+            self.close(session, 0, "its routing id came from another connection", goodbye=False)
+            if session.key != connection.key:
+                self.denied["foreign_routing_id"] += 1
+                self._cuts.append(connection)
+                return
+        try:
+            hello = self._decode(head)
+        except RemoteProtocolError as error:
+            self._refuse(connection, error)
+            return
+        if not isinstance(hello, wire.Hello):
+            self._refuse(
+                connection, RemoteProtocolError(425, "hello_first", "say HELLO first"), cut=False
+            )
+        elif len(connection.rid) != 17 or connection.rid[0] != 1:
+            problem = "set a routing id of byte 0x01 and 16 random bytes before you connect"
+            self._refuse(connection, RemoteProtocolError(400, "bad_routing_id", problem))
+        else:
+            self._open(connection, hello, now)
+
+    def _open(self, connection: Connection, hello: wire.Hello, now: float) -> None:
+        entry = self.access.get(connection.key)
+        if entry is None:  # removed between the handshake and HELLO
+            self._refuse(
+                connection, RemoteProtocolError(401, "key_unknown", "this key is not allowed")
+            )
+            return
+        session = Session(
+            connection, next(self._numbers), hello.name or entry.name, entry.roles,
+            rules.rights_of(entry.roles), self._clock(), now,
+            Outbox(self.limits.queue_messages, self.limits.queue_bytes),
+        )  # fmt: skip
+        self._sessions[connection.rid] = session
+        sessions = self._by_key.setdefault(session.key, [])
+        sessions.append(session)
+        welcome = wire.Welcome(
+            session=session.number, epoch=self._info.epoch, key=session.key, roles=entry.roles,
+            hb=int(HEARTBEAT * 1000), limits=self.limits, server=f"viscript {self._info.version}",
+            time=int(self._clock() * 1000),
+        )  # fmt: skip
+        self._send(session, wire.encode(welcome))
+        if len(sessions) == 1:
+            self._announce(session, "online", "")
+
+    def _refuse(
+        self, connection: Connection, error: RemoteProtocolError, *, cut: bool = True
+    ) -> None:
+        self.denied[error.err] += 1
+        head = wire.encode(wire.Error(error.code, error.err, str(error)[:1024]))
+        self._strays.append(Stray(connection, head, cut))
+
+    def _offence(self, session: Session, error: RemoteProtocolError) -> None:
+        """A session that does not speak SB/1 is told why and cut."""
+        self.denied[error.err] += 1
+        head = wire.encode(wire.Error(error.code, error.err, str(error)[:1024]))
+        self._strays.append(Stray(session.connection, head, cut=False))
+        self.close(session, error.code, str(error))
+
+    def _presence_after(self, session: Session, reason: str) -> None:
+        sessions = self._by_key[session.key]
+        sessions.remove(session)
+        if not sessions:
+            del self._by_key[session.key]
+            self._announce(session, "offline", reason)
+
+    def _announce(self, session: Session, state: str, reason: str) -> None:
+        presence = signals.Presence(session.key, session.name, state, reason)
+        subject = f"{signals.PRESENCE}.{to_hex(session.key)}"
+        self._publish(self._info.key, subject, 1, signals.pack(presence))
+
+    # Commands.
+
+    def _on_hello(self, session: Session, _command: wire.Hello, _body: bytes, _now: float) -> None:
+        error = RemoteProtocolError(409, "conflict", "this session has said HELLO already")
+        self._error(session, error, None)
+
+    def _on_ping(self, session: Session, command: wire.Ping, _body: bytes, _now: float) -> None:
+        self._send(session, wire.encode(wire.Pong(command.t, self._info.epoch)))
+
+    def _on_bye(self, session: Session, command: wire.Bye, _body: bytes, _now: float) -> None:
+        self.close(session, 0, command.reason or "goodbye")
+
+    def _on_publish(
+        self, session: Session, command: wire.Publish, body: bytes, _now: float
+    ) -> None:
+        try:
+            self._permit(session, "publish", command.s)
+            self._check_body(body)
+        except RemoteProtocolError as error:
+            self._error(session, error, command.id)
+            return
+        self._publish(session.key, command.s, command.n, body)
+        if command.id is not None:
+            self._send(session, wire.encode(wire.Ok(command.id)))
+
+    def _publish(self, sender: str, subject: str, n: int, body: bytes) -> None:
+        matches = self._matches.get(subject)
+        if matches is None:
+            if len(self._matches) >= MAX_CACHE:
+                self._matches.clear()
+            matches = self._matches[subject] = self._subscriptions.match(subject)
+        for subscription in matches:
+            head = wire.encode(wire.Delivery(subscription.drops.sid, subject, sender, n))
+            self._queue(subscription.session, Outgoing(head, body, subscription.drops, n))
+
+    def _on_signal(self, session: Session, command: wire.Signal, body: bytes, _now: float) -> None:
+        try:
+            self._permit(session, "signal", command.s)
+            self._check_body(body)
+            recipient = self._present(command.to)
+        except RemoteProtocolError as error:
+            self._error(session, error, command.id)
+            return
+        self._send(recipient, wire.encode(wire.SignalDelivery(command.s, session.key)), body)
+        if command.id is not None:
+            self._send(session, wire.encode(wire.Ok(command.id)))
+
+    def _on_subscribe(
+        self, session: Session, command: wire.Subscribe, _body: bytes, _now: float
+    ) -> None:
+        try:
+            if not subjects.is_pattern(command.s):
+                raise RemoteProtocolError(400, "bad_subject", f"not a pattern: {command.s!r}")
+            if command.policy not in POLICIES:
+                raise RemoteProtocolError(
+                    400, "bad_policy", f"policy is one of {', '.join(POLICIES)}"
+                )
+            if command.sid in session.subscriptions:
+                raise RemoteProtocolError(409, "conflict", f"sid {command.sid} is in use")
+            if len(session.subscriptions) >= self.limits.subscriptions:
+                raise RemoteProtocolError(
+                    429, "limit", f"at most {self.limits.subscriptions} subscriptions"
+                )
+            self._permit(session, "subscribe", command.s)
+        except RemoteProtocolError as error:
+            self._error(session, error, command.id)
+            return
+        subscription = Subscription(session, command.s, Drops(command.sid, command.policy))
+        session.subscriptions[command.sid] = subscription
+        self._subscriptions.add(command.s, subscription)
+        self._matches.clear()
+        self._send(session, wire.encode(wire.Ok(command.id)))
+
+    def _on_unsubscribe(
+        self, session: Session, command: wire.Unsubscribe, _body: bytes, _now: float
+    ) -> None:
+        subscription = session.subscriptions.pop(command.sid, None)
+        if subscription is None:
+            error = RemoteProtocolError(404, "no_subscription", f"no sid {command.sid}")
+            self._error(session, error, command.id)
+            return
+        self._subscriptions.remove(subscription.pattern, subscription)
+        self._matches.clear()
+        self._send(session, wire.encode(wire.Ok(command.id)))
+
+    def _on_serve(self, session: Session, command: wire.Serve, _body: bytes, _now: float) -> None:
+        pattern = command.s
+        try:
+            if not subjects.is_pattern(pattern):
+                raise RemoteProtocolError(400, "bad_subject", f"not a pattern: {pattern!r}")
+            if len(session.served) >= self.limits.subscriptions:
+                raise RemoteProtocolError(
+                    429, "limit", f"at most {self.limits.subscriptions} services"
+                )
+            self._permit(session, "serve", pattern)
+        except RemoteProtocolError as error:
+            self._error(session, error, command.id)
+            return
+        if pattern not in session.served:
+            session.served.add(pattern)
+            self._services.add(pattern, session)
+        self._send(session, wire.encode(wire.Ok(command.id)))
+
+    def _on_unserve(
+        self, session: Session, command: wire.Unserve, _body: bytes, _now: float
+    ) -> None:
+        if command.s in session.served:
+            session.served.remove(command.s)
+            self._services.remove(command.s, session)
+        self._send(session, wire.encode(wire.Ok(command.id)))
+
+    def _on_request(self, session: Session, command: wire.Request, body: bytes, now: float) -> None:
+        try:
+            self._permit(session, "request", command.s)
+            self._check_body(body)
+            if command.to is None and command.s.startswith("$SYS."):
+                answer = self._system(command.s, body)
+                self._send(
+                    session, wire.encode(wire.ReplyDelivery(command.id, self._info.key)), answer
+                )
+                return
+            if session.inflight >= self.limits.inflight:
+                raise RemoteProtocolError(
+                    429, "limit", f"at most {self.limits.inflight} requests at once"
+                )
+            worker = self._worker(command)
+        except RemoteProtocolError as error:
+            self._error(session, error, command.id)
+            return
+        handle = next(self._handles)
+        deadline = now + command.dl / 1000
+        self._pending[handle] = Pending(session, command.id, worker)
+        session.inflight += 1
+        heapq.heappush(self._deadlines, (deadline, handle))
+        delivery = wire.RequestDelivery(
+            handle, command.s, session.key, command.dl, direct=command.to is not None
+        )
+        self._send(worker, wire.encode(delivery), body)
+
+    def _worker(self, command: wire.Request) -> Session:
+        if command.to is not None:
+            return self._present(command.to)
+        offers = self._services.match(command.s)
+        if not offers:
+            raise RemoteProtocolError(404, "no_responders", f"nobody serves {command.s}")
+        self._turn += 1
+        return offers[self._turn % len(offers)]
+
+    def _on_reply(self, session: Session, command: wire.Reply, body: bytes, _now: float) -> None:
+        pending = self._pending.get(command.r)
+        if pending is None or pending.worker is not session:
+            error = RemoteProtocolError(
+                404, "no_request", "no request with this handle waits for you"
+            )
+            self._error(session, error, None)
+            return
+        if len(body) > self.limits.payload:
+            self._fail(command.r, RemoteProtocolError(413, "too_large", "the reply was too large"))
+            return
+        del self._pending[command.r]
+        pending.requester.inflight -= 1
+        head = wire.encode(
+            wire.ReplyDelivery(pending.ref, session.key, command.err, command.msg, command.num)
+        )
+        self._send(pending.requester, head, body)
+
+    # Requests to the broker itself.
+
+    def _system(self, subject: str, body: bytes) -> bytes:
+        try:
+            return signals.pack(self._answer(subject, body))
+        except (Refused, AccessError) as error:
+            raise RemoteProtocolError(400, "bad_body", str(error)) from None
+        except OSError as error:
+            raise RemoteProtocolError(
+                500, "internal", f"the access list was not saved: {error}"
+            ) from None
+
+    def _answer(self, subject: str, body: bytes) -> object:
+        match subject:
+            case signals.SESSIONS:
+                key = signals.unpack(body, signals.SessionsQuery).key if body else None
+                chosen = self._sessions.values() if key is None else self._by_key.get(key, [])
+                return signals.Sessions([s.info() for s in chosen])
+            case signals.INFO:
+                return signals.BrokerInfo(
+                    self._info.endpoint, self._info.key, self._info.epoch,
+                    self._info.version, self._info.pid, len(self._sessions),
+                )  # fmt: skip
+            case signals.ACCESS_PUT:
+                self._change_access(
+                    self.access.with_entry(signals.unpack(body, signals.AccessEntry))
+                )
+            case signals.ACCESS_REMOVE:
+                self._change_access(
+                    self.access.without(signals.unpack(body, signals.AccessKey).key)
+                )
+            case signals.ACCESS_LIST:
+                return signals.AccessEntries(self.access.entries)
+            case _:
+                raise RemoteProtocolError(
+                    404, "no_responders", f"the broker does not serve {subject}"
+                )
+        return signals.Done()
+
+    def _change_access(self, access: AccessList) -> None:
+        self._save_access(access)
+        self.replace_access(access)
+
+    # Sending.
+
+    def _permit(self, session: Session, verb: rules.Verb, pattern: str) -> None:
+        allowed = session.allowed.get((verb, pattern))
+        if allowed is None:
+            if verb not in {"subscribe", "serve"} and not subjects.is_subject(pattern):
+                raise RemoteProtocolError(400, "bad_subject", f"not a subject: {pattern!r}")
+            if len(session.allowed) >= MAX_CACHE:
+                session.allowed.clear()
+            allowed = session.allowed[verb, pattern] = rules.may(session.rights, verb, pattern)
+        if not allowed:
+            self.denied[f"denied:{verb}"] += 1
+            roles = ", ".join(session.roles)
+            raise RemoteProtocolError(
+                403, "denied", f"{verb} {pattern}: not allowed to role {roles}"
+            )
+
+    def _check_body(self, body: bytes) -> None:
+        if len(body) > self.limits.payload:
+            problem = f"body of {len(body)} bytes, at most {self.limits.payload}"
+            raise RemoteProtocolError(413, "too_large", problem)
+
+    def _present(self, key: str) -> Session:
+        sessions = self._by_key.get(key)
+        if not sessions:
+            raise RemoteProtocolError(404, "not_present", f"{key} is not on the bus")
+        return sessions[-1]
+
+    def _error(self, session: Session, error: RemoteProtocolError, ref: int | None) -> None:
+        self.denied[error.err] += 1
+        self._send(session, wire.encode(wire.Error(error.code, error.err, str(error)[:1024], ref)))
+
+    def _fail(self, handle: int, error: RemoteProtocolError) -> None:
+        pending = self._pending.pop(handle)
+        pending.requester.inflight -= 1
+        if pending.requester.open:
+            self._error(pending.requester, error, pending.ref)
+
+    def _send(self, session: Session, head: bytes, body: bytes | None = None) -> None:
+        self._queue(session, Outgoing(head, body))
+
+    def _queue(self, session: Session, outgoing: Outgoing) -> None:
+        if not session.open:
+            return
+        if session.outbox.push(outgoing):
+            self._dirty[session] = None
+        else:
+            self.denied["slow"] += 1
+            self.close(session, 429, "too slow: its queue at the broker is full")

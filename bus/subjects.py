@@ -1,0 +1,106 @@
+"""Subjects and patterns: their grammar, what matches what, and the tree that finds matches.
+
+A subject is 1 to 16 tokens of ``[A-Za-z0-9_$-]`` joined by dots, at most 255 characters.
+In a pattern a token may be ``*`` (any one token) and the last may be ``>`` (one or more tokens).
+Matching is by whole tokens, so ``app.web`` never reaches a subscriber of ``app.webcam``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Generic, TypeVar
+
+MAX_LENGTH = 255
+MAX_TOKENS = 16
+
+_TOKEN = r"[A-Za-z0-9_$-]+"
+_SUBJECT = re.compile(rf"{_TOKEN}(?:\.{_TOKEN})*")
+_PATTERN = re.compile(rf"(?:(?:{_TOKEN}|\*)\.)*(?:{_TOKEN}|\*|>)")
+
+T = TypeVar("T")
+
+
+def is_subject(text: str) -> bool:
+    """Whether `text` names exactly one subject."""
+    return (
+        len(text) <= MAX_LENGTH
+        and text.count(".") < MAX_TOKENS
+        and _SUBJECT.fullmatch(text) is not None
+    )
+
+
+def is_pattern(text: str) -> bool:
+    """Whether `text` may be subscribed to; every subject is also a pattern."""
+    return (
+        len(text) <= MAX_LENGTH
+        and text.count(".") < MAX_TOKENS
+        and _PATTERN.fullmatch(text) is not None
+    )
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Whether every subject that `narrow` matches is matched by `wide` as well."""
+    wide_tokens, narrow_tokens = wide.split("."), narrow.split(".")
+    for index, token in enumerate(wide_tokens):
+        if index == len(narrow_tokens):
+            return False
+        if token == ">":
+            return True
+        other = narrow_tokens[index]
+        if other == ">" or token not in {"*", other}:
+            return False
+    return len(wide_tokens) == len(narrow_tokens)
+
+
+class _Branch(Generic[T]):
+    __slots__ = ("branches", "here", "rest")
+
+    def __init__(self) -> None:
+        self.branches: dict[str, _Branch[T]] = {}
+        self.here: list[T] = []  # patterns that end at this token
+        self.rest: list[T] = []  # patterns that end here with ">"
+
+    @property
+    def empty(self) -> bool:
+        return not (self.branches or self.here or self.rest)
+
+
+class SubjectTree(Generic[T]):
+    """Patterns with a value each; `match` returns the values whose pattern matches a subject."""
+
+    def __init__(self) -> None:
+        self._root: _Branch[T] = _Branch()
+
+    def add(self, pattern: str, value: T) -> None:
+        tokens = pattern.split(".")
+        branch = self._root
+        for token in tokens if tokens[-1] != ">" else tokens[:-1]:
+            branch = branch.branches.setdefault(token, _Branch())
+        (branch.rest if tokens[-1] == ">" else branch.here).append(value)
+
+    def remove(self, pattern: str, value: T) -> None:
+        """Take out what `add` put in; empty branches go with it."""
+        tokens = pattern.split(".")
+        path = [self._root]
+        steps = tokens if tokens[-1] != ">" else tokens[:-1]
+        for token in steps:
+            path.append(path[-1].branches[token])
+        (path[-1].rest if tokens[-1] == ">" else path[-1].here).remove(value)
+        for parent, token, child in zip(
+            reversed(path[:-1]), reversed(steps), reversed(path[1:]), strict=True
+        ):
+            if child.empty:
+                del parent.branches[token]
+
+    def match(self, subject: str) -> list[T]:
+        found: list[T] = []
+        branches = [self._root]
+        for token in subject.split("."):
+            following = []
+            for branch in branches:
+                found += branch.rest
+                following += [b for name in (token, "*") if (b := branch.branches.get(name))]
+            branches = following
+        for branch in branches:
+            found += branch.here
+        return found

@@ -1,0 +1,298 @@
+"""SB/1 on the wire: commands as typed values, to and from the head frame.
+
+Specification: docs/protocol/sb1.md. A message is one or two frames after the routing id:
+the head, which is ``S B 0x01 <command>`` and one MessagePack map of at most 4 KiB whose unknown keys
+are ignored, and an optional opaque body. The numbers here are frozen: they never change meaning.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from bus.errors import LocalProtocolError, RemoteProtocolError
+
+MAGIC = b"SB"
+VERSION = 1
+MAX_HEAD = 4096 + 4
+MAX_BATCH = 1024
+
+Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Key = Annotated[str, Meta(min_length=40, max_length=40)]
+Subject = Annotated[str, Meta(min_length=1, max_length=255)]
+Text = Annotated[str, Meta(max_length=255)]
+Count = Annotated[int, Meta(ge=1, le=MAX_BATCH)]
+Milliseconds = Annotated[int, Meta(ge=0, le=86_400_000)]
+
+
+class Command(Struct, frozen=True, omit_defaults=True):
+    """Base of all commands; `code` is the fourth byte of the head."""
+
+    code: ClassVar[int]
+
+
+# Client to broker.
+
+
+class Hello(Command, frozen=True):
+    """Opens a session; the first command on every connection."""
+
+    code = 0x01
+    name: Annotated[str, Meta(max_length=64)] = ""  # for people; carries no right
+    lang: Annotated[str, Meta(max_length=32)] = ""
+    ver: Annotated[str, Meta(max_length=32)] = ""
+    caps: Annotated[list[Annotated[str, Meta(max_length=32)]], Meta(max_length=32)] = []
+
+
+class Ping(Command, frozen=True):
+    code = 0x02
+    t: Id = 0  # echoed
+
+
+class Bye(Command, frozen=True):
+    """A clean goodbye."""
+
+    code = 0x03
+    reason: Text = ""
+
+
+class Publish(Command, frozen=True):
+    """Body to all subscribers of `s`; with `n` the body is an array of n bodies."""
+
+    code = 0x10
+    s: Subject
+    n: Count = 1
+    id: Id | None = None  # asks for an OK
+
+
+class Signal(Command, frozen=True):
+    """Body to one participant, no reply."""
+
+    code = 0x11
+    to: Key
+    s: Subject
+    id: Id | None = None
+
+
+class Subscribe(Command, frozen=True):
+    code = 0x12
+    id: Id
+    sid: Id  # chosen by the client; deliveries carry it
+    s: Subject
+    policy: Annotated[str, Meta(max_length=16)] = "drop_old"
+
+
+class Unsubscribe(Command, frozen=True):
+    code = 0x13
+    id: Id
+    sid: Id
+
+
+class Request(Command, frozen=True):
+    """Body to whoever serves `s`, or to the participant `to`; exactly one reply or error."""
+
+    code = 0x14
+    id: Id
+    s: Subject
+    dl: Milliseconds  # time left
+    to: Key | None = None
+
+
+class Reply(Command, frozen=True):
+    """The answer to the request delivered with handle `r`; with `err` it refuses."""
+
+    code = 0x15
+    r: Id
+    err: Annotated[str, Meta(max_length=64)] = ""
+    msg: Annotated[str, Meta(max_length=1024)] = ""
+    num: Annotated[int, Meta(ge=0, le=999)] = 0
+
+
+class Serve(Command, frozen=True):
+    """Offers to answer requests on `s`."""
+
+    code = 0x16
+    id: Id
+    s: Subject
+
+
+class Unserve(Command, frozen=True):
+    code = 0x17
+    id: Id
+    s: Subject
+
+
+# Broker to client.
+
+
+class Limits(Struct, frozen=True):
+    """What the broker accepts from this session; bytes and counts."""
+
+    payload: int
+    head: int
+    batch: int
+    subscriptions: int
+    inflight: int
+    queue_messages: int
+    queue_bytes: int
+
+
+class Welcome(Command, frozen=True):
+    code = 0x81
+    session: Id
+    epoch: Id  # new at each start of the broker
+    key: Key  # the key that the broker saw you prove
+    roles: list[str]
+    hb: Milliseconds  # be heard at least this often
+    limits: Limits
+    server: Text
+    time: Id  # the broker's clock, Unix milliseconds
+    caps: list[str] = []
+
+
+class Pong(Command, frozen=True):
+    code = 0x82
+    t: Id
+    epoch: Id
+
+
+class Goodbye(Command, frozen=True):
+    """The session is over; the broker cuts the connection next."""
+
+    code = 0x83
+    num: int
+    reason: Text = ""
+
+
+class Ok(Command, frozen=True):
+    code = 0x84
+    ref: Id
+
+
+class Error(Command, frozen=True):
+    code = 0x85
+    num: int
+    err: Text
+    msg: Annotated[str, Meta(max_length=1024)] = ""
+    ref: Id | None = None
+
+
+class Delivery(Command, frozen=True, rename={"sender": "from"}):
+    """A published body (`n` of them in an array) for subscription `sid`."""
+
+    code = 0x90
+    sid: Id
+    s: Subject
+    sender: Key
+    n: Count = 1
+
+
+class SignalDelivery(Command, frozen=True, rename={"sender": "from"}):
+    code = 0x91
+    s: Subject
+    sender: Key
+
+
+class RequestDelivery(Command, frozen=True, rename={"sender": "from"}):
+    """A request to answer with `Reply(r)`; `direct` when it was addressed to your key."""
+
+    code = 0x94
+    r: Id
+    s: Subject
+    sender: Key
+    dl: Milliseconds
+    direct: bool = False
+
+
+class ReplyDelivery(Command, frozen=True, rename={"sender": "from"}):
+    code = 0x95
+    ref: Id
+    sender: Key
+    err: Annotated[str, Meta(max_length=64)] = ""
+    msg: Annotated[str, Meta(max_length=1024)] = ""
+    num: Annotated[int, Meta(ge=0, le=999)] = 0
+
+
+class Gap(Command, frozen=True):
+    """`lost` messages of subscription `sid` were dropped just before the next delivery."""
+
+    code = 0x96
+    sid: Id
+    lost: Id
+
+
+FROM_CLIENT: tuple[type[Command], ...] = (
+    Hello, Ping, Bye, Publish, Signal, Subscribe, Unsubscribe, Request, Reply, Serve, Unserve,
+)  # fmt: skip
+FROM_BROKER: tuple[type[Command], ...] = (
+    Welcome, Pong, Goodbye, Ok, Error,
+    Delivery, SignalDelivery, RequestDelivery, ReplyDelivery, Gap,
+)  # fmt: skip
+
+_ENCODE = msgspec.msgpack.Encoder().encode
+_PREFIX = {c: MAGIC + bytes((VERSION, c.code)) for c in FROM_CLIENT + FROM_BROKER}
+_decode_bodies = msgspec.msgpack.Decoder(list[bytes]).decode
+
+
+def encode(command: Command) -> bytes:
+    """The head frame of `command`; `LocalProtocolError` when it is over 4 KiB."""
+    head = _PREFIX[type(command)] + _ENCODE(command)
+    if len(head) > MAX_HEAD:
+        raise LocalProtocolError(
+            f"{type(command).__name__}: head of {len(head)} bytes, at most {MAX_HEAD}"
+        )
+    return head
+
+
+class Decoder:
+    """Turns head frames of one direction into commands."""
+
+    def __init__(self, commands: tuple[type[Command], ...]) -> None:
+        self._decode: dict[bytes, Any] = {
+            _PREFIX[c]: msgspec.msgpack.Decoder(c).decode for c in commands
+        }
+
+    def decode(self, head: bytes) -> Command:
+        """The command in `head`; `RemoteProtocolError` (400, 413 or 426) for anything else."""
+        if len(head) > MAX_HEAD:
+            raise RemoteProtocolError(
+                413, "too_large", f"head of {len(head)} bytes, at most {MAX_HEAD}"
+            )
+        decode = self._decode.get(head[:4])
+        if decode is None:
+            raise _unknown(head)
+        try:
+            return decode(memoryview(head)[4:])  # type: ignore[no-any-return]
+        except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+            raise RemoteProtocolError(
+                400, "bad_frame", f"command 0x{head[3]:02x}: {error}"
+            ) from None
+
+
+def _unknown(head: bytes) -> RemoteProtocolError:
+    if head[:2] != MAGIC:
+        return RemoteProtocolError(400, "bad_frame", "not SB/1: the head must begin with 'SB'")
+    if len(head) > 2 and head[2] != VERSION:
+        return RemoteProtocolError(
+            426, "version", f"protocol version {head[2]}, this side speaks 1"
+        )
+    command = f"0x{head[3]:02x}" if len(head) > 3 else "missing"
+    return RemoteProtocolError(400, "bad_frame", f"unknown command: {command}")
+
+
+def join(bodies: list[bytes]) -> bytes:
+    """The body of a batch."""
+    return _ENCODE(bodies)
+
+
+def split(body: bytes | memoryview, n: int) -> list[bytes]:
+    """The bodies of a batch of `n`; `RemoteProtocolError` when there are not exactly `n`."""
+    try:
+        bodies: list[bytes] = _decode_bodies(body)
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        raise RemoteProtocolError(400, "bad_frame", f"batch: {error}") from None
+    if len(bodies) != n:
+        raise RemoteProtocolError(400, "bad_frame", f"batch of {len(bodies)} bodies, {n} announced")
+    return bodies
