@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from apps.socks.gateway import Gateway, Options
 from apps.socks.messages import PORT
-from apps.socks.upkeep import CONFLICT, NOT_PERMITTED, keep_node, log, log_to_stderr, run_until
+from apps.socks.upkeep import CONFLICT, NOT_PERMITTED, keep_node, log, run_until
 from apps.socks.users import UserFileError, read_users
-from bus import process
+from bus import logs, process
 
 if TYPE_CHECKING:
     from bus.process import Participant
@@ -46,11 +46,6 @@ def listen(options: Options) -> socket.socket:
     """Take the SOCKS port; raise ListenError."""
     host, port = options.listen
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    if options.users is None and not ip_address(host).is_loopback:
-        raise ListenError(
-            f"--listen {place}: everybody who reaches it could use it; "
-            "add --user-file, or listen on 127.0.0.1"
-        )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -83,6 +78,11 @@ def parse(arguments: list[str]) -> Options:
     parser.add_argument("--max-connections", type=int, default=512)
     found = parser.parse_args(arguments)
     users = read_users(found.user_file) if found.user_file else None
+    if users is None and not ip_address(found.listen[0]).is_loopback:
+        parser.error(
+            f"--listen {found.listen[0]}: everybody who reaches it could use it; "
+            "add --user-file, or listen on 127.0.0.1"
+        )
     values = {name: value for name, value in vars(found).items() if name != "user_file"}
     return Options(**values, users=users)
 
@@ -100,16 +100,13 @@ def _place(text: str) -> tuple[str, int]:
 
 def start() -> None:
     """Take the port before joining the bus: who sees the app there can use it."""
-    log_to_stderr()
+    logs.configure()
     try:
         options = parse(sys.argv[1:])
         listener = listen(options)
-    except UserFileError as error:
-        log.error("socks-client: %s", error)
-        sys.exit(NOT_PERMITTED)
-    except ListenError as error:
-        log.error("socks-client: %s", error)
-        sys.exit(CONFLICT)
+    except (UserFileError, ListenError) as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the program's own output
+        sys.exit(CONFLICT if isinstance(error, ListenError) else NOT_PERMITTED)
     process.run(functools.partial(main, options=options, listener=listener))
 
 

@@ -15,8 +15,8 @@ from apps.socks.dial import DialError, dial
 from apps.socks.messages import PORT, Refusal, encode, read_destination
 from apps.socks.protocol import Reply
 from apps.socks.rules import Allow, AllowError, Policy
-from apps.socks.upkeep import Notes, keep_node, log_to_stderr, run_until
-from bus import process
+from apps.socks.upkeep import Notes, keep_node, run_until
+from bus import logs, process
 from nodes.client import Incoming, Node, NodeError
 
 if TYPE_CHECKING:
@@ -129,5 +129,5 @@ def _allow(text: str) -> Allow:
 
 if __name__ == "__main__":
     options = parse(sys.argv[1:])
-    log_to_stderr()
+    logs.configure()
     process.run(functools.partial(main, options=options))

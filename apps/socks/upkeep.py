@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import random
-import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -17,10 +16,6 @@ NOT_PERMITTED = 4  # a file that must not be read, or that others can read
 CONFLICT = 9  # the port is taken
 
 RETRY = 0.2, 2.0  # seconds between two tries to reach the node: the first, and the most
-
-
-def log_to_stderr() -> None:
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")
 
 
 async def keep_node(path: Path, app: str, use: Callable[[Node], Awaitable[None]]) -> None:

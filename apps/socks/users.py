@@ -14,7 +14,9 @@ def read_users(path: Path) -> dict[bytes, bytes]:
         mode = path.stat().st_mode
         lines = path.read_bytes().splitlines()
     except OSError as error:
-        raise UserFileError(f"user file {path}: {error.strerror}") from None
+        raise UserFileError(
+            f"user file {path}: {error.strerror}; it holds name:password lines and has mode 600"
+        ) from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise UserFileError(f"user file {path}: others can read it; chmod 600 {path}")
     users: dict[bytes, bytes] = {}
