@@ -261,7 +261,7 @@ class Node:
         target: str,
         port: int,
         greeting: bytes = b"",
-        timeout: float = 10.0,  # noqa: ASYNC109
+        timeout: float = 10.0,
     ) -> Opened:
         """Open a stream to `port` of the node `target` (its name or Z85 key).
 
@@ -275,7 +275,7 @@ class Node:
         target: str,
         port: int,
         greeting: bytes = b"",
-        timeout: float = 10.0,  # noqa: ASYNC109
+        timeout: float = 10.0,
     ) -> Stream:
         """As `open`, and this process reads and writes the bytes."""
         return await (await self.open(target, port, greeting, timeout)).stream()

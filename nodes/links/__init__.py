@@ -1,1 +1,1 @@
-"""Drivers that carry frames between neighbouring nodes."""
+"""Links to neighbours: one interface, several drivers."""

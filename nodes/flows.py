@@ -1,0 +1,303 @@
+"""The streams of one session between two end nodes: who may send how much, and what comes next.
+
+Synchronous and without I/O: records that must go out are collected in `outbox`, what came in is
+returned as an event. A far end that breaks the rules raises WireError, and the session is over.
+
+Two windows bound all memory. A stream's window (1 MiB, or less when the node holds many) limits
+what may lie at the reading end; it is given back in quarters, as the local reader takes the bytes.
+The session's window (4 MiB) limits what may lie inside the mesh; it is given back on arrival.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from nodes import wire
+from nodes.wire import Code, Kind, WireError
+
+MAX_STREAMS: Final = 4096  # of one session
+SMALL_WINDOW: Final = 64 * 1024
+FULL_WINDOWS: Final = 256  # streams of this node that get the full window at the same time
+_LAST_NUMBER: Final = 0xFFFFFFFF
+_ABOUT_STREAMS: Final = frozenset((Kind.OPENED, Kind.FIN, Kind.REFUSE, Kind.RESET))
+
+
+class State(StrEnum):
+    OPENING = "opening"  # we asked, the far app has not answered
+    INCOMING = "incoming"  # the far end asked, our app has not answered
+    OPEN = "open"
+    OVER = "over"
+
+
+class TooManyStreams(Exception):
+    """The session holds all the streams it may."""
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """One end of a stream."""
+
+    number: int
+    port: int
+    window: int  # what the far end may have unread here
+    state: State
+    may_send: int = 0  # bytes the far end still takes
+    may_receive: int = 0  # bytes the far end may still send
+    owed: int = 0  # bytes taken here and not given back yet
+    sent: int = 0
+    received: int = 0
+    sent_fin: bool = False
+    got_fin: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class Asked:
+    """The far end wants a stream to `stream.port`."""
+
+    stream: Stream
+    greeting: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class Answered:
+    stream: Stream
+    reply: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class Declined:
+    """The far app refused, in its own words."""
+
+    stream: Stream
+    code: int
+    reply: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class Data:
+    stream: Stream
+    data: memoryview
+
+
+@dataclass(slots=True, frozen=True)
+class Credited:
+    """There is room to send again: in `stream`, or in the whole session (None)."""
+
+    stream: Stream | None
+
+
+@dataclass(slots=True, frozen=True)
+class Finished:
+    stream: Stream
+
+
+@dataclass(slots=True, frozen=True)
+class Cut:
+    stream: Stream
+    code: Code
+
+
+Event = Asked | Answered | Declined | Data | Credited | Finished | Cut
+
+
+class Windows:
+    """Shares out receive windows among all streams of a node, so that their sum stays bounded."""
+
+    def __init__(self, full: int = FULL_WINDOWS) -> None:
+        self._left = full
+
+    def take(self) -> int:
+        if self._left > 0:
+            self._left -= 1
+            return wire.STREAM_WINDOW
+        return SMALL_WINDOW
+
+    def give_back(self, window: int) -> None:
+        if window == wire.STREAM_WINDOW:
+            self._left += 1
+
+
+class Flows:
+    """All streams of a session. The two ends number theirs odd and even."""
+
+    def __init__(
+        self, *, odd: bool, windows: Windows | None = None, max_streams: int = MAX_STREAMS
+    ) -> None:
+        self.streams: dict[int, Stream] = {}
+        self.outbox: deque[bytes] = deque()
+        self.room = wire.SESSION_WINDOW  # bytes we may still put into the mesh
+        self._windows = windows or Windows()
+        self._max_streams = max_streams
+        self._next = 1 if odd else 2
+        self._far_parity = 0 if odd else 1
+        self._far_last = 0
+        self._arrived = 0  # bytes not given back to the session's window yet
+
+    # What the local side does -------------------------------------------------------------------
+
+    def open(self, port: int, greeting: bytes) -> Stream:
+        """Ask the far end for a stream; raises TooManyStreams."""
+        if len(self.streams) >= self._max_streams or self._next > _LAST_NUMBER:
+            raise TooManyStreams
+        stream = self._add(self._next, port, State.OPENING)
+        self._next += 2
+        stream.may_receive = stream.window
+        self.outbox.append(wire.open_(stream.number, port, stream.window, greeting))
+        return stream
+
+    def accept(self, stream: Stream, reply: bytes) -> None:
+        stream.state = State.OPEN
+        stream.may_receive = stream.window
+        self.outbox.append(wire.opened(stream.number, stream.window, reply))
+
+    def refuse(self, stream: Stream, code: int, reply: bytes) -> None:
+        self.outbox.append(wire.record(Kind.REFUSE, stream.number, reply, code=code))
+        self._remove(stream)
+
+    def sent(self, stream: Stream, size: int) -> None:
+        """`size` bytes of `stream` went out in a DATA record."""
+        stream.sent += size
+        stream.may_send -= size
+        self.room -= size
+
+    def took(self, stream: Stream, size: int) -> None:
+        """The local reader took `size` bytes."""
+        stream.owed += size
+        if stream.owed * 4 >= stream.window and not stream.got_fin and stream.state is State.OPEN:
+            stream.may_receive += stream.owed
+            self.outbox.append(wire.credit(stream.number, stream.owed))
+            stream.owed = 0
+
+    def finish(self, stream: Stream) -> None:
+        """Nothing more will be sent in `stream`."""
+        if stream.state is State.OVER or stream.sent_fin:
+            return
+        stream.sent_fin = True
+        self.outbox.append(wire.record(Kind.FIN, stream.number))
+        if stream.got_fin:
+            self._remove(stream)
+
+    def reset(self, stream: Stream, code: Code) -> None:
+        if stream.state is not State.OVER:
+            self.outbox.append(wire.record(Kind.RESET, stream.number, code=code))
+            self._remove(stream)
+
+    def end(self) -> list[Stream]:
+        """The session is over; returns the streams that were cut by it."""
+        streams = list(self.streams.values())
+        for stream in streams:
+            self._remove(stream)
+        self.outbox.clear()
+        return streams
+
+    # What the far end does ----------------------------------------------------------------------
+
+    def receive(self, payload: memoryview) -> Event | None:
+        """Apply one record; raises WireError when the far end broke the rules."""
+        kind, code, port, number = wire.parse_record(payload)
+        body = payload[wire.RECORD.size :]
+        if kind == Kind.DATA:
+            return self._data(number, body)
+        if kind == Kind.OPEN:
+            return self._asked(number, port, body)
+        if kind == Kind.CREDIT:
+            return self._credited(number, wire.parse_amount(body))
+        _expect(kind in _ABOUT_STREAMS, f"unknown stream record {kind}")
+        stream = self.streams.get(number)
+        # A stream that is not there was reset here a moment ago.
+        return self._changed(stream, Kind(kind), code, body) if stream is not None else None
+
+    def _changed(self, stream: Stream, kind: Kind, code: int, body: memoryview) -> Event:
+        if kind is Kind.OPENED:
+            return self._opened(stream, body)
+        if kind is Kind.FIN:
+            return self._finished(stream)
+        if kind is Kind.REFUSE:
+            _expect(stream.state is State.OPENING, "REFUSE for a stream that was not asked for")
+            self._remove(stream)
+            return Declined(stream, code, _text(body))
+        self._remove(stream)
+        return Cut(stream, Code.of(code))
+
+    def _data(self, number: int, data: memoryview) -> Data | None:
+        size = len(data)
+        _expect(size <= wire.MAX_DATA, "DATA larger than a frame may hold")
+        self._arrived += size
+        if self._arrived * 4 >= wire.SESSION_WINDOW:
+            self.outbox.append(wire.credit(0, self._arrived))
+            self._arrived = 0
+        stream = self.streams.get(number)
+        if stream is None:
+            return None
+        if size > stream.may_receive or stream.got_fin or stream.state is not State.OPEN:
+            raise WireError(f"DATA of {size} bytes that stream {number} may not send")
+        stream.may_receive -= size
+        stream.received += size
+        return Data(stream, data)
+
+    def _asked(self, number: int, port: int, body: memoryview) -> Asked | None:
+        _expect(number % 2 == self._far_parity, f"stream {number} has the parity of this side")
+        _expect(number > self._far_last, f"stream {number} is not newer than {self._far_last}")
+        _expect(port > 0, "OPEN for port 0")
+        self._far_last = number
+        window = wire.parse_amount(body)
+        greeting = _text(body[wire.AMOUNT.size :])
+        if len(self.streams) >= self._max_streams:
+            self.outbox.append(wire.record(Kind.RESET, number, code=Code.LIMIT))
+            return None
+        stream = self._add(number, port, State.INCOMING)
+        stream.may_send = window
+        return Asked(stream, greeting)
+
+    def _opened(self, stream: Stream, body: memoryview) -> Answered:
+        _expect(stream.state is State.OPENING, "OPENED for a stream that was not asked for")
+        stream.may_send = wire.parse_amount(body)
+        stream.state = State.OPEN
+        return Answered(stream, _text(body[wire.AMOUNT.size :]))
+
+    def _credited(self, number: int, amount: int) -> Credited | None:
+        if number == 0:
+            self.room += amount
+            _expect(self.room <= wire.SESSION_WINDOW, "more session credit than was used")
+            return Credited(None)
+        stream = self.streams.get(number)
+        if stream is None:
+            return None
+        stream.may_send += amount
+        _expect(stream.may_send <= wire.MAX_CREDIT, f"stream {number} was given too much credit")
+        return Credited(stream)
+
+    def _finished(self, stream: Stream) -> Finished:
+        _expect(
+            stream.state is State.OPEN and not stream.got_fin, "FIN for a stream that is not open"
+        )
+        stream.got_fin = True
+        if stream.sent_fin:
+            self._remove(stream)
+        return Finished(stream)
+
+    def _add(self, number: int, port: int, state: State) -> Stream:
+        stream = self.streams[number] = Stream(number, port, self._windows.take(), state)
+        return stream
+
+    def _remove(self, stream: Stream) -> None:
+        if stream.state is not State.OVER:
+            stream.state = State.OVER
+            self._windows.give_back(stream.window)
+            del self.streams[stream.number]
+
+
+def _expect(condition: bool, otherwise: str) -> None:  # noqa: FBT001 - reads as a sentence
+    if not condition:
+        raise WireError(otherwise)
+
+
+def _text(data: memoryview) -> bytes:
+    _expect(
+        len(data) <= wire.MAX_GREETING,
+        f"greeting of {len(data)} bytes (at most {wire.MAX_GREETING})",
+    )
+    return bytes(data)
