@@ -22,6 +22,7 @@ INSTALL: Final = "node.install"  # Install -> Installed
 REMOVE: Final = "node.remove"  # RouteName -> {}
 STATUS: Final = "node.status"  # {} -> Status
 
+EVENT_MANAGER: Final = "mesh.event.manager"  # ManagerEvent
 EVENT_NODE: Final = "mesh.event.node"  # NodeEvent
 EVENT_LINK: Final = "mesh.event.link"  # LinkEvent
 EVENT_ROUTE: Final = "mesh.event.route"  # RouteEvent
@@ -152,6 +153,13 @@ class Status(msgspec.Struct, frozen=True):
     relays: list[RelayInfo]
     streams: int
     counters: dict[str, int] = {}
+
+
+class ManagerEvent(msgspec.Struct, frozen=True):
+    """A manager has started; nodes register again."""
+
+    key: str
+    state: str  # "up"
 
 
 class NodeEvent(msgspec.Struct, frozen=True):

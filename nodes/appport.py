@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from nodes import local
 from nodes.channel import Channel
 from nodes.engine import NOBODY, TooManyStreams
-from nodes.errors import Unreachable
+from nodes.errors import CannotListen, Unreachable
 from nodes.local import LocalProtocolError
 from nodes.wire import Code
 
@@ -36,10 +36,6 @@ MAX_LISTENERS: Final = 1024  # of one app
 MAX_OPENING: Final = 1024  # streams of one app that are not answered yet
 _MAX_QUEUE: Final = 4 << 20  # bytes for an app that does not read
 _CREDENTIALS: Final = struct.Struct("iII")  # pid, uid, gid
-
-
-class SocketTaken(Exception):
-    """Another node runs under this name, or the socket cannot be made; says where."""
 
 
 class AppPort:
@@ -311,7 +307,7 @@ def _stream_socket(descriptor: int) -> socket.socket:
 
 
 def _listen(path: Path) -> socket.socket:
-    """A listening socket at `path` that only this user may use; raises SocketTaken."""
+    """A listening socket at `path` that only this user may use; raises CannotListen."""
     try:
         if stat.S_ISSOCK(path.lstat().st_mode):
             _remove_if_dead(path)
@@ -323,7 +319,7 @@ def _listen(path: Path) -> socket.socket:
         sock.bind(str(path))
     except OSError as error:
         sock.close()
-        raise SocketTaken(
+        raise CannotListen(
             f"cannot make the local socket {path}: {error.strerror or error}"
         ) from None
     finally:
@@ -334,7 +330,7 @@ def _listen(path: Path) -> socket.socket:
 
 
 def _remove_if_dead(path: Path) -> None:
-    """Remove what a killed node left behind; raises SocketTaken when somebody answers there."""
+    """Remove what a killed node left behind; raises CannotListen when somebody answers there."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))
@@ -343,4 +339,4 @@ def _remove_if_dead(path: Path) -> None:
             return
         except OSError:
             return
-    raise SocketTaken(f"a node already answers at {path}; give this one another --name")
+    raise CannotListen(f"a node already answers at {path}; give this one another --name")

@@ -44,3 +44,7 @@ class StreamReset(NodeError):
     def __init__(self, code: Code, message: str = "") -> None:
         super().__init__(message or f"the stream was reset: {code.text}")
         self.code = code
+
+
+class CannotListen(NodeError):
+    """An address or a local socket that this node needs is taken or cannot be made; says which."""

@@ -21,6 +21,7 @@ import zmq
 from bus import sockets as bus_sockets
 from bus.zap import ZapHandler
 from nodes import wire
+from nodes.errors import CannotListen
 from nodes.wire import FrameType, WireError
 
 if TYPE_CHECKING:
@@ -426,7 +427,7 @@ class Transport:
         self._admit()
 
     def listen(self, endpoint: str) -> str:
-        """Bind; returns the endpoint with its real port. Raises OSError naming what is taken."""
+        """Bind; returns the endpoint with its real port. Raises CannotListen."""
         socket = self._socket(zmq.ROUTER)
         socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a routing id is a secret: newest is right
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a full or gone neighbour is an error
@@ -437,7 +438,9 @@ class Transport:
             socket.bind(endpoint)
         except zmq.ZMQError as error:
             socket.close(linger=0)
-            raise OSError(f"cannot listen for neighbours on {endpoint}: {error.strerror}") from None
+            raise CannotListen(
+                f"cannot listen for neighbours on {endpoint}: {error.strerror}"
+            ) from None
         self._ports.append(_Listener(self, socket))
         return bus_sockets.bound_endpoint(socket)
 

@@ -1,1 +1,1 @@
-"""The node manager: learns links, computes routes, installs them."""
+"""The node manager: hears of links, finds paths, installs routes."""

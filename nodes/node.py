@@ -1,0 +1,126 @@
+"""A mesh node: `python -P -m nodes.node --name alpha [--link PEER …] [--listen ENDPOINT]`.
+
+Started by viscript, which puts it on the bus; apps find it at $VISCRIPT_RUN/node-NAME.sock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import re
+import resource
+from typing import TYPE_CHECKING, Final
+
+from bus import process
+from bus.sockets import new_context
+from nodes.appport import AppPort
+from nodes.control import Control
+from nodes.engine import Engine
+from nodes.errors import CannotListen
+from nodes.links.zeromq import Transport
+from nodes.shared import Stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+EXIT_TAKEN: Final = 9
+_TICK: Final = 1.0
+_FAREWELL: Final = 0.05  # s for the last resets to leave
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a node name: up to 32 letters, digits, '-' and '_'"
+        )
+    return text
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="node", description="A node of the mesh.")
+    parser.add_argument("--name", type=_name, required=True, help="what apps and people call it")
+    parser.add_argument(
+        "--link",
+        action="append",
+        default=[],
+        metavar="NODE",
+        help="name or key of a node to link to; may be given several times",
+    )
+    parser.add_argument(
+        "--listen",
+        default="tcp://127.0.0.1:0",
+        metavar="ENDPOINT",
+        help="where neighbours dial in (default: %(default)s, any free port)",
+    )
+    return parser.parse_args()
+
+
+def socket_path(run_dir: Path, name: str) -> Path:
+    return run_dir / f"node-{name}.sock"
+
+
+async def main(participant: process.Participant) -> int:
+    arguments = _arguments()
+    _raise_descriptor_limit()
+    code = 0
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            with _running(participant, arguments, tasks) as (engine, transport, control):
+                await control.start(arguments.link)
+                tasks.create_task(_tick(engine, transport))
+                await participant.stopping.wait()
+                engine.stop()
+                await asyncio.sleep(_FAREWELL)
+            raise Stopped
+    except* Stopped:
+        log.info("stopped")
+    except* CannotListen as group:
+        log.error("%s", group.exceptions[0])  # noqa: TRY400 - the user's business, no traceback
+        code = EXIT_TAKEN
+    return code
+
+
+@contextlib.contextmanager
+def _running(
+    participant: process.Participant, arguments: argparse.Namespace, tasks: asyncio.TaskGroup
+) -> Iterator[tuple[Engine, Transport, Control]]:
+    """The parts of a node, connected; closed on the way out."""
+    bus, keypair, name = participant.bus, participant.keypair, arguments.name
+    expected: set[str] = set()
+    engine = Engine(keypair.public)
+    context = new_context()
+    with contextlib.ExitStack() as stack:
+        stack.callback(context.destroy, linger=0)
+        transport = Transport(context, keypair, name, engine, expected.__contains__)
+        stack.callback(transport.close)
+        endpoint = transport.listen(arguments.listen)
+        control = Control(bus, engine, transport, name, endpoint, expected, tasks)
+        path = socket_path(participant.run_dir, name)
+        port = AppPort(engine, path, name, control.route, tasks)
+        stack.callback(port.close)
+        log.info("node %s listens for neighbours on %s, for apps on %s", name, endpoint, path)
+        yield engine, transport, control
+
+
+async def _tick(engine: Engine, transport: Transport) -> None:
+    while True:
+        await asyncio.sleep(_TICK)
+        transport.tick()
+        engine.tick()
+
+
+def _raise_descriptor_limit() -> None:
+    """A stream holds a descriptor: take all that we may have."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    process.run(main, uvloop=True)
