@@ -1,8 +1,8 @@
 """The broker's loop: reads what arrives, asks the router, writes what it decided.
 
-One thread of plain blocking ZeroMQ, no asyncio: it costs a third of the time per message. Each turn
-reads a bounded batch, answers ZAP, hears of lost connections, and only then lets the router decide, so
-that a descriptor that libzmq has reused is never mistaken for its former owner.
+One thread of plain blocking ZeroMQ, no asyncio: it costs a third of the time per message. What a message
+causes is sent before the next is read. Before a stranger is met, the monitor is heard, so that a
+descriptor that libzmq has reused is never mistaken for its former owner.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bus.signals import BrokerInfo
 from bus.zap import ZapHandler
 
 VERSION = "0.1.0"
-BATCH = 256  # messages read before anything is written
+BATCH = 256  # messages read before timers and connections are looked at
 GRACE = 0.05  # seconds between GOODBYE and the cut, so that it can still leave
 MAX_MESSAGE = LIMITS.payload + (
     64 << 10
@@ -40,18 +40,6 @@ class BrokerFiles:
     endpoint: str
     key_file: Path
     access_file: Path
-
-
-class _Received:
-    """One message as read: the frames after the routing id, and who sent them."""
-
-    __slots__ = ("body", "first", "head", "parts")
-
-    def __init__(self, first: sockets.Frame) -> None:
-        self.first = first
-        self.head = b""
-        self.body: bytes | None = None
-        self.parts = 0
 
 
 class Broker:
@@ -87,13 +75,17 @@ class Broker:
             clock=time.time,
         )  # fmt: skip
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._zap_fd = self._zap.fileno()
+        self._monitor_fd = sockets.descriptor(self._monitor)
         self._poll = select.poll()
-        for waker in (self._socket, self._monitor, self._zap.socket):
-            self._poll.register(sockets.descriptor(waker), select.POLLIN)
-        self._poll.register(self._wake_read, select.POLLIN)
+        for fd in (
+            sockets.descriptor(self._socket), self._monitor_fd, self._zap_fd, self._wake_read,
+        ):  # fmt: skip
+            self._poll.register(fd, select.POLLIN)
         self._blocked: dict[Session, None] = {}  # their pipe in libzmq is full
         self._cuts: deque[tuple[float, Connection]] = deque()
         self._inodes: dict[int, int] = {}  # of accepted descriptors, for the monitor's DISCONNECTED
+        self._timer = 0.0  # when the router has something to do without a message
         self._running = True
         self._reload = False
 
@@ -108,10 +100,9 @@ class Broker:
 
     def run(self) -> None:
         try:
+            busy = False
             while self._running:
-                if self._turn():
-                    continue
-                self._rest()
+                busy = self._turn(self._wait(0.0 if busy else self._pause()))
             self.router.lame("the broker is stopping")
             self._write(time.monotonic())
             time.sleep(GRACE)
@@ -121,64 +112,79 @@ class Broker:
             os.close(self._wake_read)
             os.close(self._wake_write)
 
-    def _turn(self) -> bool:
+    def _turn(self, ready: set[int]) -> bool:
         """Do what there is to do, once; True when there may be more at once."""
-        batch = self._read()
-        busy = self._zap.drain()
-        self._hear_of_connections()
+        more = self._zap.drain() if self._zap_fd in ready else False
+        if self._monitor_fd in ready:
+            self._hear_of_connections()
         now = time.monotonic()
-        for received in batch:
-            self._decide(received, now)
-        self.router.handle_timer(now)
+        blocked, self._blocked = self._blocked, {}
+        for session in blocked:
+            self._flush(session)
+        for _ in range(BATCH):
+            if not self._receive(now):
+                break
+            self._write(now)
+        else:
+            more = True
+        if now >= self._timer:
+            self.router.handle_timer(now)
         if self._reload:
             self._reload_access()
         self._write(now)
-        return busy or len(batch) == BATCH or sockets.readable(self._socket)
+        while self._cuts and self._cuts[0][0] <= now:
+            _cut(self._cuts.popleft()[1])
+        # Writing may have swallowed the descriptor's edge, so look at the socket's state itself.
+        return more or sockets.readable(self._socket)
 
-    def _rest(self) -> None:
+    def _pause(self) -> float:
+        """Seconds until the next timer."""
         now = time.monotonic()
-        pause = self.router.next_timer(now)
+        self._timer = now + self.router.next_timer(now)
+        until = self._timer
         if self._cuts:
-            pause = min(pause, max(0.0, self._cuts[0][0] - now))
-        # A full pipe that drains wakes the socket's descriptor; the second is for a lost wake-up.
-        if self._blocked:
-            pause = min(pause, 1.0)
-        ready = self._poll.poll(int(pause * 1000) + 1)
-        if any(descriptor == self._wake_read for descriptor, _ in ready):
+            until = min(until, self._cuts[0][0])
+        return max(0.0, until - now)
+
+    def _wait(self, seconds: float) -> set[int]:
+        """The descriptors that have something to tell, after at most `seconds`."""
+        # A blocked session wakes us when its pipe drains; the second is in case that was missed.
+        limit = min(seconds, 1.0) if self._blocked else seconds
+        ready = {fd for fd, _ in self._poll.poll(limit * 1000)}
+        if self._wake_read in ready:
             os.read(self._wake_read, 512)
+        return ready
 
-    def _read(self) -> list[_Received]:
-        batch: list[_Received] = []
+    def _receive(self, now: float) -> bool:
+        """Read one message and let the router decide; False when there is none."""
         receive = self._socket.recv
-        while len(batch) < BATCH:
-            try:
-                received = _Received(receive(sockets.DONTWAIT, copy=False))
-            except sockets.Again:
-                break
-            more = True
-            while more:
-                frame = receive(copy=False)
-                received.parts += 1
-                more = frame.more
-                if received.parts == 1:
-                    received.head = frame.bytes
-                elif received.parts == 2:
-                    received.body = frame.bytes
-            batch.append(received)
-        return batch
-
-    def _decide(self, received: _Received, now: float) -> None:
-        first = received.first
+        try:
+            first = receive(sockets.DONTWAIT, copy=False)
+        except sockets.Again:
+            return False
+        frame = receive(0, copy=False)
+        head, body, parts = frame.bytes, None, 1
+        while frame.more:
+            frame = receive(0, copy=False)
+            parts += 1
+            if parts == 2:
+                body = frame.bytes
         rid, user = first.bytes, str(first.get("User-Id"))
-        connection = Connection(rid, user)
-        if received.head[3:4] == b"\x01" or not self.router.knows(connection):
-            fd = int(first.get(sockets.SRCFD))
-            connection = Connection(rid, user, fd, _inode(fd))
-            self._inodes[fd] = connection.inode
-        if received.parts > 2:
-            self.router.malformed(connection, "a message is one or two frames after the routing id")
+        session = self.router.session(rid, user)
+        if session is None:
+            self._meet(first, rid, user, head if parts <= 2 else b"", now)
+        elif parts > 2:
+            self.router.malformed(session, "a message is one or two frames after the routing id")
         else:
-            self.router.handle(connection, received.head, received.body, now)
+            self.router.handle(session, head, body, now)
+        return True
+
+    def _meet(self, first: sockets.Frame, rid: bytes, user: str, head: bytes, now: float) -> None:
+        """A message from a connection that is no session (yet)."""
+        self._hear_of_connections()  # its descriptor may have been another's a moment ago
+        fd = int(first.get(sockets.SRCFD))
+        inode = self._inodes[fd] = _inode(fd)
+        self.router.meet(Connection(rid, user, fd, inode), head, now)
 
     def _hear_of_connections(self) -> None:
         for event in sockets.events(self._monitor):
@@ -200,9 +206,10 @@ class Broker:
         self._log("access list reloaded", {"keys": len(access.entries)})
 
     def _write(self, now: float) -> None:
-        blocked, self._blocked = self._blocked, {}
-        for session in [*blocked, *self.router.take_dirty()]:
-            self._flush(session)
+        """Send what the router has decided, as far as the peers take it."""
+        for session in self.router.take_dirty():
+            if session not in self._blocked:
+                self._flush(session)
         for stray in self.router.take_strays():
             with contextlib.suppress(sockets.ZMQError):  # gone or full: then it need not hear
                 self._send(stray.connection.rid, stray.head, None)
@@ -210,8 +217,6 @@ class Broker:
                 self._cuts.append((now + GRACE, stray.connection))
         for connection in self.router.take_cuts():
             self._cuts.append((now, connection))
-        while self._cuts and self._cuts[0][0] <= now:
-            _cut(self._cuts.popleft()[1])
 
     def _flush(self, session: Session) -> None:
         outbox, rid = session.outbox, session.connection.rid
@@ -232,11 +237,11 @@ class Broker:
     def _send(self, rid: bytes, head: bytes, body: bytes | None) -> None:
         """Hand one message to libzmq. Only the first frame can be refused, so none is torn."""
         send = self._socket.send
-        send(rid, sockets.SNDMORE | sockets.DONTWAIT)
+        send(rid, sockets.MORE)
         if body is None:
             send(head, sockets.DONTWAIT)
         else:
-            send(head, sockets.SNDMORE | sockets.DONTWAIT)
+            send(head, sockets.MORE)
             send(body, sockets.DONTWAIT, copy=len(body) < sockets.COPY_BELOW)
 
     def _wake(self) -> None:

@@ -27,7 +27,7 @@ from bus.errors import (
     Unreachable,
 )
 from bus.identity import Address, KeyPair
-from bus.session import ClientSession, Settled
+from bus.session import DEADLINE_GRACE, ClientSession, Settled
 
 log = logging.getLogger(__name__)
 
@@ -184,16 +184,18 @@ class Bus:
         the answerer's own error, or `Unreachable` when the connection was lost and nobody knows.
         """
         _check(subject)
-        return await self._settled(
-            self._session.request(subject, body, to, timeout, time.monotonic())
-        )
+        ref = self._session.request(subject, body, to, timeout, time.monotonic())
+        self._arm_by(self._loop.time() + timeout + DEADLINE_GRACE)
+        return await self._settled(ref)
 
     async def signal(
         self, to: str, subject: str, body: bytes = b"", *, timeout: float = 5.0
     ) -> None:
         """Send one way to the participant `to`; returns when the broker has it. `NotPresent`."""
         _check(subject)
-        await self._settled(self._session.signal(to, subject, body, timeout, time.monotonic()))
+        ref = self._session.signal(to, subject, body, timeout, time.monotonic())
+        self._arm_by(self._loop.time() + timeout)
+        await self._settled(ref)
 
     def publish_nowait(self, subject: str, body: bytes = b"") -> None:
         """Publish, or raise `Overflow` when the bounded send buffer is full."""
@@ -342,10 +344,12 @@ class Bus:
             pass
 
     def _read(self) -> None:
-        for _ in range(DRAIN):
-            if self._socket is None:
+        for turn in range(DRAIN):
+            socket = self._socket
+            if socket is None:
                 return
-            if not self._receive():
+            # After the first, asking for the state is cheaper than an exception for "no more".
+            if (turn == 1 and not sockets.readable(socket)) or not self._receive():
                 break
         else:
             self._loop.call_soon(self._read)
@@ -357,14 +361,15 @@ class Bus:
         if socket is None:
             return False
         try:
-            head = socket.recv(sockets.DONTWAIT)
+            frame = socket.recv(sockets.DONTWAIT, copy=False)
         except sockets.Again:
             return False
-        body, extra = b"", False
-        if socket.getsockopt(sockets.RCVMORE):
-            body = socket.recv()
-            while socket.getsockopt(sockets.RCVMORE):
-                socket.recv()
+        head, body, extra = frame.bytes, b"", False
+        if frame.more:
+            frame = socket.recv(0, copy=False)
+            body = frame.bytes
+            while frame.more:
+                frame = socket.recv(0, copy=False)
                 extra = True
         try:
             if extra:
@@ -471,7 +476,6 @@ class Bus:
         result: asyncio.Future[bytes] = self._loop.create_future()
         self._results[ref] = result
         self._write()
-        self._arm()
         try:
             return await result
         finally:
@@ -512,7 +516,7 @@ class Bus:
                 if outgoing.body is None:
                     socket.send(outgoing.head, sockets.DONTWAIT)
                 else:
-                    socket.send(outgoing.head, sockets.SNDMORE | sockets.DONTWAIT)
+                    socket.send(outgoing.head, sockets.MORE)
                     small = len(outgoing.body) < sockets.COPY_BELOW
                     socket.send(outgoing.body, sockets.DONTWAIT, copy=small)
             except sockets.Again:
@@ -525,8 +529,11 @@ class Bus:
             self._loop.call_soon(self._read)
 
     def _arm(self) -> None:
-        """Set the timer for the session's next deadline, unless an earlier one is set."""
-        due = self._loop.time() + self._session.next_timer(time.monotonic())
+        """Set the timer for the session's next deadline."""
+        self._arm_by(self._loop.time() + self._session.next_timer(time.monotonic()))
+
+    def _arm_by(self, due: float) -> None:
+        """See to it that the timer goes off at `due` (loop time) or before."""
         if self._timer is not None:
             if self._timer.when() <= due:
                 return

@@ -51,7 +51,8 @@ class Session:
     since: float  # Unix seconds
     heard: float  # monotonic seconds
     outbox: Outbox
-    key: str = ""  # Z85; a field of its own because deliveries need it often
+    key: str = ""  # Z85; this and the next are fields because every message needs them
+    user: str = ""
     open: bool = True
     subscriptions: dict[int, Subscription] = field(default_factory=dict)
     served: set[str] = field(default_factory=set)
@@ -64,6 +65,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.key = self.connection.key
+        self.user = self.connection.user
 
     def info(self) -> SessionInfo:
         return SessionInfo(

@@ -1,6 +1,7 @@
 """The broker's decisions: sessions, subscriptions, services, requests, presence. No I/O, no clock.
 
-The shell feeds frames with `handle`, ticks `handle_timer`, and afterwards writes out what it finds in
+The shell finds the session with `session`, feeds `handle` or, for strangers, `meet`, ticks
+`handle_timer`, and afterwards writes out what it finds in
 `take_dirty()` (sessions with something in their outbox), `take_strays()` (heads for connections that
 are no session) and `take_cuts()` (connections to cut). Rules that stand here and nowhere else:
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from bus import access as rules
@@ -64,6 +65,7 @@ class Router:
         self._turn = 0  # spreads requests over the sessions that serve a subject
         self._pending: dict[int, Pending] = {}
         self._deadlines: list[tuple[float, int]] = []  # heap of (deadline, handle)
+        self._next_sweep = 0.0  # when silent sessions are looked for
         self._handles = itertools.count(1)
         self._numbers = itertools.count(1)
         self._dirty: dict[Session, None] = {}
@@ -86,20 +88,16 @@ class Router:
 
     # What the shell does.
 
-    def knows(self, connection: Connection) -> bool:
-        """Whether this is the connection of a session."""
-        session = self._sessions.get(connection.rid)
-        return session is not None and session.connection.user == connection.user
+    def session(self, rid: bytes, user: str) -> Session | None:
+        """The session of exactly this connection."""
+        session = self._sessions.get(rid)
+        return session if session is not None and session.user == user else None
 
-    def handle(self, connection: Connection, head: bytes, body: bytes | None, now: float) -> None:
-        """One message from a connection. `connection.fd` is needed for HELLO and strangers only."""
-        session = self._sessions.get(connection.rid)
-        if session is None or session.connection.user != connection.user:
-            self._from_stranger(session, connection, head, now)
-            return
+    def handle(self, session: Session, head: bytes, body: bytes | None, now: float) -> None:
+        """One message of a session."""
         session.heard = now
         session.messages_in += 1
-        session.bytes_in += len(head) + len(body or b"")
+        session.bytes_in += len(head) + (len(body) if body is not None else 0)
         try:
             command = self._decode(head)
         except RemoteProtocolError as error:
@@ -107,14 +105,34 @@ class Router:
             return
         self._handlers[type(command)](session, command, body if body is not None else b"", now)
 
-    def malformed(self, connection: Connection, problem: str) -> None:
-        """A message that has not one or two frames."""
+    def malformed(self, session: Session, problem: str) -> None:
+        """A message of a session that has not one or two frames."""
+        self._offence(session, RemoteProtocolError(400, "bad_frame", problem))
+
+    def meet(self, connection: Connection, head: bytes, now: float) -> None:
+        """One message from a connection that is no session: HELLO makes it one."""
         session = self._sessions.get(connection.rid)
-        error = RemoteProtocolError(400, "bad_frame", problem)
-        if session is not None and session.connection.user == connection.user:
-            self._offence(session, error)
-        else:
+        if session is not None:
+            # The transport now sends to the newcomer, so the old session is over in any case.
+            reason = "its routing id came from another connection"
+            self.close(session, 0, reason, goodbye=False)
+            if session.key != connection.key:
+                self.denied["foreign_routing_id"] += 1
+                self._cuts.append(connection)
+                return
+        try:
+            hello = self._decode(head)
+        except RemoteProtocolError as error:
             self._refuse(connection, error)
+            return
+        if not isinstance(hello, wire.Hello):
+            first = RemoteProtocolError(425, "hello_first", "say HELLO first")
+            self._refuse(connection, first, cut=False)
+        elif len(connection.rid) != 17 or connection.rid[0] != 1:
+            problem = "set a routing id of byte 0x01 and 16 random bytes before you connect"
+            self._refuse(connection, RemoteProtocolError(400, "bad_routing_id", problem))
+        else:
+            self._open(connection, hello, now)
 
     def handle_timer(self, now: float) -> None:
         """Ends overdue requests and silent sessions."""
@@ -124,13 +142,15 @@ class Router:
                 self._fail(
                     handle, RemoteProtocolError(408, "deadline", "no reply before the deadline")
                 )
-        for session in [s for s in self._sessions.values() if now - s.heard > 3 * HEARTBEAT]:
-            self.close(session, 408, "silent for three heartbeats")
+        if now >= self._next_sweep:
+            self._next_sweep = now + HEARTBEAT / 4
+            for session in [s for s in self._sessions.values() if now - s.heard > 3 * HEARTBEAT]:
+                self.close(session, 408, "silent for three heartbeats")
 
     def next_timer(self, now: float) -> float:
-        """Seconds until `handle_timer` has work, at most one heartbeat."""
-        until = self._deadlines[0][0] - now if self._deadlines else HEARTBEAT
-        return min(max(until, 0.0), HEARTBEAT / 4)
+        """Seconds until `handle_timer` has work."""
+        until = self._deadlines[0][0] if self._deadlines else self._next_sweep
+        return max(0.0, min(until, self._next_sweep) - now)
 
     def disconnected(self, inode: int) -> None:
         """The transport lost the connection whose socket had this inode."""
@@ -167,14 +187,20 @@ class Router:
             self.close(session, 503, reason)
 
     def take_dirty(self) -> Iterable[Session]:
+        if not self._dirty:
+            return ()
         dirty, self._dirty = self._dirty, {}
         return dirty
 
-    def take_strays(self) -> list[Stray]:
+    def take_strays(self) -> Sequence[Stray]:
+        if not self._strays:
+            return ()
         strays, self._strays = self._strays, []
         return strays
 
-    def take_cuts(self) -> list[Connection]:
+    def take_cuts(self) -> Sequence[Connection]:
+        if not self._cuts:
+            return ()
         cuts, self._cuts = self._cuts, []
         return cuts
 
@@ -193,31 +219,6 @@ class Router:
                 self.close(session, 403, "the roles of this key have changed")
 
     # Sessions.
-
-    def _from_stranger(
-        self, session: Session | None, connection: Connection, head: bytes, now: float
-    ) -> None:
-        if session is not None:
-            # The transport now sends to the newcomer, so the old session is over in any case.
-            self.close(session, 0, "its routing id came from another connection", goodbye=False)
-            if session.key != connection.key:
-                self.denied["foreign_routing_id"] += 1
-                self._cuts.append(connection)
-                return
-        try:
-            hello = self._decode(head)
-        except RemoteProtocolError as error:
-            self._refuse(connection, error)
-            return
-        if not isinstance(hello, wire.Hello):
-            self._refuse(
-                connection, RemoteProtocolError(425, "hello_first", "say HELLO first"), cut=False
-            )
-        elif len(connection.rid) != 17 or connection.rid[0] != 1:
-            problem = "set a routing id of byte 0x01 and 16 random bytes before you connect"
-            self._refuse(connection, RemoteProtocolError(400, "bad_routing_id", problem))
-        else:
-            self._open(connection, hello, now)
 
     def _open(self, connection: Connection, hello: wire.Hello, now: float) -> None:
         entry = self.access.get(connection.key)

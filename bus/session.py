@@ -50,7 +50,7 @@ class _Waiting:
     left: bool = False  # handed to the transport
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outgoing:
     """One message for the transport."""
 
@@ -110,9 +110,10 @@ class ClientSession:
         self._heard = now
         self.bytes_in += len(head) + len(body)
         command = self._decode(head)
+        kind = type(command)
+        if kind is wire.Delivery or kind is wire.RequestDelivery:
+            return command
         match command:
-            case wire.Delivery() | wire.RequestDelivery() | wire.SignalDelivery() | wire.Gap():
-                return command
             case wire.ReplyDelivery(ref=ref):
                 error = Refused(command.num, command.err, command.msg) if command.err else None
                 return self._settle(ref, body, error)
