@@ -1,0 +1,93 @@
+"""From an app's entry and a user's arguments to what is run. Pure: it looks at files only if asked.
+
+User arguments are added to the configured ones, never put in their place, and nothing changes their case.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from viscript.config import App, Config
+from viscript.errors import BadConfig, NotFound
+from viscript.words import did_you_mean
+
+PYTHON = "python:"
+
+
+@dataclass(frozen=True)
+class Command:
+    """What is executed: `argv[0]` is an absolute path."""
+
+    argv: tuple[str, ...]
+    cwd: str | None  # None: the app's own state folder
+    env: Mapping[str, str]  # added to the daemon's own
+
+
+def find(config: Config, word: str) -> App:
+    """The app called `word`, by name or alias; `NotFound` says which there are."""
+    if word in config.apps:
+        return config.apps[word]
+    for app in config.apps.values():
+        if word in app.short:
+            return app
+    known = [*config.apps, *(alias for app in config.apps.values() for alias in app.short)]
+    hint = did_you_mean(word, known) or "; see: viscript apps"
+    raise NotFound(f"no app {word!r} in {config.file}{hint}")
+
+
+def command(config: Config, app: App, arguments: tuple[str, ...], search: str) -> Command:
+    """What `app` with `arguments` runs; `BadConfig` when its path cannot be run.
+
+    `search` is a PATH, used when the path has no slash.
+    """
+    given = (*app.default_args, *app.args, *arguments)
+    cwd = None if app.cwd is None else str(config.folder / Path(app.cwd).expanduser())
+    if cwd is not None and not Path(cwd).is_dir():
+        raise BadConfig(f"{app.place}: apps.{app.name}.cwd: {cwd} is not a folder")
+    if app.path.startswith(PYTHON):
+        module = app.path.removeprefix(PYTHON)
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise BadConfig(
+                f"{app.place}: apps.{app.name}.path: {module!r} is not the name of a module"
+            )
+        # -P keeps a folder of the same name in the cwd from being run instead.
+        argv = (sys.executable, "-P", "-m", module, *given)
+        return Command(argv, cwd, {"PYTHONUNBUFFERED": "1", **app.env})
+    return Command((_executable(config, app, search), *given), cwd, app.env)
+
+
+def _executable(config: Config, app: App, search: str) -> str:
+    where = f"{app.place}: apps.{app.name}.path"
+    if "/" not in app.path:
+        for folder in [*search.split(os.pathsep), str(config.folder)]:
+            found = Path(folder) / app.path
+            if folder and found.is_file() and os.access(found, os.X_OK):
+                return str(found)
+        raise BadConfig(f"{where}: {app.path!r} is on no folder of PATH, nor beside the file")
+    path = config.folder / Path(app.path).expanduser()
+    if not path.exists():
+        raise BadConfig(f"{where}: {path} does not exist")
+    if path.is_dir():
+        raise BadConfig(f"{where}: {path} is a folder, not a program")
+    if not os.access(path, os.X_OK):
+        raise BadConfig(f"{where}: {path} is not executable; run: chmod +x {path}")
+    return str(path)
+
+
+def order(apps: Mapping[str, App]) -> list[App]:
+    """All apps, each after those it is `after`; otherwise as written."""
+    placed: dict[str, App] = {}
+
+    def place(app: App) -> None:
+        for other in app.after:
+            if other not in placed:
+                place(apps[other])
+        placed[app.name] = app
+
+    for app in apps.values():
+        place(app)
+    return list(placed.values())

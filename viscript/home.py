@@ -1,0 +1,159 @@
+"""The home of one instance: where everything of it is on disk, and who may use it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from viscript.errors import Conflict, Denied
+
+LOOKS = 10  # at a lock before it counts as held
+MAX_RUN = 80  # characters; socket paths end at 108 and the names in it need some
+
+
+@dataclass(frozen=True)
+class Home:
+    """Paths below one folder; `root` is absolute."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def keys(self) -> Path:
+        return self.root / "keys"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def launches(self) -> Path:
+        return self.root / "launches"
+
+    @property
+    def database(self) -> Path:
+        return self.root / "state" / "viscript.db"
+
+    @property
+    def broker(self) -> Path:
+        """The broker's own configuration."""
+        return self.root / "broker.json"
+
+    @property
+    def access(self) -> Path:
+        return self.root / "access.json"
+
+    @property
+    def daemon(self) -> Path:
+        """Where the running daemon says how to reach it."""
+        return self.root / "daemon.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "daemon.lock"
+
+    @property
+    def run(self) -> Path:
+        """For sockets: short, whatever the home's path is."""
+        inside = self.root / "run"
+        if len(str(inside)) < MAX_RUN:
+            return inside
+        digest = blake2b(str(self.root).encode(), digest_size=6).hexdigest()
+        return Path(f"/tmp/viscript-{os.getuid()}-{digest}")  # noqa: S108 - owner and mode are checked
+
+    def app_key(self, slot: str) -> Path:
+        return self.keys / "apps" / f"{slot}.key"
+
+    def app_state(self, slot: str) -> Path:
+        return self.root / "state" / "apps" / slot
+
+    def app_log(self, number: int, app: str) -> Path:
+        return self.logs / f"{number}-{app}.log"
+
+    def exists(self) -> bool:
+        return self.database.exists()
+
+    def create(self) -> None:
+        """Make the folders, private to the user; `Denied` when one is not ours or cannot be made."""
+        _private(self.root, forbidden=0o022)  # nothing secret is directly in it
+        for folder in (
+            self.keys, self.keys / "apps", self.logs, self.launches,
+            self.database.parent, self.database.parent / "apps", self.run,
+        ):  # fmt: skip
+            _private(folder)
+
+
+def find(option: str | None, environment: Mapping[str, str]) -> Home:
+    """`--home`, else VISCRIPT_HOME, else the user's state folder."""
+    named = option or environment.get("VISCRIPT_HOME")
+    if named:
+        return Home(Path(os.path.abspath(Path(named).expanduser())))  # noqa: PTH100 - links stay links
+    from platformdirs import user_state_path
+
+    return Home(user_state_path("viscript", appauthor=False))
+
+
+def _private(folder: Path, forbidden: int = 0o077) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise Denied(f"{folder}: cannot be made: {error.strerror}; choose another --home") from None
+    if stat.S_ISLNK(found.st_mode):
+        found = folder.stat()
+    if found.st_uid != os.getuid():
+        raise Denied(
+            f"{folder}: belongs to another user (uid {found.st_uid}); choose another --home"
+        )
+    if found.st_mode & forbidden:
+        raise Denied(
+            f"{folder}: open to other users (mode {stat.S_IMODE(found.st_mode):04o}); "
+            f"run: chmod 700 {folder}"
+        )
+
+
+class DaemonLock:
+    """Held by the one daemon of a home, or by a command that must be sure there is none."""
+
+    def __init__(self, home: Home) -> None:
+        """`Conflict` when another process holds it."""
+        self._fd = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        for _ in range(LOOKS):
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # perhaps only `is_locked` of another command
+                time.sleep(0.02)
+            else:
+                return
+        os.close(self._fd)
+        raise Conflict(
+            f"{home.root}: a daemon runs here already; see it: viscript status, "
+            "or use another --home"
+        )
+
+    def release(self) -> None:
+        os.close(self._fd)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds the lock file `path`."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

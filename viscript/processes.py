@@ -1,0 +1,179 @@
+"""Keepers as the daemon sees them: start one, talk to one, find out what became of one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import msgspec
+
+from viscript import keeper
+from viscript.errors import Failed
+from viscript.home import is_locked
+from viscript.supervisor import Exit
+
+SPAWN_TIMEOUT = 20.0  # seconds for a keeper to come up
+LINE = 64 << 10
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a keeper says or left behind in state.json."""
+
+    proto: int
+    id: str
+    generation: int
+    state: str  # starting, running, exited (its processes not yet), gone, failed
+    pid: int | None
+    start_ticks: int | None
+    boot_id: str
+    code: int | None
+    signal: int | None
+    errno: int | None
+    error: str | None
+    killed: bool
+    started: float
+    ended: float | None
+    left: list[int]
+
+    @property
+    def exit(self) -> Exit:
+        return Exit(self.code, self.signal)
+
+
+class Fate(Enum):
+    """What a launch folder tells of its generation."""
+
+    KEPT = "a keeper holds the lock"
+    ORPHANED = "the process is alive, its keeper is not"
+    ENDED = "nothing is alive"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a keeper runs."""
+
+    id: int
+    generation: int
+    argv: tuple[str, ...]
+    cwd: str
+    log: Path
+    ctl: Path
+
+    def write(self, folder: Path, adopt: Report | None = None) -> None:
+        takes = adopt and {k: getattr(adopt, k) for k in ("pid", "start_ticks", "started")}
+        fields = {
+            "id": str(self.id), "generation": self.generation, "argv": self.argv, "cwd": self.cwd,
+            "log": str(self.log), "ctl": str(self.ctl), "adopt": takes,
+        }  # fmt: skip
+        path = folder / "spec.json"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(fields))
+
+
+def spawn(folder: Path, spec: Spec, env: Mapping[str, str], adopt: Report | None = None) -> Report:
+    """Start a keeper and wait until its program runs or could not be started, as the report says.
+
+    Blocks; to be called in a thread. `Failed` when the keeper itself cannot be started or another holds
+    the folder's lock.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if adopt is None:
+        (folder / "state.json").unlink(missing_ok=True)
+    spec.write(folder, adopt)
+    script = [sys.executable, "-I", "-S", keeper.__file__, str(folder)]
+    try:
+        done = subprocess.run(
+            script, env=dict(env), cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, timeout=SPAWN_TIMEOUT, check=False, start_new_session=True,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Failed(f"{folder}: the keeper cannot be started: {error}") from None
+    if done.returncode == keeper.EXIT_LOCKED:
+        raise Failed(f"{folder}: another keeper holds this launch; see: viscript la")
+    report = read_report(folder)
+    if done.returncode != 0 or report is None:
+        told = done.stderr.decode(errors="replace").strip().splitlines()
+        log = folder / "keeper.log"
+        raise Failed(f"the keeper did not come up: {told[-1] if told else f'see {log}'}")
+    return report
+
+
+def read_report(folder: Path) -> Report | None:
+    """What was last known; None when nothing readable was left."""
+    try:
+        return msgspec.json.decode((folder / "state.json").read_bytes(), type=Report)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def look(folder: Path) -> tuple[Fate, Report | None]:
+    """What can be proved of the generation in `folder`."""
+    held = is_locked(folder / "lock")
+    report = read_report(folder)  # after the lock: a keeper writes its last state before it lets go
+    if held:
+        return Fate.KEPT, report
+    if report is None or report.state in {"gone", "failed"} or report.boot_id != keeper.boot_id():
+        return Fate.ENDED, report
+    found = keeper.process_stat(report.pid) if report.pid is not None else None
+    if found is not None and found[3] == report.start_ticks and found[0] not in "ZX":
+        return Fate.ORPHANED, report
+    return Fate.ENDED, report
+
+
+def clear(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class Link:
+    """A connection to one keeper."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, ctl: Path) -> Link:
+        """`OSError` when nobody listens."""
+        return cls(*await asyncio.open_unix_connection(ctl, limit=LINE))
+
+    async def reports(self) -> AsyncIterator[Report]:
+        """The state now and at every change, until the keeper hangs up."""
+        while True:
+            try:
+                line = await self._reader.readline()
+            except (OSError, ValueError):
+                return
+            if not line:
+                return
+            yield msgspec.json.decode(line, type=Report)
+
+    def stop(self, grace: float) -> None:
+        """TERM now, KILL when `grace` seconds have passed."""
+        self._order({"do": "stop", "grace": grace})
+
+    def _order(self, order: Mapping[str, object]) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(json.dumps(order).encode() + b"\n")
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def tail(path: Path, lines: int, limit: int = 1 << 16) -> list[str]:
+    """The last lines of a log, at most `limit` bytes of them; none when there is no log."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - limit))
+            found = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
+    return found[-lines:] if size <= limit else found[1:][-lines:]

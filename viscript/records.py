@@ -1,0 +1,69 @@
+"""What is known of launches, as it is stored, sent and shown."""
+
+from __future__ import annotations
+
+import signal
+
+from msgspec import Struct
+
+from viscript.supervisor import Exit
+
+
+class ExitInfo(Struct, frozen=True):
+    """How a launch ended. Code and signal are both null when nobody saw it."""
+
+    code: int | None
+    signal: str | None  # SIGKILL, …
+    how: str  # "by itself", or what made it end
+
+    @classmethod
+    def of(cls, exit_: Exit, how: str) -> ExitInfo:
+        name = None
+        if exit_.signal is not None:
+            try:
+                name = signal.Signals(exit_.signal).name
+            except ValueError:  # real-time signals have no names
+                name = f"SIG{exit_.signal}"
+        return cls(exit_.code, name, how)
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            return f"{self.signal}, {self.how}"
+        return f"{'unknown' if self.code is None else self.code}, {self.how}"
+
+
+class Status(Struct, kw_only=True):
+    """One launch as everybody may see it: an entry of `viscript la --json`. Times are Unix seconds."""
+
+    id: int
+    app: str
+    state: str
+    pid: int | None = None  # of the program itself; null when it does not run
+    key: str
+    since: float  # when it came into this state
+    exit: ExitInfo | None = None  # of the last run that ended
+    args: list[str]
+    restarts: int = 0
+    reason: str = ""  # of the state, for people
+    started: float
+    ended: float | None = None
+
+
+class Record(Status, kw_only=True):
+    """One launch as the launcher stores it."""
+
+    slot: str  # app, app-2, …: whose key and folder it has
+    session: int  # grows with every fresh `up`
+    role: str
+    after: list[str] = []
+    on_bus: bool = False
+    restart: str = "never"
+    generation: int = 0
+    stop: bool = False  # somebody wanted it stopped
+
+    @property
+    def live(self) -> bool:
+        return self.ended is None
+
+    def status(self) -> Status:
+        return Status(**{name: getattr(self, name) for name in Status.__struct_fields__})

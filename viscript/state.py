@@ -1,0 +1,110 @@
+"""Launches on disk: SQLite, so that ids are never used twice and nothing is forgotten by a restart."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import msgspec
+
+from viscript.errors import Failed
+from viscript.records import Record
+
+KEPT = 1000  # ended launches
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS launches (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- AUTOINCREMENT: not even the id of a deleted row comes back
+    app TEXT NOT NULL,
+    live INTEGER NOT NULL,
+    record TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS launches_live ON launches (live, id);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+
+class Store:
+    """The database of one home. `Failed` when it cannot be used; every change is on disk on return."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            path.touch(mode=0o600)
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_SCHEMA)
+        except (sqlite3.Error, OSError) as error:
+            raise Failed(
+                f"{path}: cannot be used: {error}; move it away to begin with a new one "
+                "(ids then start at 1 again)"
+            ) from None
+
+    def close(self) -> None:
+        self._db.close()
+
+    def add(self, record: Record) -> Record:
+        """Store a new launch and give it the next id."""
+        row = self._db.execute(
+            "INSERT INTO launches (app, live, record) VALUES (?, 1, '')", (record.app,)
+        )
+        record.id = int(row.lastrowid or 0)
+        self.save(record)
+        return record
+
+    def save(self, record: Record) -> None:
+        self._db.execute(
+            "UPDATE launches SET live = ?, record = ? WHERE id = ?",
+            (record.live, msgspec.json.encode(record).decode(), record.id),
+        )
+
+    def get(self, number: int) -> Record | None:
+        found = self._select("WHERE id = ?", number)
+        return found[0] if found else None
+
+    def live(self) -> list[Record]:
+        return self._select("WHERE live ORDER BY id")
+
+    def ended(self, limit: int) -> list[Record]:
+        """The newest that have ended, oldest first."""
+        return self._select("WHERE NOT live ORDER BY id DESC LIMIT ?", limit)[::-1]
+
+    def last_of(self, app: str) -> Record | None:
+        found = self._select("WHERE app = ? ORDER BY id DESC LIMIT 1", app)
+        return found[0] if found else None
+
+    def prune(self) -> list[Record]:
+        """Forget the oldest ended launches; returns them, so that their logs can go too."""
+        old = self._select("WHERE NOT live ORDER BY id DESC LIMIT -1 OFFSET ?", KEPT)
+        self._db.executemany("DELETE FROM launches WHERE id = ?", [(r.id,) for r in old])
+        return old
+
+    @property
+    def session(self) -> int:
+        """Which `up` this is, counted from 1; 0 when everything is down."""
+        row = self._db.execute("SELECT value FROM facts WHERE name = 'session'").fetchone()
+        return int(row[0]) if row else 0
+
+    @property
+    def is_up(self) -> bool:
+        row = self._db.execute("SELECT value FROM facts WHERE name = 'up'").fetchone()
+        return bool(row and row[0] == "1")
+
+    def begin(self) -> None:
+        """A fresh `up`."""
+        self._fact("session", str(self.session + 1))
+        self._fact("up", "1")
+
+    def finish(self) -> None:
+        """Everything is down on purpose."""
+        self._fact("up", "0")
+
+    def _fact(self, name: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", (name, value))
+
+    def _select(self, where: str, *values: object) -> list[Record]:
+        rows = self._db.execute(
+            f"SELECT id, record FROM launches {where}",  # noqa: S608 - `where` is a literal above
+            values,
+        )
+        return [msgspec.json.decode(text, type=Record) for _, text in rows if text]

@@ -1,0 +1,25 @@
+"""Small questions about words: what was meant, and what is safe to show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+# ESC sequences (CSI, OSC, others), then single control characters but tab; C1 controls act like ESC ones.
+_CONTROL = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])?"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+
+
+def clean(text: str) -> str:
+    """`text` of others without what would steer a terminal; newlines and tabs stay."""
+    return _CONTROL.sub("", text)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question to append to a message: ; did you mean 'x'? Nothing when nothing is close."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
