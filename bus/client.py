@@ -12,8 +12,9 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
+from operator import length_hint
 
 import msgspec
 
@@ -22,6 +23,7 @@ from bus.errors import (
     BusError,
     LocalProtocolError,
     NotAuthorised,
+    Overflow,
     Refused,
     RemoteProtocolError,
     Unreachable,
@@ -64,7 +66,7 @@ class Subscription:
     """Messages of one pattern, in order: `async for message in subscription`.
 
     A reader that falls `MAX_KEPT_BYTES` behind loses the oldest; `lost` counts these and what the broker
-    had to drop.
+    had to drop. Iterating again goes on where the last iteration stopped.
     """
 
     def __init__(self, bus: Bus, pattern: str, sid: int) -> None:
@@ -72,40 +74,56 @@ class Subscription:
         self.lost = 0
         self._bus = bus
         self._sid = sid
-        self._messages: deque[Message] = deque()
-        self._bytes = 0
+        self._batches: deque[tuple[str, str, list[bytes], int]] = deque()  # the last is their size
+        self._bytes = 0  # of all batches
+        self._subject = self._sender = ""  # of the batch being read
+        self._bodies: Iterator[bytes] = iter(())
         self._arrival: asyncio.Future[None] | None = None
         self._closed = False
 
-    def __aiter__(self) -> Subscription:
-        return self
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        # A generator costs a third of a coroutine per message; what it reads from outlives it.
+        while await self._next_batch():
+            subject, sender = self._subject, self._sender
+            for body in self._bodies:
+                yield Message(subject, sender, body)
 
     async def __anext__(self) -> Message:
-        while not self._messages:
-            if self._closed:
+        while True:
+            for body in self._bodies:
+                return Message(self._subject, self._sender, body)
+            if not await self._next_batch():
                 raise StopAsyncIteration
+
+    async def _next_batch(self) -> bool:
+        """Make `_bodies` the next batch, unless it has some left; False at the end."""
+        if length_hint(self._bodies):
+            return True
+        while not self._batches:
+            if self._closed:
+                return False
             self._arrival = asyncio.get_running_loop().create_future()
             try:
                 await self._arrival
             finally:
                 self._arrival = None
-        message = self._messages.popleft()
-        self._bytes -= len(message.body)
-        return message
+        self._subject, self._sender, bodies, size = self._batches.popleft()
+        self._bodies = iter(bodies)
+        self._bytes -= size
+        return True
 
     async def close(self) -> None:
         """No more messages after those that are here already."""
         self._bus._drop(self._sid)  # noqa: SLF001 - one class in two halves
         self._end()
 
-    def _put(self, subject: str, sender: str, bodies: list[bytes]) -> None:
-        messages = self._messages
-        for body in bodies:
-            messages.append(Message(subject, sender, body))
-            self._bytes += len(body)
-        while self._bytes > MAX_KEPT_BYTES:
-            self._bytes -= len(messages.popleft().body)
-            self.lost += 1
+    def _put(self, subject: str, sender: str, bodies: list[bytes], size: int) -> None:
+        self._batches.append((subject, sender, bodies, size))
+        self._bytes += size
+        while self._bytes > MAX_KEPT_BYTES and len(self._batches) > 1:
+            dropped = self._batches.popleft()
+            self._bytes -= dropped[3]
+            self.lost += len(dropped[2])
         self._wake()
 
     def _end(self) -> None:
@@ -145,6 +163,7 @@ class Bus:
         self._refusal: BusError | None = None  # why the last attempt failed for good
         self._outcome: asyncio.Future[None] | None = None  # of the first connection
         self._flushing = False
+        self._published = ""  # the subject checked last
         self._timer: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._closed = False
@@ -199,18 +218,31 @@ class Bus:
 
     def publish_nowait(self, subject: str, body: bytes = b"") -> None:
         """Publish, or raise `Overflow` when the bounded send buffer is full."""
-        if not self._flushing:
-            _check(subject)
-            self._flushing = True
-            self._loop.call_soon(self._flush)
-        self._session.publish(subject, body)
+        if self._session.full:
+            raise Overflow(
+                f"publish {subject}: the send buffer is full, the broker is away or slower"
+            )
+        self._publish(subject, body)
 
     async def publish(self, subject: str, body: bytes = b"") -> None:
         """Publish, waiting while the send buffer is full. At most once: nothing is sent again."""
-        while self._session.full:
-            self._room.clear()
-            await self._room.wait()
-        self.publish_nowait(subject, body)
+        if self._publish(subject, body):
+            await asyncio.sleep(0)  # a busy publisher must not starve its own loop
+            while self._session.full:
+                self._room.clear()
+                await self._room.wait()
+
+    def _publish(self, subject: str, body: bytes) -> bool:
+        if subject is not self._published:
+            _check(subject)
+            self._published = subject
+        if self._session.publish(subject, body):
+            self._write()
+            return True
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+        return False
 
     async def subscribe(self, pattern: str, *, policy: str = "drop_old") -> Subscription:
         """Subscribe; what is published from the return on arrives. `NotAuthorised`."""
@@ -412,7 +444,7 @@ class Bus:
         except RemoteProtocolError:  # the publisher's fault, not the broker's: skip it
             subscription.lost += n
             return
-        subscription._put(subject, sender, bodies)  # noqa: SLF001
+        subscription._put(subject, sender, bodies, len(body))  # noqa: SLF001
 
     def _on_welcome(self) -> None:
         self._welcomes += 1
