@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from bus import Request
     from nodes.engine import Engine
+    from nodes.lane import Lane
     from nodes.links.zeromq import Transport
-    from nodes.pump import Lane
 
 log = logging.getLogger(__name__)
 

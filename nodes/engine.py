@@ -24,8 +24,9 @@ from nodes.flows import (
     Stream,
     TooManyStreams,
 )
+from nodes.lane import Lane
 from nodes.mesh import Action, Ended, Mesh, Onward, Relay, Send, Session
-from nodes.pump import Holder, Lane, Pump
+from nodes.pump import Holder, Pump
 from nodes.wire import Code, FrameType, WireError
 
 if TYPE_CHECKING:

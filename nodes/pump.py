@@ -20,23 +20,19 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from nodes import wire
 from nodes.flows import State
-from nodes.wire import Code, FrameType, Kind
+from nodes.lane import SPACE
+from nodes.wire import Code
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nodes.flows import Stream
-    from nodes.links.base import Link
-    from nodes.mesh import Session
+    from nodes.lane import Lane
 
 CHUNKS_PER_TURN: Final = 4
 JOIN_BELOW: Final = 4096  # smaller pieces that must wait are joined, or their overhead adds up
 ANSWER_WITHIN: Final = 30  # s for an app to take a stream that waits for it
 
-_HEAD: Final = wire.VERSION << 4 | FrameType.DATA
-_BODY: Final = wire.DATA_PREFIX.size
-_BUFFER: Final = memoryview(bytearray(wire.MAX_FRAME))  # used and left within one call
-_SPACE: Final = _BUFFER[_BODY:]
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _ORDERLY_CLOSE: Final = struct.pack("ii", 0, 0)
 
@@ -55,54 +51,6 @@ class Holder(Protocol):
     def closed(self, pump: Pump, code: Code) -> None:
         """The stream is over, the descriptor closed. The last call."""
         ...
-
-
-class Lane:
-    """One session's way out: the link, the label to use on it, and who waits to send."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.flows = session.flows
-        self.link: Link | None = None  # None until the route is bound
-        self.pumps: dict[int, Pump] = {}
-        self._label = 0
-        self._waiting: deque[Pump] = deque()
-
-    def bind(self, link: Link, label: int) -> None:
-        self.link, self._label = link, label
-        self.flush()
-        self.resume()
-
-    def ready(self) -> bool:
-        """Whether data may be sent now."""
-        return self.link is not None and not self.link.full and self.flows.room > 0
-
-    def park(self, pump: Pump) -> None:
-        self._waiting.append(pump)
-
-    def resume(self) -> None:
-        """Let those who waited send, each in its turn."""
-        for _ in range(len(self._waiting)):
-            if not self.ready():
-                return
-            self._waiting.popleft().unpark()
-
-    def flush(self) -> None:
-        """Send the control records that the streams have left."""
-        outbox = self.flows.outbox
-        while outbox and self.link is not None:
-            number = self.session.number_out()
-            self.link.send(wire.frame(FrameType.DATA, self._label, number, outbox.popleft()))
-
-    def send_data(self, stream: Stream, size: int) -> None:
-        """Send the `size` bytes that stand in the buffer."""
-        number = self.session.number_out()
-        wire.DATA_PREFIX.pack_into(
-            _BUFFER, 0, _HEAD, 0, 0, self._label, number, Kind.DATA, 0, 0, stream.number
-        )
-        assert self.link is not None  # noqa: S101 - ready() was asked
-        self.link.send(_BUFFER[: _BODY + size])
-        self.flows.sent(stream, size)
 
 
 class _Phase(StrEnum):
@@ -274,7 +222,7 @@ class Pump:
     def _receive(self, sock: socket.socket, room: int) -> int:
         """Bytes put into the buffer; 0 when there is nothing to pass on now."""
         try:
-            size = sock.recv_into(_SPACE, room)
+            size = sock.recv_into(SPACE, room)
         except (BlockingIOError, InterruptedError):
             self._watch_reading()
             return 0
@@ -287,7 +235,7 @@ class Pump:
 
     def _send_early(self, room: int) -> int:
         piece = self._early[:room]
-        _SPACE[: len(piece)] = piece
+        SPACE[: len(piece)] = piece
         self._early = self._early[len(piece) :]
         return len(piece)
 

@@ -1,0 +1,268 @@
+"""One app's connection to the node: holds its streams, listens on its ports, obeys its messages.
+
+When the connection ends, its listeners go and its streams are reset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING, Final, Protocol
+
+from nodes import local
+from nodes.channel import Channel
+from nodes.engine import NOBODY, TooManyStreams
+from nodes.errors import Unreachable
+from nodes.local import LocalProtocolError
+from nodes.wire import Code
+
+if TYPE_CHECKING:
+    from nodes.engine import Engine
+    from nodes.lane import Lane
+    from nodes.pump import Pump
+
+log = logging.getLogger(__name__)
+
+MAX_LISTENERS: Final = 1024  # of one app
+MAX_OPENING: Final = 1024  # streams of one app that are not answered yet
+_MAX_QUEUE: Final = 4 << 20  # bytes for an app that does not read
+
+
+class Host(Protocol):
+    """The part of a node that an app's connection belongs to."""
+
+    engine: Engine
+    name: str
+    tasks: asyncio.TaskGroup
+    loop: asyncio.AbstractEventLoop
+
+    async def route(self, target: str) -> Lane:
+        """Find the way to a node, by name or key; raises Unreachable."""
+        ...
+
+    def forget(self, app: App) -> None: ...
+
+
+class App:
+    """One app's connection: Holder of its streams, Listening on its ports."""
+
+    def __init__(self, port: Host, sock: socket.socket) -> None:
+        self.name = "?"
+        self._port = port
+        self._engine = port.engine
+        self._greeted = False
+        self._handles = itertools.count(1)
+        self._pumps: dict[int, Pump] = {}  # answered, or waiting for this app's answer
+        self._offered: set[Pump] = set()  # those that wait for this app's answer
+        self._opening: dict[Pump, int] = {}  # those that wait for the far app's; request id
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._ports: set[int] = set()
+        self._channel = Channel(sock, self._receive, self._lost, max_queue=_MAX_QUEUE)
+
+    def close(self) -> None:
+        self._channel.close()
+        self._lost("the node stops")
+
+    # Holder -------------------------------------------------------------------------------------
+
+    def opened(self, pump: Pump, reply: bytes) -> None:
+        number = self._opening.pop(pump)
+        self._hold(pump)
+        self._send(local.Opened(number, pump.handle, reply))
+
+    def declined(self, pump: Pump, code: int, reply: bytes) -> None:
+        number = self._opening.pop(pump)
+        text = "the far app refused the stream"
+        self._send(local.Failed(number, Code.REFUSED, text, code, reply))
+
+    def ended(self, pump: Pump) -> None:
+        self._send(local.Ended(pump.handle))
+
+    def closed(self, pump: Pump, code: Code) -> None:
+        number = self._opening.pop(pump, None)
+        if number is not None:
+            self._send(local.Failed(number, code, f"the stream was not opened: {code.text}"))
+            return
+        self._offered.discard(pump)
+        if self._pumps.pop(pump.handle, None) is not None:
+            stream = pump.stream
+            self._send(local.Closed(pump.handle, code, stream.received, stream.sent))
+
+    # Listening ----------------------------------------------------------------------------------
+
+    def incoming(self, pump: Pump, origin: str, greeting: bytes) -> None:
+        pump.holder = self
+        self._hold(pump)
+        self._offered.add(pump)
+        self._send(local.Incoming(pump.handle, origin, pump.stream.port, greeting))
+
+    # Messages of the app ------------------------------------------------------------------------
+
+    def _receive(self, body: bytes) -> None:
+        message = local.decode_from_app(body)
+        if isinstance(message, local.Hello) is self._greeted:
+            raise LocalProtocolError("HELLO comes first, and once")
+        match message:
+            case local.Hello(version, app):
+                self._hello(version, app)
+            case local.Listen():
+                self._listen(message)
+            case local.Unlisten(port):
+                self._unlisten(port)
+            case local.Open():
+                self._open(message)
+            case local.Attach():
+                self._attach(message)
+            case local.Accept():
+                self._accept(message)
+            case local.Refuse():
+                self._refuse(message)
+            case local.Reset(stream):
+                self._reset(stream)
+
+    def _hello(self, version: int, app: str) -> None:
+        if version != local.VERSION:
+            raise LocalProtocolError(f"version {version}; this node speaks {local.VERSION}")
+        self._greeted = True
+        self.name = app
+        self._send(local.Welcome(local.VERSION, self._engine.key, self._port.name))
+
+    def _listen(self, message: local.Listen) -> None:
+        port = message.port
+        if port in self._engine.listeners:
+            text = f"another app listens on port {port} of node {self._port.name!r}"
+            self._send(local.Failed(message.id, Code.PORT_TAKEN, text))
+        elif len(self._ports) >= MAX_LISTENERS:
+            text = f"an app may listen on {MAX_LISTENERS} ports"
+            self._send(local.Failed(message.id, Code.LIMIT, text))
+        else:
+            self._engine.listeners[port] = self
+            self._ports.add(port)
+            self._send(local.Done(message.id))
+
+    def _unlisten(self, port: int) -> None:
+        if port in self._ports:
+            self._ports.discard(port)
+            del self._engine.listeners[port]
+
+    def _open(self, message: local.Open) -> None:
+        if message.id in self._tasks:
+            raise LocalProtocolError(f"request id {message.id} is in use")
+        if len(self._tasks) >= MAX_OPENING:
+            text = f"an app may open {MAX_OPENING} streams at a time"
+            self._send(local.Failed(message.id, Code.LIMIT, text))
+            return
+        task = self._port.tasks.create_task(self._ask(message))
+        self._tasks[message.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(message.id, None))
+
+    async def _ask(self, message: local.Open) -> None:
+        """Find a way and ask; the answer comes to `opened`, `declined` or `closed`."""
+        pump: Pump | None = None
+        try:
+            async with asyncio.timeout(message.timeout):
+                lane = await self._port.route(message.target)
+                pump = self._engine.open(lane, message.port, message.greeting, self)
+                self._opening[pump] = message.id
+                await pump.answer()
+        except TimeoutError:
+            text = f"node {message.target!r} did not answer within {message.timeout:g} s"
+            self._fail_opening(pump, message.id, Code.TIMEOUT, text)
+        except Unreachable as error:
+            self._fail_opening(pump, message.id, error.code, str(error))
+        except TooManyStreams:
+            text = f"there are too many streams to node {message.target!r}"
+            self._fail_opening(pump, message.id, Code.LIMIT, text)
+
+    def _fail_opening(self, pump: Pump | None, number: int, code: Code, text: str) -> None:
+        if pump is not None:
+            if self._opening.pop(pump, None) is None:
+                return
+            pump.holder = NOBODY
+            pump.reset(code)
+        self._send(local.Failed(number, code, text))
+
+    def _attach(self, message: local.Attach) -> None:
+        descriptor = self._channel.take_descriptor()
+        pump = self._pumps.get(message.stream)
+        if pump is None or pump in self._offered:  # closed a moment ago, or not ours to attach yet
+            os.close(descriptor)
+            return
+        self._hand_over(pump, descriptor, message.idle, message.early)
+
+    def _accept(self, message: local.Accept) -> None:
+        descriptor = self._channel.take_descriptor()
+        pump = self._pumps.get(message.stream)
+        if pump is None or pump not in self._offered:
+            os.close(descriptor)
+            return
+        self._offered.discard(pump)
+        self._engine.accept(pump, message.reply)
+        self._hand_over(pump, descriptor, message.idle, message.early)
+
+    def _refuse(self, message: local.Refuse) -> None:
+        pump = self._pumps.get(message.stream)
+        if pump is not None and pump in self._offered:
+            self._offered.discard(pump)
+            del self._pumps[message.stream]
+            self._engine.refuse(pump, message.code, message.reply)
+
+    def _reset(self, handle: int) -> None:
+        pump = self._pumps.get(handle)
+        if pump is not None:
+            pump.reset(Code.RESET)
+
+    def _hand_over(self, pump: Pump, descriptor: int, idle: float, early: bytes) -> None:
+        try:
+            sock = _stream_socket(descriptor)
+        except OSError as error:
+            log.warning("%s handed over a descriptor that is no use: %s", self.name, error)
+            pump.reset(Code.TARGET_RESET)
+            return
+        if not pump.is_unattached:
+            sock.close()
+            raise LocalProtocolError(f"a second descriptor for stream {pump.handle}")
+        pump.attach(sock, self._port.loop, idle=idle, early=early)
+
+    # Shared -------------------------------------------------------------------------------------
+
+    def _hold(self, pump: Pump) -> None:
+        pump.handle = next(self._handles)
+        self._pumps[pump.handle] = pump
+
+    def _send(self, message: local.FromNode) -> None:
+        self._channel.send(local.encode(message))
+
+    def _lost(self, reason: str) -> None:
+        log.info("app %s left: %s", self.name, reason)
+        self._port.forget(self)
+        for port in list(self._ports):
+            self._unlisten(port)
+        for task in list(self._tasks.values()):
+            task.cancel()
+        for pump in [*self._pumps.values(), *self._opening]:
+            pump.holder = NOBODY
+            pump.reset(Code.APP_GONE)
+        self._pumps.clear()
+        self._opening.clear()
+        self._offered.clear()
+
+
+def _stream_socket(descriptor: int) -> socket.socket:
+    """A socket object for a descriptor of a connected stream socket; raises OSError."""
+    try:
+        sock = socket.socket(fileno=descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
+    try:
+        if sock.type != socket.SOCK_STREAM:
+            raise OSError("it is not a stream socket")
+        sock.getpeername()
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,182 @@
+"""What happens when processes of the mesh die, and when they come back."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from nodes.client import (
+    Code,
+    Node,
+    NodeLost,
+    Stream,
+    StreamReset,
+    connect_node,
+)
+from tests.support.mesh import Mesh, running_mesh
+
+
+@pytest.fixture
+def mesh() -> Iterator[Mesh]:
+    """a - r - b."""
+    with running_mesh({"r": [], "a": ["r"], "b": ["r"]}) as mesh:
+        asyncio.run(mesh.linked(("a", "r"), ("b", "r")))
+        yield mesh
+
+
+class Transfer:
+    """A TCP peer that receives for ever through `node`; the far end sends from `target`."""
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.browser = socket.create_connection(server.getsockname())
+            self.handed_over, _ = server.accept()
+        self.browser.settimeout(0)
+        self.received = 0
+
+    async def receive(self) -> None:
+        """Ends with the error that the browser sees."""
+        loop = asyncio.get_running_loop()
+        while data := await loop.sock_recv(self.browser, 1 << 16):
+            self.received += len(data)
+
+    async def started(self) -> None:
+        while self.received < 1 << 20:
+            await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def transfer(near: Node, far: Node) -> AsyncIterator[tuple[Transfer, asyncio.Task[None]]]:
+    """A download in full swing."""
+    listener = await far.listen(7)
+
+    async def send() -> None:
+        async with await (await anext(listener)).accept() as stream:
+            with contextlib.suppress(StreamReset):
+                while True:
+                    await stream.write(b"x" * 65536)
+
+    job = Transfer()
+    async with asyncio.TaskGroup() as tasks:
+        sender = tasks.create_task(send())
+        await (await near.open(far.name, 7)).attach(job.handed_over)
+        receiver = asyncio.ensure_future(job.receive())  # noqa: TID251 - its error is the result
+        await job.started()
+        yield job, receiver
+        sender.cancel()
+    job.browser.close()
+
+
+async def open_echo(near: Node, far: Node, port: int) -> tuple[Stream, Stream]:
+    listener = await far.listen(port)
+
+    async def accept() -> Stream:
+        return await (await anext(listener)).accept()
+
+    async with asyncio.TaskGroup() as tasks:
+        accepted = tasks.create_task(accept())
+        opened = tasks.create_task(near.open_stream(far.name, port))
+    return opened.result(), accepted.result()
+
+
+@pytest.mark.parametrize("victim", ["b", "r", "a"])
+async def test_a_killed_node_resets_the_tcp_peer_at_once(mesh: Mesh, victim: str) -> None:
+    async with connect_node(mesh.socket("a")) as a, connect_node(mesh.socket("b")) as b:
+        async with transfer(a, b) as (_job, receiver):
+            killed = time.monotonic()
+            mesh.kill(victim)
+            async with asyncio.timeout(2):
+                with pytest.raises(ConnectionResetError):
+                    await receiver
+            assert time.monotonic() - killed < 2
+        if victim == "a":
+            async with asyncio.timeout(2):
+                await a.lost.wait()
+            with pytest.raises(NodeLost):
+                await a.listen(9)
+
+
+async def test_a_frozen_node_counts_as_dead_after_three_seconds(mesh: Mesh) -> None:
+    async with (
+        connect_node(mesh.socket("a")) as a,
+        connect_node(mesh.socket("b")) as b,
+        transfer(a, b) as (_job, receiver),
+    ):
+        mesh.processes["r"].send_signal(signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(8):
+                with pytest.raises(ConnectionResetError):
+                    await receiver
+        finally:
+            mesh.processes["r"].send_signal(signal.SIGCONT)
+
+
+async def test_a_node_that_comes_back_is_linked_and_used_again(mesh: Mesh) -> None:
+    for victim in ("r", "b"):
+        mesh.kill(victim)
+        mesh.start_node(victim, *(["r"] if victim == "b" else []))
+        await mesh.linked(("a", "r"), ("b", "r"))
+        async with connect_node(mesh.socket("a")) as a, connect_node(mesh.socket("b")) as b:
+            near, far = await open_echo(a, b, 7)
+            async with near, far:
+                await near.write(b"again")
+                assert await far.read() == b"again"
+
+
+async def test_without_the_manager_all_that_stands_goes_on(mesh: Mesh) -> None:
+    async with connect_node(mesh.socket("a")) as a, connect_node(mesh.socket("b")) as b:
+        near, far = await open_echo(a, b, 7)
+        mesh.kill("manager")
+        async with near, far:
+            await near.write(b"still here")
+            assert await far.read() == b"still here"
+        # New streams over the standing route need no manager either.
+        near, far = await open_echo(a, b, 8)
+        async with near, far:
+            await far.write(b"and new")
+            assert await near.read() == b"and new"
+        # A new manager learns everything again, and can make routes.
+        mesh.start_manager()
+        await mesh.linked(("a", "r"), ("b", "r"))
+        async with connect_node(mesh.socket("r")) as r:
+            near, far = await open_echo(b, r, 9)
+            async with near, far:
+                await near.write(b"new route")
+                assert await far.read() == b"new route"
+
+
+async def test_a_killed_broker_does_not_disturb_the_data(mesh: Mesh) -> None:
+    async with (
+        connect_node(mesh.socket("a")) as a,
+        connect_node(mesh.socket("b")) as b,
+        transfer(a, b) as (job, receiver),
+    ):
+        mesh.kill("broker")
+        before = job.received
+        await asyncio.sleep(0.5)
+        assert job.received > before
+        mesh.run_broker()
+        await mesh.linked(("a", "r"), ("b", "r"))
+        before = job.received
+        await asyncio.sleep(0.2)
+        assert job.received > before
+        mesh.kill("b")
+        with pytest.raises(ConnectionResetError):
+            await receiver
+
+
+async def test_a_node_that_is_told_to_stop_ends_and_resets_what_it_carried(mesh: Mesh) -> None:
+    async with connect_node(mesh.socket("a")) as a, connect_node(mesh.socket("b")) as b:
+        near, far = await open_echo(a, b, 7)
+        mesh.processes["b"].terminate()
+        with pytest.raises(StreamReset) as caught:
+            await near.read()
+        assert caught.value.code in {Code.STOPPING, Code.LINK_LOST}
+        assert await asyncio.to_thread(mesh.processes["b"].wait, 10) == 0
+        await near.aclose()
+        await far.aclose()
+    assert not mesh.socket("b").exists()
