@@ -1,0 +1,202 @@
+"""The client end of the local protocol: matches answers to requests, owns flows and listeners."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import socket
+from typing import TYPE_CHECKING, Final
+
+from nodes import local
+from nodes.channel import Channel
+from nodes.errors import (
+    NodeAbsent,
+    NodeError,
+    NodeLost,
+    PortTaken,
+    StreamRefused,
+    StreamReset,
+    Unreachable,
+)
+from nodes.streams import Closed, Descriptor, Flow, Incoming, Listener, Opened
+from nodes.wire import Code
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_MAX_QUEUE: Final = 16 << 20  # bytes for a node that does not read; never seen in health
+_WELCOME_TIMEOUT: Final = 5.0
+
+
+async def dial(path: Path | str) -> NodeConnection:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(0)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, str(path))
+    except OSError as error:
+        sock.close()
+        raise NodeAbsent(
+            f"no node answers at {path} ({error.strerror or error}): start it, or name another one"
+        ) from None
+    except BaseException:
+        sock.close()
+        raise
+    return NodeConnection(sock, str(path))
+
+
+class NodeConnection:
+    """The client end of the local protocol: matches answers, owns flows and listeners."""
+
+    def __init__(self, sock: socket.socket, path: str) -> None:
+        self.lost = asyncio.Event()
+        self._path = path
+        self._reason = ""
+        self._ids = itertools.count(1)
+        self._welcome: asyncio.Future[local.Welcome] = asyncio.get_running_loop().create_future()
+        self._requests: dict[int, asyncio.Future[local.Done | local.Opened]] = {}
+        self._listeners: dict[int, Listener] = {}
+        self._flows: dict[int, Flow] = {}
+        self._channel = Channel(sock, self._receive, self._on_lost, max_queue=_MAX_QUEUE)
+
+    async def hello(self, name: str) -> local.Welcome:
+        await self.send(local.Hello(local.VERSION, name))
+        try:
+            async with asyncio.timeout(_WELCOME_TIMEOUT):
+                return await self._welcome
+        except TimeoutError:
+            raise NodeAbsent(
+                f"the node at {self._path} did not answer within {_WELCOME_TIMEOUT:g} s"
+            ) from None
+
+    async def send(self, message: local.FromApp, sock: Descriptor | None = None) -> None:
+        """Send a message and with it the descriptor of `sock`, which is closed here."""
+        descriptor = -1
+        if sock is not None:
+            descriptor = os.dup(sock.fileno())
+            sock.close()
+        if not self.lost.is_set():
+            self._channel.send(local.encode(message), descriptor)
+            await self._channel.drain()
+        elif descriptor >= 0:
+            os.close(descriptor)
+        self.raise_if_lost()
+
+    async def listen(self, port: int) -> Listener:
+        if port in self._listeners:
+            raise PortTaken(f"this app already listens on port {port} of the node at {self._path}")
+        listener = self._listeners[port] = Listener(self, port)
+        try:
+            number = next(self._ids)
+            await self._request(number, local.Listen(number, port))
+        except BaseException:
+            self._listeners.pop(port, None)
+            raise
+        return listener
+
+    async def unlisten(self, port: int) -> None:
+        listener = self._listeners.pop(port, None)
+        if listener is not None:
+            listener.put(None)
+            if not self.lost.is_set():
+                await self.send(local.Unlisten(port))
+
+    async def open(self, target: str, port: int, greeting: bytes, patience: float) -> Opened:
+        number = next(self._ids)
+        answer = await self._request(number, local.Open(number, target, port, greeting, patience))
+        if not isinstance(answer, local.Opened):
+            raise NodeError(f"the node at {self._path} answered OPEN with DONE")
+        return Opened(self, self._flow(answer.stream), answer)
+
+    def raise_if_lost(self) -> None:
+        if self.lost.is_set():
+            raise self._lost_error()
+
+    def close(self) -> None:
+        self._channel.close()
+        self._on_lost("this app closed it")
+
+    async def _request(self, number: int, message: local.FromApp) -> local.Done | local.Opened:
+        future: asyncio.Future[local.Done | local.Opened]
+        future = self._requests[number] = asyncio.get_running_loop().create_future()
+        try:
+            await self.send(message)
+            return await future
+        finally:
+            self._requests.pop(number, None)
+
+    def _flow(self, handle: int) -> Flow:
+        """The flow of a handle; made when the node first names it, so that no message is early."""
+        if handle not in self._flows:
+            self._flows[handle] = Flow(self, handle)
+        return self._flows[handle]
+
+    def _receive(self, body: bytes) -> None:
+        message = local.decode_from_node(body)
+        match message:
+            case local.Welcome():
+                if not self._welcome.done():
+                    self._welcome.set_result(message)
+            case local.Done() | local.Opened() | local.Failed():
+                self._answer(message)
+            case local.Incoming():
+                self._offer(message)
+            case local.Ended(stream):
+                if stream in self._flows:
+                    self._flows[stream].mark_ended()
+            case local.Closed(stream, code, bytes_in, bytes_out):
+                flow = self._flows.pop(stream, None)
+                if flow is not None:
+                    flow.mark_closed(Closed(Code.of(code), bytes_in, bytes_out))
+
+    def _answer(self, message: local.Done | local.Opened | local.Failed) -> None:
+        future = self._requests.get(message.id)
+        wanted = future is not None and not future.done()
+        if isinstance(message, local.Opened):
+            self._flow(message.stream)
+            if not wanted:  # the caller stopped waiting
+                self._channel.send(local.encode(local.Reset(message.stream)))
+        if future is None or not wanted:
+            return
+        if isinstance(message, local.Failed):
+            future.set_exception(_error(message))
+        else:
+            future.set_result(message)
+
+    def _offer(self, message: local.Incoming) -> None:
+        listener = self._listeners.get(message.port)
+        if listener is None:  # closed a moment ago
+            self._channel.send(local.encode(local.Reset(message.stream)))
+            return
+        listener.put(Incoming(self, self._flow(message.stream), message))
+
+    def _on_lost(self, reason: str) -> None:
+        if self.lost.is_set():
+            return
+        self._reason = reason
+        self.lost.set()
+        for future in self._requests.values():
+            if not future.done():
+                future.set_exception(self._lost_error())
+        if not self._welcome.done():
+            self._welcome.set_exception(self._lost_error())
+            self._welcome.exception()  # it may be that nobody waits for it any more
+        for listener in self._listeners.values():
+            listener.put(None)
+        for flow in self._flows.values():
+            flow.mark_closed(Closed(Code.LINK_LOST, 0, 0))
+        self._flows.clear()
+
+    def _lost_error(self) -> NodeLost:
+        return NodeLost(f"the connection to the node at {self._path} ended: {self._reason}")
+
+
+def _error(message: local.Failed) -> NodeError:
+    code = Code.of(message.code)
+    if code is Code.REFUSED:
+        return StreamRefused(message.refusal, message.reply)
+    if code in {Code.NO_ROUTE, Code.TIMEOUT, Code.LINK_LOST}:
+        return Unreachable(message.message, code)
+    if code is Code.PORT_TAKEN:
+        return PortTaken(message.message)
+    return StreamReset(code, message.message)
