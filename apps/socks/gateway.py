@@ -17,7 +17,7 @@ HANDSHAKE_TIMEOUT = 10.0  # seconds for everything up to the CONNECT
 OPEN_TIMEOUT = (
     25.0  # seconds for the exit's answer; it has its own, shorter time-out for the target
 )
-SETTLING = 10.0  # seconds after meeting the node in which a missing route is waited for
+SETTLING = 5.0  # seconds after meeting the node in which a missing route is waited for
 FAREWELL = 1.0  # seconds in which a refused client may read why
 
 

@@ -1,19 +1,20 @@
-"""The SOCKS pair in the whole product, spoken to with plain sockets."""
+"""The SOCKS pair over two real nodes, spoken to with plain sockets."""
 
 import contextlib
-import os
 import random
-import signal
 import socket
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.pair import Pair, running_pair
 from tests.support.socks import GREETING, ask, connect, receive, receive_all, request
-from tests.support.stack import Stack, free_port, socks_stack
+from tests.support.stack import free_port
 from tests.support.web import PAGE, Web, counting_server, web_server
 
 GET = b"GET / HTTP/1.0\r\n\r\n"
@@ -26,9 +27,8 @@ def web() -> Iterator[Web]:
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    home = tmp_path_factory.mktemp("stack")
-    with socks_stack(home, far=["--allow", "127.0.0.1/32", "--allow", "::1/128"]) as running:
+def pair() -> Iterator[Pair]:
+    with running_pair("--allow", "127.0.0.1/32", "--allow", "::1/128") as running:
         yield running
 
 
@@ -55,17 +55,17 @@ def eventually_fetch(socks_port: int, web: Web, seconds: float = 20) -> bytes:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_page_comes_through(stack: Stack, web: Web, host: str):
-    with connect(stack.socks_port) as sock:
+def test_a_page_comes_through(pair: Pair, web: Web, host: str):
+    with connect(pair.socks_port) as sock:
         assert ask(sock, host, web.port) == 0
         sock.sendall(GET)
         assert body_of(receive_all(sock)) == PAGE
 
 
-def test_an_ipv6_target(stack: Stack):
+def test_an_ipv6_target(pair: Pair):
     try:
         server = counting_server("::1")
-        with server as port, connect(stack.socks_port) as sock:
+        with server as port, connect(pair.socks_port) as sock:
             assert ask(sock, "::1", port) == 0
             sock.sendall(b"12345")
             sock.shutdown(socket.SHUT_WR)
@@ -74,15 +74,15 @@ def test_an_ipv6_target(stack: Stack):
         pytest.skip(f"no IPv6 loopback: {error}")
 
 
-def test_data_sent_before_the_replies_arrives_once_and_in_order(stack: Stack, web: Web):
-    with connect(stack.socks_port) as sock:
+def test_data_sent_before_the_replies_arrives_once_and_in_order(pair: Pair, web: Web):
+    with connect(pair.socks_port) as sock:
         sock.sendall(GREETING + request("127.0.0.1", web.port) + GET)
         assert receive(sock, 12)[:4] == b"\5\0\5\0"
         assert body_of(receive_all(sock)) == PAGE
 
 
-def test_byte_by_byte(stack: Stack, web: Web):
-    with connect(stack.socks_port) as sock:
+def test_byte_by_byte(pair: Pair, web: Web):
+    with connect(pair.socks_port) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in GREETING + request("localhost", web.port) + GET:
             sock.sendall(bytes((byte,)))
@@ -91,8 +91,8 @@ def test_byte_by_byte(stack: Stack, web: Web):
         assert body_of(receive_all(sock)) == PAGE
 
 
-def test_a_half_closed_stream_still_answers(stack: Stack):
-    with counting_server() as port, connect(stack.socks_port) as sock:
+def test_a_half_closed_stream_still_answers(pair: Pair):
+    with counting_server() as port, connect(pair.socks_port) as sock:
         assert ask(sock, "127.0.0.1", port) == 0
         sock.sendall(bytes(3_000_000))
         sock.shutdown(socket.SHUT_WR)
@@ -103,42 +103,42 @@ def test_a_half_closed_stream_still_answers(stack: Stack):
     ("host", "code"),
     [("127.0.0.1", 5), ("10.0.0.1", 2), ("169.254.169.254", 2), ("no-such-host.invalid", 4)],
 )
-def test_failures_have_their_codes(stack: Stack, host: str, code: int):
-    with connect(stack.socks_port) as sock:
+def test_failures_have_their_codes(pair: Pair, host: str, code: int):
+    with connect(pair.socks_port) as sock:
         assert ask(sock, host, free_port()) == code
         assert sock.recv(1) == b""  # an orderly end, not a reset
 
 
 @pytest.mark.parametrize("command", [2, 3])
-def test_bind_and_udp_are_not_spoken(stack: Stack, command: int):
-    with connect(stack.socks_port) as sock:
+def test_bind_and_udp_are_not_spoken(pair: Pair, command: int):
+    with connect(pair.socks_port) as sock:
         sock.sendall(GREETING + request("127.0.0.1", 80, command))
         assert receive(sock, 12)[:4] == b"\5\0\5\7"
         assert sock.recv(1) == b""
 
 
-def test_garbage_is_cut_off_and_leaves_the_app_working(stack: Stack, web: Web):
+def test_garbage_is_cut_off_and_leaves_the_app_working(pair: Pair, web: Web):
     seeded = random.Random(2)
     for _ in range(50):
-        with connect(stack.socks_port, timeout=5) as sock:
+        with connect(pair.socks_port, timeout=5) as sock:
             try:
                 sock.sendall(b"\5" * seeded.randrange(2) + seeded.randbytes(1000))
                 sock.shutdown(socket.SHUT_WR)
                 receive_all(sock)
             except ConnectionError:
                 pass  # cut off while it still talked
-    assert fetch(stack.socks_port, web) == PAGE
-    assert "Traceback" not in stack.run("logs", "socks-client")
+    assert fetch(pair.socks_port, web) == PAGE
+    assert "Traceback" not in pair.log("near")
 
 
-def test_http_at_the_socks_port_is_closed_at_once(stack: Stack):
-    with connect(stack.socks_port, timeout=5) as sock:
+def test_http_at_the_socks_port_is_closed_at_once(pair: Pair):
+    with connect(pair.socks_port, timeout=5) as sock:
         sock.sendall(b"GET http://example.com/ HTTP/1.1\r\n\r\n")
         assert receive_all(sock) == b""
 
 
-def test_a_target_that_resets_is_a_reset(stack: Stack):
-    with socket.create_server(("127.0.0.1", 0)) as server, connect(stack.socks_port) as sock:
+def test_a_target_that_resets_is_a_reset(pair: Pair):
+    with socket.create_server(("127.0.0.1", 0)) as server, connect(pair.socks_port) as sock:
         assert ask(sock, "127.0.0.1", server.getsockname()[1]) == 0
         target, _ = server.accept()
         target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -147,9 +147,9 @@ def test_a_target_that_resets_is_a_reset(stack: Stack):
             sock.recv(1)
 
 
-def test_a_client_that_resets_resets_the_target(stack: Stack):
+def test_a_client_that_resets_resets_the_target(pair: Pair):
     with socket.create_server(("127.0.0.1", 0)) as server:
-        sock = connect(stack.socks_port)
+        sock = connect(pair.socks_port)
         assert ask(sock, "127.0.0.1", server.getsockname()[1]) == 0
         target, _ = server.accept()
         with target:
@@ -160,74 +160,112 @@ def test_a_client_that_resets_resets_the_target(stack: Stack):
                 target.recv(1)
 
 
-def second_client(stack: Stack, *arguments: str) -> tuple[int, int]:
-    """Start one more SOCKS client; give its id and its port."""
-    port = free_port()
-    stack.run("s", "socks-client", "--listen", f"127.0.0.1:{port}", *arguments)
-    return stack.app("socks-client")["id"], port
-
-
-def test_an_idle_stream_is_reset(stack: Stack):
-    number, port = second_client(stack, "--idle", "1")
-    with counting_server() as target, connect(port) as sock:
+def test_an_idle_stream_is_reset(pair: Pair):
+    with (
+        pair.another_near("--idle", "1") as port,
+        counting_server() as target,
+        connect(port) as sock,
+    ):
         assert ask(sock, "127.0.0.1", target) == 0
         began = time.monotonic()
         with pytest.raises(ConnectionResetError):
             sock.recv(1)
         assert 0.5 < time.monotonic() - began < 10
-    stack.run("sd", str(number))
 
 
-def test_with_users_a_password_is_needed(stack: Stack, web: Web, tmp_path: Path):
+def test_with_users_a_password_is_needed(pair: Pair, web: Web, tmp_path: Path):
     users = tmp_path / "users"
     users.write_text("ann:secret\n")
     users.chmod(0o600)
-    number, port = second_client(stack, "--user-file", str(users))
-    with connect(port) as sock:
-        sock.sendall(GREETING)
-        assert receive_all(sock) == b"\5\xff"
-    with connect(port) as sock:
-        sock.sendall(b"\5\1\2\1\3ann\5wrong")
-        assert receive_all(sock) == b"\5\2\1\1"
-    with connect(port) as sock:
-        sock.sendall(b"\5\1\2\1\3ann\6secret" + request("127.0.0.1", web.port) + GET)
-        assert receive(sock, 14)[:6] == b"\5\2\1\0\5\0"
-        assert body_of(receive_all(sock)) == PAGE
-    stack.run("sd", str(number))
+    with pair.another_near("--user-file", str(users)) as port:
+        with connect(port) as sock:
+            sock.sendall(GREETING)
+            assert receive_all(sock) == b"\5\xff"
+        with connect(port) as sock:
+            sock.sendall(b"\5\1\2\1\3ann\5wrong")
+            assert receive_all(sock) == b"\5\2\1\1"
+        with connect(port) as sock:
+            sock.sendall(b"\5\1\2\1\3ann\6secret" + request("127.0.0.1", web.port) + GET)
+            assert receive(sock, 14)[:6] == b"\5\2\1\0\5\0"
+            assert body_of(receive_all(sock)) == PAGE
+        assert "secret" not in pair.log("near2")
 
 
-def test_beyond_the_cap_clients_are_turned_away(stack: Stack):
-    number, port = second_client(stack, "--max-connections", "2")
-    with connect(port) as first, connect(port) as second:
+def test_beyond_the_cap_clients_are_turned_away(pair: Pair):
+    with (
+        pair.another_near("--max-connections", "2") as port,
+        connect(port) as first,
+        connect(port) as second,
+        connect(port, timeout=5) as third,
+    ):
         first.sendall(GREETING)
         second.sendall(GREETING)
         assert receive(first, 2) == receive(second, 2) == b"\5\0"
-        with connect(port) as third:
-            third.settimeout(5)
-            with contextlib.suppress(ConnectionResetError):
-                assert third.recv(1) == b""
-    stack.run("sd", str(number))
+        with contextlib.suppress(ConnectionResetError):
+            assert third.recv(1) == b""
 
 
-def test_a_port_already_taken_is_told_with_the_way_out(stack: Stack):
-    with pytest.raises(AssertionError, match="already in use"):
-        stack.run("s", "socks-client", "--listen", f"127.0.0.1:{stack.socks_port}")
-    assert stack.app("socks-client")["exit"] == 9
+def test_clients_that_wait_when_the_app_is_stopped_do_not_delay_it(pair: Pair):
+    with pair.another_near() as port, counting_server() as target:
+        asleep, busy = connect(port, timeout=5), connect(port, timeout=5)
+        assert ask(busy, "127.0.0.1", target) == 0
+    with asleep, busy, pytest.raises(ConnectionResetError):
+        busy.recv(1)  # its stream ended with the app that opened it
+
+
+ENDS = [
+    (["--node", "alpha"], 2, "--exit"),
+    (["--node", "alpha", "--exit", "beta", "--listen", "0.0.0.0:1080"], 2, "--user-file"),
+    (["--node", "alpha", "--exit", "beta", "--listen", "here:80"], 2, "127.0.0.1:1080"),
+    (["--node", "alpha", "--exit", "beta", "--user-file", "/nowhere"], 4, "/nowhere"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "way_out"), ENDS)
+def test_wrong_arguments_end_it_with_a_code_and_a_way_out(
+    arguments: list[str], code: int, way_out: str
+):
+    command = [sys.executable, "-P", "-m", "apps.socks.client", *arguments]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert found.returncode == code
+    assert way_out in found.stderr
+
+
+def test_a_port_already_taken_is_told_with_the_way_out(pair: Pair):
+    place = f"127.0.0.1:{pair.socks_port}"
+    command = [sys.executable, "-P", "-m", "apps.socks.client", "--node", "alpha"]
+    found = subprocess.run(
+        [*command, "--exit", "beta", "--listen", place],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert found.returncode == 9
+    assert place in found.stderr
+    assert "choose another --listen" in found.stderr
 
 
 @pytest.mark.parametrize("name", ["alpha", "beta"])
 def test_a_node_that_dies_resets_every_stream_at_once_and_all_heals(
-    stack: Stack, web: Web, name: str
+    pair: Pair, web: Web, name: str
 ):
-    with counting_server() as port, connect(stack.socks_port) as sock:
+    with counting_server() as port, connect(pair.socks_port, timeout=5) as sock:
         assert ask(sock, "127.0.0.1", port) == 0
         sock.sendall(b"x")
-        os.kill(stack.app(name)["pid"], signal.SIGKILL)
-        sock.settimeout(5)
+        pair.kill(name)
         with pytest.raises(ConnectionResetError):
             sock.recv(1)
-    if name == "alpha":
-        with connect(stack.socks_port) as sock:
-            assert ask(sock, "127.0.0.1", web.port) == 1
-    stack.run("s", name)
-    assert eventually_fetch(stack.socks_port, web) == PAGE
+    with connect(pair.socks_port, timeout=20) as sock:
+        assert ask(sock, "127.0.0.1", web.port) == (1 if name == "alpha" else 3)
+    pair.start_node(name, *(["alpha"] if name == "beta" else []))
+    assert eventually_fetch(pair.socks_port, web) == PAGE
+
+
+def test_an_exit_that_is_away_is_a_failure_and_comes_back(pair: Pair, web: Web):
+    pair.kill("far")
+    time.sleep(0.5)
+    with connect(pair.socks_port) as sock:
+        assert ask(sock, "127.0.0.1", web.port) == 1
+    pair.start_far("--allow", "127.0.0.1/32")
+    assert eventually_fetch(pair.socks_port, web) == PAGE
