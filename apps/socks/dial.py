@@ -115,7 +115,7 @@ def _lookup(host: str, port: int) -> list[Address] | OSError:
         return [address_of(str(entry[4][0])) for entry in entries]
     except OSError as error:
         return error
-    except UnicodeError:  # a label that is empty or too long
+    except ValueError:  # a label that is empty or too long, a zero byte
         return OSError(errno.EINVAL, "not a host name")
 
 

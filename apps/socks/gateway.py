@@ -82,8 +82,8 @@ class Gateway:
             target = await self._handshake(client, handshake)
             if target is not None:
                 await self._connect(client, handshake, target)
-        except (OSError, TimeoutError):
-            pass  # the client is gone or asleep: nobody is left to tell
+        except (OSError, TimeoutError, NodeError):
+            pass  # the client is gone or asleep, or the node went away: nobody is left to tell
         finally:
             client.close()
             self._connections -= 1
@@ -129,8 +129,6 @@ class Gateway:
         except OSError:
             await opened.reset()
             raise
-        except NodeError:
-            return  # lost in between; the socket is closed, which resets it
         await flow.closed()
 
     async def _open(self, target: ConnectRequested) -> Opened:

@@ -83,7 +83,8 @@ class Exit:
             target = await dial(destination, self._policy, self._options.connect_timeout)
         finally:
             self._dials -= 1
-        flow = await incoming.attach(target, idle=self._options.idle)
+        with target:
+            flow = await incoming.attach(target, idle=self._options.idle)
         await flow.closed()
 
     async def _refuse(self, incoming: Incoming, refusal: Refusal) -> None:

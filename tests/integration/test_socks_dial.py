@@ -99,7 +99,9 @@ async def test_a_closed_port_is_refused():
     assert await refusal("127.0.0.1", port) is Reply.REFUSED
 
 
-@pytest.mark.parametrize("host", ["does-not-exist.invalid", "a" * 70 + ".invalid", "..", "[", "]"])
+@pytest.mark.parametrize(
+    "host", ["does-not-exist.invalid", "a" * 70 + ".invalid", "..", "[", "]", "a\0b", "ü" * 90]
+)
 async def test_a_name_that_does_not_resolve(host: str):
     assert await refusal(host, 80) is Reply.HOST_UNREACHABLE
 

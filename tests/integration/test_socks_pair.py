@@ -213,6 +213,30 @@ def test_clients_that_wait_when_the_app_is_stopped_do_not_delay_it(pair: Pair):
         busy.recv(1)  # its stream ended with the app that opened it
 
 
+def test_a_stream_given_up_while_the_exit_dials_leaves_no_connection_behind(pair: Pair):
+    with contextlib.ExitStack() as opened:
+        server = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        port = server.getsockname()[1]
+        fill = [opened.enter_context(socket.socket()) for _ in range(4)]
+        for each in fill:
+            each.settimeout(0.2)
+            each.connect_ex(("127.0.0.1", port))  # until the queue is full: who dials now, waits
+        with pair.another_near() as socks_port:
+            waiting = opened.enter_context(connect(socks_port))
+            waiting.sendall(GREETING + request("127.0.0.1", port))
+            time.sleep(0.3)
+        for each in fill:
+            each.close()
+        server.settimeout(10)
+        with contextlib.suppress(TimeoutError):  # taken one by one, the dialled one among them
+            while True:
+                client, _ = server.accept()
+                client.settimeout(10)
+                with client, contextlib.suppress(ConnectionResetError):
+                    assert client.recv(1) == b""
+                server.settimeout(4)
+
+
 ENDS = [
     (["--node", "alpha"], 2, "--exit"),
     (["--node", "alpha", "--exit", "beta", "--listen", "0.0.0.0:1080"], 2, "--user-file"),
