@@ -120,6 +120,8 @@ def check(entry: AccessEntry) -> None:
         raise AccessError(
             f"access: name of key {entry.key}: at most {MAX_NAME} printable characters"
         )
+    if len(entry.roles) > len(ROLES):
+        raise AccessError(f"access: {len(entry.roles)} roles for key {entry.key}; give each once")
     unknown = [r for r in entry.roles if r not in ROLES]
     if unknown or not entry.roles:
         wrong = f"unknown role {unknown[0]!r}" if unknown else "no role"

@@ -177,7 +177,7 @@ class Router:
                 gone = f"{session.name or session.key} left before it replied"
                 self._fail(handle, RemoteProtocolError(404, "not_present", gone))
         if goodbye:
-            head = wire.encode(wire.Goodbye(num, reason[:255]))
+            head = wire.encode(wire.Goodbye(num, wire.clip(reason, 255)))
             self._strays.append(Stray(session.connection, head, cut=True))
         self._presence_after(session, reason)
 
@@ -248,13 +248,13 @@ class Router:
         self, connection: Connection, error: RemoteProtocolError, *, cut: bool = True
     ) -> None:
         self.denied[error.err] += 1
-        head = wire.encode(wire.Error(error.code, error.err, str(error)[:1024]))
+        head = wire.encode(wire.Error(error.code, error.err, wire.clip(str(error))))
         self._strays.append(Stray(connection, head, cut))
 
     def _offence(self, session: Session, error: RemoteProtocolError) -> None:
         """A session that does not speak SB/1 is told why and cut."""
         self.denied[error.err] += 1
-        head = wire.encode(wire.Error(error.code, error.err, str(error)[:1024]))
+        head = wire.encode(wire.Error(error.code, error.err, wire.clip(str(error))))
         self._strays.append(Stray(session.connection, head, cut=False))
         self.close(session, error.code, str(error))
 
@@ -404,6 +404,10 @@ class Router:
         self._pending[handle] = Pending(session, command.id, worker)
         session.inflight += 1
         heapq.heappush(self._deadlines, (deadline, handle))
+        if len(self._deadlines) > 2 * len(self._pending) + MAX_CACHE:
+            # Answered requests leave theirs behind, and a deadline may be a day away.
+            self._deadlines = [d for d in self._deadlines if d[1] in self._pending]
+            heapq.heapify(self._deadlines)
         delivery = wire.RequestDelivery(
             handle, command.s, session.key, command.dl, direct=command.to is not None
         )
@@ -431,8 +435,9 @@ class Router:
             return
         del self._pending[command.r]
         pending.requester.inflight -= 1
+        problem = wire.clip(command.msg)  # ours has a key more than theirs, and must fit as well
         head = wire.encode(
-            wire.ReplyDelivery(pending.ref, session.key, command.err, command.msg, command.num)
+            wire.ReplyDelivery(pending.ref, session.key, command.err, problem, command.num)
         )
         self._send(pending.requester, head, body)
 
@@ -509,7 +514,7 @@ class Router:
 
     def _error(self, session: Session, error: RemoteProtocolError, ref: int | None) -> None:
         self.denied[error.err] += 1
-        self._send(session, wire.encode(wire.Error(error.code, error.err, str(error)[:1024], ref)))
+        self._send(session, wire.encode(wire.Error(error.code, error.err, wire.clip(str(error)), ref)))
 
     def _fail(self, handle: int, error: RemoteProtocolError) -> None:
         pending = self._pending.pop(handle)

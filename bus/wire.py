@@ -18,6 +18,7 @@ MAGIC = b"SB"
 VERSION = 1
 MAX_HEAD = 4096 + 4
 MAX_BATCH = 1024
+MAX_MESSAGE_TEXT = 1024  # bytes of the text of an error
 
 Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Key = Annotated[str, Meta(min_length=40, max_length=40)]
@@ -244,6 +245,12 @@ def encode(command: Command) -> bytes:
             f"{type(command).__name__}: head of {len(head)} bytes, at most {MAX_HEAD}"
         )
     return head
+
+
+def clip(text: str, limit: int = MAX_MESSAGE_TEXT) -> str:
+    """`text` cut to `limit` bytes: a head that echoes foreign text must not grow over its own limit."""
+    raw = text.encode(errors="replace")
+    return text if len(raw) <= limit else raw[:limit].decode(errors="ignore")
 
 
 class Decoder:
