@@ -42,7 +42,9 @@ class Holder(Protocol):
 
     def opened(self, pump: Pump, reply: bytes) -> None: ...
 
-    def declined(self, pump: Pump, code: int, reply: bytes) -> None: ...
+    def declined(self, pump: Pump, code: int, reply: bytes) -> None:
+        """The far app refused. The last call."""
+        ...
 
     def ended(self, pump: Pump) -> None:
         """All that the far end sent has been written."""
