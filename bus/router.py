@@ -66,7 +66,8 @@ class Router:
         self._pending: dict[int, Pending] = {}
         self._deadlines: list[tuple[float, int]] = []  # heap of (deadline, handle)
         self._next_sweep = 0.0  # when silent sessions are looked for
-        self._handles = itertools.count(1)
+        # Far from those of the last start, so that a late reply to that one meets no request of this.
+        self._handles = itertools.count((info.epoch & 0x7FFF_FFFF_FFFF) << 15 | 1)
         self._numbers = itertools.count(1)
         self._dirty: dict[Session, None] = {}
         self._strays: list[Stray] = []

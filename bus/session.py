@@ -182,7 +182,7 @@ class ClientSession:
 
     def request(self, subject: str, body: bytes, to: str | None, timeout: float, now: float) -> int:
         ref = next(self._ids)
-        self._push(wire.Request(ref, subject, int(timeout * 1000), to), body, ref)
+        self._push(wire.Request(ref, subject, _milliseconds(timeout), to), body, ref)
         self._waiting[ref] = _Waiting(f"request {subject}", now + timeout + DEADLINE_GRACE)
         return ref
 
@@ -215,8 +215,8 @@ class ClientSession:
         if refused is None:
             self._push(wire.Reply(handle), body, transient=True)
         else:
-            message = str(refused)[:1024]
-            self._push(wire.Reply(handle, refused.err[:64], message, refused.code), transient=True)
+            err, message = wire.clip(refused.err, 64) or "refused", wire.clip(str(refused))
+            self._push(wire.Reply(handle, err, message, refused.code), transient=True)
 
     def publish(self, subject: str, body: bytes) -> bool:
         """Queue one message; True when it completed a batch, which should leave now.
@@ -249,8 +249,14 @@ class ClientSession:
         again = [
             Outgoing(wire.encode(c), None, c.id, transient=True) for c in self._standing.values()
         ]
-        self._outbox.extendleft(reversed(again))
-        self._buffered += sum(map(_size, again))
+        # What nobody waits for any more must not happen late, and a reply belongs to its connection.
+        kept = [
+            out
+            for out in self._outbox
+            if not out.transient and (out.id is None or out.id in self._waiting)
+        ]
+        self._outbox = deque([*again, *kept])
+        self._buffered = sum(map(_size, self._outbox))
 
     def _stand(self, name: int | str, command: wire.Subscribe | wire.Serve, what: str) -> None:
         self._standing[name] = command
@@ -287,6 +293,10 @@ class ClientSession:
         self._buffered += _size(outgoing)
         self._batch = []
         self._batch_bytes = 0
+
+
+def _milliseconds(seconds: float) -> int:
+    return min(max(0, int(seconds * 1000)), wire.MAX_DEADLINE)
 
 
 def _size(outgoing: Outgoing) -> int:

@@ -18,6 +18,7 @@ MAGIC = b"SB"
 VERSION = 1
 MAX_HEAD = 4096 + 4
 MAX_BATCH = 1024
+MAX_DEADLINE = 86_400_000  # milliseconds
 MAX_MESSAGE_TEXT = 1024  # bytes of the text of an error
 
 Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -25,7 +26,7 @@ Key = Annotated[str, Meta(min_length=40, max_length=40)]
 Subject = Annotated[str, Meta(min_length=1, max_length=255)]
 Text = Annotated[str, Meta(max_length=255)]
 Count = Annotated[int, Meta(ge=1, le=MAX_BATCH)]
-Milliseconds = Annotated[int, Meta(ge=0, le=86_400_000)]
+Milliseconds = Annotated[int, Meta(ge=0, le=MAX_DEADLINE)]
 
 
 class Command(Struct, frozen=True, omit_defaults=True):
