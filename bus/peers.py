@@ -1,4 +1,4 @@
-"""What the broker remembers: connections, sessions, subscriptions, requests on their way."""
+"""What the broker remembers: connections, sessions, subscriptions."""
 
 from __future__ import annotations
 
@@ -28,15 +28,6 @@ class Subscription:
     session: Session
     pattern: str
     drops: Drops
-
-
-@dataclass(slots=True, eq=False)
-class Pending:
-    """A request on its way: only `worker` may answer it, and once."""
-
-    requester: Session
-    ref: int
-    worker: Session
 
 
 @dataclass(eq=False)

@@ -175,10 +175,10 @@ def answer_signals(bus: Bus, stop: Callable[[], object]) -> None:
     """Answer ping, usage and shutdown; `stop` is called after the shutdown's answer was given."""
     process = psutil.Process()
 
-    async def ping(_request: Request) -> bytes:
+    def ping(_request: Request) -> bytes:
         return pack(signals.Pinged(time.time()))
 
-    async def usage(_request: Request) -> bytes:
+    def usage(_request: Request) -> bytes:
         with process.oneshot():
             times = process.cpu_times()
             return pack(
@@ -189,7 +189,7 @@ def answer_signals(bus: Bus, stop: Callable[[], object]) -> None:
                 )
             )  # fmt: skip
 
-    async def shutdown(request: Request) -> bytes:
+    def shutdown(request: Request) -> bytes:
         log.info("shutdown asked for by %s", request.sender)
         asyncio.get_running_loop().call_later(0.02, stop)  # after the answer
         return pack(signals.ShuttingDown(os.getpid()))

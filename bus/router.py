@@ -14,7 +14,6 @@ are no session) and `take_cuts()` (connections to cut). Rules that stand here an
 
 from __future__ import annotations
 
-import heapq
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -22,11 +21,13 @@ from typing import Any
 
 from bus import access as rules
 from bus import signals, subjects, wire
-from bus.access import AccessError, AccessList
-from bus.errors import Refused, RemoteProtocolError
+from bus.access import AccessList
+from bus.errors import RemoteProtocolError
 from bus.identity import to_hex
 from bus.outbox import POLICIES, Drops, Outbox, Outgoing
-from bus.peers import Connection, Pending, Session, Stray, Subscription
+from bus.peers import Connection, Session, Stray, Subscription
+from bus.requests import Pending, Requests
+from bus.system import System
 
 HEARTBEAT = 10.0  # seconds; a session is dead after three of them in silence
 MAX_CACHE = 1024  # subjects remembered per session and per broker
@@ -58,16 +59,11 @@ class Router:
         self._sessions: dict[bytes, Session] = {}  # by routing id
         self._by_key: dict[str, list[Session]] = {}  # newest last
         self._subscriptions: subjects.SubjectTree[Subscription] = subjects.SubjectTree()
-        self._matches: dict[
-            str, list[Subscription]
-        ] = {}  # cache of the tree, emptied on every change
         self._services: subjects.SubjectTree[Session] = subjects.SubjectTree()
         self._turn = 0  # spreads requests over the sessions that serve a subject
-        self._pending: dict[int, Pending] = {}
-        self._deadlines: list[tuple[float, int]] = []  # heap of (deadline, handle)
+        self._requests = Requests(info.epoch)
+        self._system = System(info, self._of_key, lambda: self.access, self._change_access)
         self._next_sweep = 0.0  # when silent sessions are looked for
-        # Far from those of the last start, so that a late reply to that one meets no request of this.
-        self._handles = itertools.count((info.epoch & 0x7FFF_FFFF_FFFF) << 15 | 1)
         self._numbers = itertools.count(1)
         self._dirty: dict[Session, None] = {}
         self._strays: list[Stray] = []
@@ -104,7 +100,10 @@ class Router:
         except RemoteProtocolError as error:
             self._offence(session, error)
             return
-        self._handlers[type(command)](session, command, body if body is not None else b"", now)
+        try:
+            self._handlers[type(command)](session, command, body if body is not None else b"", now)
+        except RemoteProtocolError as error:
+            self._error(session, error, getattr(command, "id", None))
 
     def malformed(self, session: Session, problem: str) -> None:
         """A message of a session that has not one or two frames."""
@@ -137,12 +136,10 @@ class Router:
 
     def handle_timer(self, now: float) -> None:
         """Ends overdue requests and silent sessions."""
-        while self._deadlines and self._deadlines[0][0] <= now:
-            handle = heapq.heappop(self._deadlines)[1]
-            if handle in self._pending:
-                self._fail(
-                    handle, RemoteProtocolError(408, "deadline", "no reply before the deadline")
-                )
+        for pending in self._requests.overdue(now):
+            self._fail(
+                pending, RemoteProtocolError(408, "deadline", "no reply before the deadline")
+            )
         if now >= self._next_sweep:
             self._next_sweep = now + HEARTBEAT / 4
             for session in [s for s in self._sessions.values() if now - s.heard > 3 * HEARTBEAT]:
@@ -150,8 +147,9 @@ class Router:
 
     def next_timer(self, now: float) -> float:
         """Seconds until `handle_timer` has work."""
-        until = self._deadlines[0][0] if self._deadlines else self._next_sweep
-        return max(0.0, min(until, self._next_sweep) - now)
+        deadline = self._requests.next_deadline
+        until = self._next_sweep if deadline is None else min(deadline, self._next_sweep)
+        return max(0.0, until - now)
 
     def disconnected(self, inode: int) -> None:
         """The transport lost the connection whose socket had this inode."""
@@ -168,15 +166,11 @@ class Router:
             self._subscriptions.remove(subscription.pattern, subscription)
         for pattern in session.served:
             self._services.remove(pattern, session)
-        self._matches.clear()
         session.outbox.clear()
         self._dirty.pop(session, None)
-        for handle, pending in list(self._pending.items()):
-            if pending.requester is session:
-                del self._pending[handle]
-            elif pending.worker is session:
-                gone = f"{session.name or session.key} left before it replied"
-                self._fail(handle, RemoteProtocolError(404, "not_present", gone))
+        for pending in self._requests.leave(session):
+            gone = f"{session.name or session.key} left before it replied"
+            self._fail(pending, RemoteProtocolError(404, "not_present", gone))
         if goodbye:
             head = wire.encode(wire.Goodbye(num, wire.clip(reason, 255)))
             self._strays.append(Stray(session.connection, head, cut=True))
@@ -273,9 +267,8 @@ class Router:
 
     # Commands.
 
-    def _on_hello(self, session: Session, _command: wire.Hello, _body: bytes, _now: float) -> None:
-        error = RemoteProtocolError(409, "conflict", "this session has said HELLO already")
-        self._error(session, error, None)
+    def _on_hello(self, _session: Session, _command: wire.Hello, _body: bytes, _now: float) -> None:
+        raise RemoteProtocolError(409, "conflict", "this session has said HELLO already")
 
     def _on_ping(self, session: Session, command: wire.Ping, _body: bytes, _now: float) -> None:
         self._send(session, wire.encode(wire.Pong(command.t, self._info.epoch)))
@@ -286,93 +279,58 @@ class Router:
     def _on_publish(
         self, session: Session, command: wire.Publish, body: bytes, _now: float
     ) -> None:
-        try:
-            self._permit(session, "publish", command.s)
-            self._check_body(body)
-        except RemoteProtocolError as error:
-            self._error(session, error, command.id)
-            return
+        self._permit(session, "publish", command.s)
+        self._check_body(body)
         self._publish(session.key, command.s, command.n, body)
         if command.id is not None:
-            self._send(session, wire.encode(wire.Ok(command.id)))
+            self._ok(session, command.id)
 
     def _publish(self, sender: str, subject: str, n: int, body: bytes) -> None:
-        matches = self._matches.get(subject)
-        if matches is None:
-            if len(self._matches) >= MAX_CACHE:
-                self._matches.clear()
-            matches = self._matches[subject] = self._subscriptions.match(subject)
-        for subscription in matches:
+        for subscription in self._subscriptions.match(subject):
             head = wire.encode(wire.Delivery(subscription.drops.sid, subject, sender, n))
             self._queue(subscription.session, Outgoing(head, body, subscription.drops, n))
 
     def _on_signal(self, session: Session, command: wire.Signal, body: bytes, _now: float) -> None:
-        try:
-            self._permit(session, "signal", command.s)
-            self._check_body(body)
-            recipient = self._present(command.to)
-        except RemoteProtocolError as error:
-            self._error(session, error, command.id)
-            return
+        self._permit(session, "signal", command.s)
+        self._check_body(body)
+        recipient = self._present(command.to)
         self._send(recipient, wire.encode(wire.SignalDelivery(command.s, session.key)), body)
         if command.id is not None:
-            self._send(session, wire.encode(wire.Ok(command.id)))
+            self._ok(session, command.id)
 
     def _on_subscribe(
         self, session: Session, command: wire.Subscribe, _body: bytes, _now: float
     ) -> None:
-        try:
-            if not subjects.is_pattern(command.s):
-                raise RemoteProtocolError(400, "bad_subject", f"not a pattern: {command.s!r}")
-            if command.policy not in POLICIES:
-                raise RemoteProtocolError(
-                    400, "bad_policy", f"policy is one of {', '.join(POLICIES)}"
-                )
-            if command.sid in session.subscriptions:
-                raise RemoteProtocolError(409, "conflict", f"sid {command.sid} is in use")
-            if len(session.subscriptions) >= self.limits.subscriptions:
-                raise RemoteProtocolError(
-                    429, "limit", f"at most {self.limits.subscriptions} subscriptions"
-                )
-            self._permit(session, "subscribe", command.s)
-        except RemoteProtocolError as error:
-            self._error(session, error, command.id)
-            return
+        _check_pattern(command.s)
+        if command.policy not in POLICIES:
+            policies = ", ".join(POLICIES)
+            raise RemoteProtocolError(400, "bad_policy", f"policy is one of {policies}")
+        if command.sid in session.subscriptions:
+            raise RemoteProtocolError(409, "conflict", f"sid {command.sid} is in use")
+        self._check_room(len(session.subscriptions), "subscriptions")
+        self._permit(session, "subscribe", command.s)
         subscription = Subscription(session, command.s, Drops(command.sid, command.policy))
         session.subscriptions[command.sid] = subscription
         self._subscriptions.add(command.s, subscription)
-        self._matches.clear()
-        self._send(session, wire.encode(wire.Ok(command.id)))
+        self._ok(session, command.id)
 
     def _on_unsubscribe(
         self, session: Session, command: wire.Unsubscribe, _body: bytes, _now: float
     ) -> None:
         subscription = session.subscriptions.pop(command.sid, None)
         if subscription is None:
-            error = RemoteProtocolError(404, "no_subscription", f"no sid {command.sid}")
-            self._error(session, error, command.id)
-            return
+            raise RemoteProtocolError(404, "no_subscription", f"no sid {command.sid}")
         self._subscriptions.remove(subscription.pattern, subscription)
-        self._matches.clear()
-        self._send(session, wire.encode(wire.Ok(command.id)))
+        self._ok(session, command.id)
 
     def _on_serve(self, session: Session, command: wire.Serve, _body: bytes, _now: float) -> None:
-        pattern = command.s
-        try:
-            if not subjects.is_pattern(pattern):
-                raise RemoteProtocolError(400, "bad_subject", f"not a pattern: {pattern!r}")
-            if len(session.served) >= self.limits.subscriptions:
-                raise RemoteProtocolError(
-                    429, "limit", f"at most {self.limits.subscriptions} services"
-                )
-            self._permit(session, "serve", pattern)
-        except RemoteProtocolError as error:
-            self._error(session, error, command.id)
-            return
-        if pattern not in session.served:
-            session.served.add(pattern)
-            self._services.add(pattern, session)
-        self._send(session, wire.encode(wire.Ok(command.id)))
+        _check_pattern(command.s)
+        self._check_room(len(session.served), "services")
+        self._permit(session, "serve", command.s)
+        if command.s not in session.served:
+            session.served.add(command.s)
+            self._services.add(command.s, session)
+        self._ok(session, command.id)
 
     def _on_unserve(
         self, session: Session, command: wire.Unserve, _body: bytes, _now: float
@@ -380,35 +338,21 @@ class Router:
         if command.s in session.served:
             session.served.remove(command.s)
             self._services.remove(command.s, session)
-        self._send(session, wire.encode(wire.Ok(command.id)))
+        self._ok(session, command.id)
 
     def _on_request(self, session: Session, command: wire.Request, body: bytes, now: float) -> None:
-        try:
-            self._permit(session, "request", command.s)
-            self._check_body(body)
-            if command.to is None and command.s.startswith("$SYS."):
-                answer = self._system(command.s, body)
-                self._send(
-                    session, wire.encode(wire.ReplyDelivery(command.id, self._info.key)), answer
-                )
-                return
-            if session.inflight >= self.limits.inflight:
-                raise RemoteProtocolError(
-                    429, "limit", f"at most {self.limits.inflight} requests at once"
-                )
-            worker = self._worker(command)
-        except RemoteProtocolError as error:
-            self._error(session, error, command.id)
+        self._permit(session, "request", command.s)
+        self._check_body(body)
+        if command.to is None and command.s.startswith("$SYS."):
+            answer = self._system.answer(command.s, body)
+            self._send(session, wire.encode(wire.ReplyDelivery(command.id, self._info.key)), answer)
             return
-        handle = next(self._handles)
-        deadline = now + command.dl / 1000
-        self._pending[handle] = Pending(session, command.id, worker)
-        session.inflight += 1
-        heapq.heappush(self._deadlines, (deadline, handle))
-        if len(self._deadlines) > 2 * len(self._pending) + MAX_CACHE:
-            # Answered requests leave theirs behind, and a deadline may be a day away.
-            self._deadlines = [d for d in self._deadlines if d[1] in self._pending]
-            heapq.heapify(self._deadlines)
+        if session.inflight >= self.limits.inflight:
+            raise RemoteProtocolError(
+                429, "limit", f"at most {self.limits.inflight} requests at once"
+            )
+        worker = self._worker(command)
+        handle = self._requests.open(Pending(session, command.id, worker), now + command.dl / 1000)
         delivery = wire.RequestDelivery(
             handle, command.s, session.key, command.dl, direct=command.to is not None
         )
@@ -424,68 +368,27 @@ class Router:
         return offers[self._turn % len(offers)]
 
     def _on_reply(self, session: Session, command: wire.Reply, body: bytes, _now: float) -> None:
-        pending = self._pending.get(command.r)
-        if pending is None or pending.worker is not session:
-            error = RemoteProtocolError(
-                404, "no_request", "no request with this handle waits for you"
-            )
-            self._error(session, error, None)
-            return
+        pending = self._requests.take(command.r, session)
+        if pending is None:
+            problem = "no request with this handle waits for you"
+            raise RemoteProtocolError(404, "no_request", problem)
         if len(body) > self.limits.payload:
-            self._fail(command.r, RemoteProtocolError(413, "too_large", "the reply was too large"))
+            self._fail(pending, RemoteProtocolError(413, "too_large", "the reply was too large"))
             return
-        del self._pending[command.r]
-        pending.requester.inflight -= 1
         problem = wire.clip(command.msg)  # ours has a key more than theirs, and must fit as well
         head = wire.encode(
             wire.ReplyDelivery(pending.ref, session.key, command.err, problem, command.num)
         )
         self._send(pending.requester, head, body)
 
-    # Requests to the broker itself.
+    # Access.
 
-    def _system(self, subject: str, body: bytes) -> bytes:
-        try:
-            return signals.pack(self._answer(subject, body))
-        except (Refused, AccessError) as error:
-            raise RemoteProtocolError(400, "bad_body", str(error)) from None
-        except OSError as error:
-            raise RemoteProtocolError(
-                500, "internal", f"the access list was not saved: {error}"
-            ) from None
-
-    def _answer(self, subject: str, body: bytes) -> object:
-        match subject:
-            case signals.SESSIONS:
-                key = signals.unpack(body, signals.SessionsQuery).key if body else None
-                chosen = self._sessions.values() if key is None else self._by_key.get(key, [])
-                return signals.Sessions([s.info() for s in chosen])
-            case signals.INFO:
-                return signals.BrokerInfo(
-                    self._info.endpoint, self._info.key, self._info.epoch,
-                    self._info.version, self._info.pid, len(self._sessions),
-                )  # fmt: skip
-            case signals.ACCESS_PUT:
-                self._change_access(
-                    self.access.with_entry(signals.unpack(body, signals.AccessEntry))
-                )
-            case signals.ACCESS_REMOVE:
-                self._change_access(
-                    self.access.without(signals.unpack(body, signals.AccessKey).key)
-                )
-            case signals.ACCESS_LIST:
-                return signals.AccessEntries(self.access.entries)
-            case _:
-                raise RemoteProtocolError(
-                    404, "no_responders", f"the broker does not serve {subject}"
-                )
-        return signals.Done()
+    def _of_key(self, key: str | None) -> Iterable[Session]:
+        return self._sessions.values() if key is None else self._by_key.get(key, [])
 
     def _change_access(self, access: AccessList) -> None:
         self._save_access(access)
         self.replace_access(access)
-
-    # Sending.
 
     def _permit(self, session: Session, verb: rules.Verb, pattern: str) -> None:
         allowed = session.allowed.get((verb, pattern))
@@ -502,10 +405,16 @@ class Router:
                 403, "denied", f"{verb} {pattern}: not allowed to role {roles}"
             )
 
+    def _check_room(self, held: int, what: str) -> None:
+        if held >= self.limits.subscriptions:
+            raise RemoteProtocolError(429, "limit", f"at most {self.limits.subscriptions} {what}")
+
     def _check_body(self, body: bytes) -> None:
         if len(body) > self.limits.payload:
             problem = f"body of {len(body)} bytes, at most {self.limits.payload}"
             raise RemoteProtocolError(413, "too_large", problem)
+
+    # Sending.
 
     def _present(self, key: str) -> Session:
         sessions = self._by_key.get(key)
@@ -515,13 +424,15 @@ class Router:
 
     def _error(self, session: Session, error: RemoteProtocolError, ref: int | None) -> None:
         self.denied[error.err] += 1
-        self._send(session, wire.encode(wire.Error(error.code, error.err, wire.clip(str(error)), ref)))
+        self._send(
+            session, wire.encode(wire.Error(error.code, error.err, wire.clip(str(error)), ref))
+        )
 
-    def _fail(self, handle: int, error: RemoteProtocolError) -> None:
-        pending = self._pending.pop(handle)
-        pending.requester.inflight -= 1
-        if pending.requester.open:
-            self._error(pending.requester, error, pending.ref)
+    def _fail(self, pending: Pending, error: RemoteProtocolError) -> None:
+        self._error(pending.requester, error, pending.ref)
+
+    def _ok(self, session: Session, ref: int) -> None:
+        self._send(session, wire.encode(wire.Ok(ref)))
 
     def _send(self, session: Session, head: bytes, body: bytes | None = None) -> None:
         self._queue(session, Outgoing(head, body))
@@ -534,3 +445,8 @@ class Router:
         else:
             self.denied["slow"] += 1
             self.close(session, 429, "too slow: its queue at the broker is full")
+
+
+def _check_pattern(pattern: str) -> None:
+    if not subjects.is_pattern(pattern):
+        raise RemoteProtocolError(400, "bad_subject", f"not a pattern: {pattern!r}")

@@ -18,6 +18,7 @@ from bus import wire
 from bus.errors import (
     BusError,
     DeadlineExceeded,
+    LocalProtocolError,
     NotAuthorised,
     NotPresent,
     Refused,
@@ -28,6 +29,7 @@ from bus.errors import (
 BATCH_MESSAGES = 256
 BATCH_BYTES = 32 << 10
 MAX_BUFFERED = 8 << 20  # bytes of publishing that wait for the transport
+DEFAULT_PAYLOAD = 1 << 20  # bytes; until WELCOME tells the broker's own limit
 DEADLINE_GRACE = 0.5  # seconds that the broker's own 408 may take to reach us
 
 
@@ -65,6 +67,7 @@ class ClientSession:
     def __init__(self, name: str) -> None:
         self.welcome: wire.Welcome | None = None  # of the present connection
         self.farewell = ""  # why the broker ended the last one
+        self.max_payload = DEFAULT_PAYLOAD  # bytes a body may have
         self.bytes_in = 0  # heads and bodies, over all connections
         self.bytes_out = 0
         self._hello = wire.encode(wire.Hello(name=name, lang="python", ver="0.1.0"))
@@ -181,12 +184,14 @@ class ClientSession:
     # What a participant does. Each returns the id under which `Settled` will tell how it ended.
 
     def request(self, subject: str, body: bytes, to: str | None, timeout: float, now: float) -> int:
+        self._check_size(f"request {subject}", body)
         ref = next(self._ids)
         self._push(wire.Request(ref, subject, _milliseconds(timeout), to), body, ref)
         self._waiting[ref] = _Waiting(f"request {subject}", now + timeout + DEADLINE_GRACE)
         return ref
 
     def signal(self, to: str, subject: str, body: bytes, timeout: float, now: float) -> int:
+        self._check_size(f"signal {subject}", body)
         ref = next(self._ids)
         self._push(wire.Signal(to, subject, ref), body, ref)
         self._waiting[ref] = _Waiting(f"signal {subject}", now + timeout)
@@ -212,6 +217,9 @@ class ClientSession:
         self._standing.pop(what, None)
 
     def reply(self, handle: int, body: bytes, refused: Refused | None = None) -> None:
+        if refused is None and len(body) > self.max_payload:
+            size = f"the reply of {len(body)} bytes is over the limit of {self.max_payload}"
+            refused = Refused(413, "too_large", size)
         if refused is None:
             self._push(wire.Reply(handle), body, transient=True)
         else:
@@ -224,8 +232,9 @@ class ClientSession:
         What is queued for one subject leaves as one batch, and nothing waits for a batch to fill. The hot
         path of the bus: no call but `append` and `len`.
         """
-        if subject != self._batch_subject and self._batch:
+        if subject != self._batch_subject or len(body) > BATCH_BYTES:
             self._close_batch()
+            self._check_size(f"publish {subject}", body)
         self._batch_subject = subject
         self._batch.append(body)
         self._batch_bytes += len(body)
@@ -245,6 +254,7 @@ class ClientSession:
 
     def _welcomed(self, welcome: wire.Welcome) -> None:
         self.welcome = welcome
+        self.max_payload = welcome.limits.payload
         self.farewell = ""
         again = [
             Outgoing(wire.encode(c), None, c.id, transient=True) for c in self._standing.values()
@@ -278,9 +288,16 @@ class ClientSession:
         transient: bool = False,
     ) -> None:
         outgoing = Outgoing(wire.encode(command), body, ref, transient)
-        self._close_batch()
+        if self._batch:
+            self._close_batch()
         self._outbox.append(outgoing)
         self._buffered += _size(outgoing)
+
+    def _check_size(self, what: str, body: bytes) -> None:
+        if len(body) > self.max_payload:
+            raise LocalProtocolError(
+                f"{what}: a body of {len(body)} bytes is over the broker's limit of {self.max_payload}"
+            )
 
     def _close_batch(self) -> None:
         batch = self._batch

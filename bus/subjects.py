@@ -65,13 +65,21 @@ class _Branch(Generic[T]):
         return not (self.branches or self.here or self.rest)
 
 
+MAX_REMEMBERED = 1024  # subjects whose matches a tree keeps
+
+
 class SubjectTree(Generic[T]):
-    """Patterns with a value each; `match` returns the values whose pattern matches a subject."""
+    """Patterns with a value each; `match` returns the values whose pattern matches a subject.
+
+    Matches are remembered until a pattern comes or goes: traffic repeats its subjects.
+    """
 
     def __init__(self) -> None:
         self._root: _Branch[T] = _Branch()
+        self._remembered: dict[str, list[T]] = {}
 
     def add(self, pattern: str, value: T) -> None:
+        self._remembered.clear()
         tokens = pattern.split(".")
         branch = self._root
         for token in tokens if tokens[-1] != ">" else tokens[:-1]:
@@ -80,6 +88,7 @@ class SubjectTree(Generic[T]):
 
     def remove(self, pattern: str, value: T) -> None:
         """Take out what `add` put in; empty branches go with it."""
+        self._remembered.clear()
         tokens = pattern.split(".")
         path = [self._root]
         steps = tokens if tokens[-1] != ">" else tokens[:-1]
@@ -93,6 +102,15 @@ class SubjectTree(Generic[T]):
                 del parent.branches[token]
 
     def match(self, subject: str) -> list[T]:
+        """The values, in no particular order; the list is not the caller's to change."""
+        found = self._remembered.get(subject)
+        if found is None:
+            if len(self._remembered) >= MAX_REMEMBERED:
+                self._remembered.clear()
+            found = self._remembered[subject] = self._search(subject)
+        return found
+
+    def _search(self, subject: str) -> list[T]:
         found: list[T] = []
         branches = [self._root]
         for token in subject.split("."):
