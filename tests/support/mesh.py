@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -149,14 +149,15 @@ class Mesh:
 
 
 @contextlib.contextmanager
-def running_mesh(nodes: dict[str, Sequence[str]], *, manager: bool = True) -> Iterator[Mesh]:
-    """Run a broker, a manager and nodes: name -> the nodes it dials."""
+def running_mesh(
+    nodes: Mapping[str, Sequence[str]], *, spare: Sequence[str] = ()
+) -> Iterator[Mesh]:
+    """Run a broker, a manager and nodes: name -> the nodes it dials. `spare` get a key only."""
     with tempfile.TemporaryDirectory(prefix="mesh-") as folder:
         mesh = Mesh(Path(folder))
         try:
-            mesh.start_broker(list(nodes))
-            if manager:
-                mesh.start_manager()
+            mesh.start_broker([*nodes, *spare])
+            mesh.start_manager()
             for name, links in nodes.items():
                 mesh.start_node(name, *links)
             yield mesh
