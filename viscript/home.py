@@ -70,6 +70,14 @@ class Home:
         digest = blake2b(str(self.root).encode(), digest_size=6).hexdigest()
         return Path(f"/tmp/viscript-{os.getuid()}-{digest}")  # noqa: S108 - owner and mode are checked
 
+    @property
+    def broker_log(self) -> Path:
+        return self.logs / "broker.log"
+
+    @property
+    def daemon_log(self) -> Path:
+        return self.logs / "daemon.log"
+
     def app_key(self, slot: str) -> Path:
         return self.keys / "apps" / f"{slot}.key"
 

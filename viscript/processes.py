@@ -34,6 +34,7 @@ class Report(msgspec.Struct, frozen=True):
     pid: int | None
     start_ticks: int | None
     boot_id: str
+    keeper_pid: int
     code: int | None
     signal: int | None
     errno: int | None

@@ -6,7 +6,7 @@ import signal
 
 from msgspec import Struct
 
-from viscript.supervisor import Exit
+from viscript.supervisor import Exit, Restart
 
 
 class ExitInfo(Struct, frozen=True):
@@ -57,7 +57,7 @@ class Record(Status, kw_only=True):
     role: str
     after: list[str] = []
     on_bus: bool = False
-    restart: str = "never"
+    restart: Restart = "never"
     generation: int = 0
     stop: bool = False  # somebody wanted it stopped
 

@@ -1,0 +1,311 @@
+"""The `viscript` command: arguments, and errors as messages with exit codes. Imports late, to start fast."""
+
+# ruff: noqa: FBT002 - typer makes options of parameters
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from viscript.errors import ViscriptError
+
+if TYPE_CHECKING:
+    from viscript.home import Home
+
+EXIT_CODES = """Exit codes: 0 done, 1 a target failed, 2 usage, 3 status: not running, 4 permission or key,
+5 unknown app or id, 6 daemon unreachable, 7 timed out with unknown result, 8 configuration, 9 conflict."""
+
+app = typer.Typer(
+    name="viscript", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help=f"Runs and controls programs over an encrypted message bus.\n\n{EXIT_CODES}",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+_defaults: dict[str, Any] = {"home": None, "json": False}  # given before the command
+
+HomeOption = Annotated[
+    str | None, typer.Option("--home", metavar="DIR", help="Which instance; else $VISCRIPT_HOME.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
+ConfigOption = Annotated[
+    str | None, typer.Option("--config", metavar="FILE", help="Configuration of the apps.")
+]
+Target = Annotated[str, typer.Argument(metavar="ID|APP", help="Id, or an app that runs once.")]
+Targets = Annotated[list[str], typer.Argument(metavar="ID|APP...", help="Ids or app names.")]
+AppName = Annotated[str, typer.Argument(metavar="APP", help="See: viscript apps.")]
+
+
+def _version(*, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"viscript {version('viscript')}")
+        raise typer.Exit
+
+
+@app.callback()
+def before(
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+    _version_asked: Annotated[
+        bool,
+        typer.Option("--version", callback=lambda wanted: _version(wanted=wanted), is_eager=True),
+    ] = False,
+) -> None:
+    """Options before the command hold for it."""
+    _defaults.update(home=home, json=as_json)
+
+
+def _home(option: str | None) -> Home:
+    from viscript import home
+
+    return home.find(option or _defaults["home"], os.environ)
+
+
+def _json(option: bool) -> bool:  # noqa: FBT001 - passes an option on
+    return option or bool(_defaults["json"])
+
+
+def _config(option: str | None, home: Home) -> Path:
+    """The file named, else what the running daemon uses, else as `config.find` says."""
+    from viscript import config
+    from viscript.client import daemon_info
+    from viscript.errors import NoDaemon
+
+    if option is None:
+        try:
+            return Path(daemon_info(home).config)
+        except NoDaemon:
+            pass
+    return config.find(option, os.environ, home.config)
+
+
+@app.command()
+def up(
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when all is up.")] = False,
+    config: ConfigOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Start daemon, broker and the apps marked autostart; Ctrl-C stops them unless detached."""
+    from viscript import config as configuration
+    from viscript.commands import up as command
+
+    place = _home(home)
+    file = configuration.find(config, os.environ, place.config)
+    command.run(place, file, detach=detach, as_json=_json(as_json))
+
+
+@app.command()
+def down(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """End everything: apps, broker, daemon. Also what a killed daemon left running."""
+    from viscript.commands import down as command
+
+    place = _home(home)
+    command.run(place, _config(None, place), as_json=_json(as_json))
+
+
+@app.command()
+def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Show daemon and broker; exit code 3 when they do not run."""
+    from viscript.client import Client
+    from viscript.commands import status as command
+    from viscript.errors import NoDaemon
+
+    place = _home(home)
+    try:
+        with Client(place) as client:
+            command.run(place, client, None, as_json=_json(as_json))
+    except NoDaemon as problem:
+        command.run(place, None, problem, as_json=_json(as_json))
+
+
+@app.command()
+def apps(config: ConfigOption = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List the apps that can be started."""
+    from viscript import config as configuration
+    from viscript.commands import apps as command
+
+    command.run(configuration.load(_config(config, _home(home))), as_json=_json(as_json))
+
+
+@app.command("help")
+def help_(
+    name: Annotated[str | None, typer.Argument(metavar="[APP]", help="See: viscript apps.")] = None,
+    config: ConfigOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Explain an app, or without a name the commands."""
+    from viscript import config as configuration
+    from viscript.commands import apps as command
+
+    if name is None:
+        _parse(["--help"])
+        return
+    file = _config(config, _home(home))
+    command.help_app(configuration.load(file), name, as_json=_json(as_json))
+
+
+def start(
+    name: AppName,
+    args: Annotated[
+        list[str] | None, typer.Argument(metavar="[ARGS]...", help="Passed on as they are.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Start an app. Everything after APP goes to it, added to its configured arguments."""
+    from viscript.client import Client
+    from viscript.commands import start as command
+
+    with Client(_home(home)) as client:
+        command.run(client, name, args or [], as_json=_json(as_json))
+
+
+def list_(
+    everything: Annotated[
+        bool, typer.Option("--all", "-a", help="The last 100 ended too.")
+    ] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List what runs, and the ten that ended last since `up`."""
+    from viscript.client import Client
+    from viscript.commands import list as command
+
+    with Client(_home(home)) as client:
+        command.run(client, everything=everything, as_json=_json(as_json))
+
+
+@app.command()
+def ping(target: Target, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Measure the round trip over the bus to an app."""
+    from viscript.client import Client
+    from viscript.commands import ping as command
+
+    with Client(_home(home)) as client:
+        command.run(client, target, as_json=_json(as_json))
+
+
+def ru(targets: Targets, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Resource usage: CPU, memory, threads, open files, bytes on the bus."""
+    from viscript.client import Client
+    from viscript.commands import ru as command
+
+    with Client(_home(home)) as client:
+        command.run(client, targets, as_json=_json(as_json))
+
+
+def sd(targets: Targets, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Shut down: over the bus if the app listens there, then SIGTERM, then SIGKILL."""
+    from viscript.client import Client
+    from viscript.commands import sd as command
+
+    with Client(_home(home)) as client:
+        command.run(client, targets, as_json=_json(as_json))
+
+
+@app.command()
+def logs(
+    target: Annotated[str, typer.Argument(metavar="ID|APP", help="Also: broker, daemon.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last.")] = 50,
+    raw: Annotated[bool, typer.Option("--raw", help="Leave control sequences in.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what an app printed."""
+    from viscript.commands import logs as command
+
+    file = command.find(_home(home), target)
+    command.run(file, lines=lines, follow=follow, raw=raw, as_json=_json(as_json))
+
+
+_VERBATIM = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+_NAMES: tuple[tuple[Callable[..., None], tuple[str, ...], dict[str, Any]], ...] = (
+    (start, ("start", "s"), _VERBATIM),
+    (list_, ("list", "la"), {}),
+    (ru, ("ru", "res_usage"), {}),
+    (sd, ("sd", "shutdown"), {}),
+)
+for _function, _names, _settings in _NAMES:
+    for _position, _name in enumerate(_names):
+        app.command(_name, hidden=_position > 0 and len(_name) > 2, context_settings=_settings)(
+            _function
+        )
+
+
+def _parse(arguments: list[str]) -> None:
+    app(arguments, standalone_mode=False, prog_name="viscript")
+
+
+def wants_json(arguments: list[str]) -> bool:
+    """Whether --json is ours: after `start APP` it is the app's."""
+    words = iter(arguments)
+    for word in words:
+        if word == "--json":
+            return True
+        if word in {"start", "s"}:
+            return "--json" in _until_app(list(words))
+    return False
+
+
+def _until_app(words: list[str]) -> list[str]:
+    ours: list[str] = []
+    for word in words:
+        valued = bool(ours) and ours[-1] == "--home"
+        if not word.startswith("-") and not valued:
+            break
+        ours.append(word)
+    return ours
+
+
+def complain(error: Exception, name: str, code: int, *, as_json: bool) -> int:
+    """One message on standard error, for people or as one JSON object."""
+    if as_json:
+        import json
+
+        text = json.dumps({"error": name, "message": str(error), "exit_code": code})
+    else:
+        from viscript.words import clean
+
+        text = f"error: {clean(str(error))}"
+    print(text, file=sys.stderr)  # noqa: T201
+    return code
+
+
+def run(arguments: list[str]) -> int:
+    """Carry out a command line; returns the exit code."""
+    from typer._click.exceptions import UsageError
+
+    as_json = wants_json(arguments)
+    try:
+        _parse(arguments)
+    except ViscriptError as error:
+        return complain(error, error.name, error.exit_code, as_json=as_json)
+    except UsageError as error:
+        where = error.ctx.command_path if error.ctx else "viscript"
+        problem = f"{error.format_message()} (see: {where} --help)"
+        return complain(Exception(problem), "usage", 2, as_json=as_json)
+    except typer.Exit as end:
+        return int(end.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:  # `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The command line's way to the daemon of a home: blocking, no asyncio."""
+
+from __future__ import annotations
+
+from typing import Self, TypeVar
+
+import msgspec
+
+from bus.errors import (
+    BusError,
+    DeadlineExceeded,
+    KeyFileError,
+    NotAuthorised,
+    NotPresent,
+    Refused,
+    Unreachable,
+)
+from viscript.errors import Denied, Failed, NoDaemon, Unknown, ViscriptError
+from viscript.home import Home, is_locked
+from viscript.protocol import DaemonInfo, accept
+
+T = TypeVar("T")
+WAIT = 5.0  # seconds for an answer
+
+
+def daemon_info(home: Home) -> DaemonInfo:
+    """What the running daemon says of itself; `NoDaemon` when there is none."""
+    start = "start it: viscript up"
+    if not is_locked(home.lock):
+        if home.daemon.exists():
+            raise NoDaemon(
+                f"{home.root}: the daemon has ended without `viscript down`; its apps may still run; "
+                "take them over: viscript up"
+            )
+        raise NoDaemon(f"{home.root}: no daemon is running; {start}")
+    try:
+        return msgspec.json.decode(home.daemon.read_bytes(), type=DaemonInfo)
+    except FileNotFoundError:
+        raise NoDaemon(f"{home.root}: the daemon is just starting or ending; try again") from None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise NoDaemon(f"{home.daemon}: cannot be read: {error}; run: viscript up") from None
+
+
+class Client:
+    """One session with the daemon: `with Client(home) as client: client.ask(…)`."""
+
+    def __init__(self, home: Home) -> None:
+        """`NoDaemon`, or `Denied` when our key file cannot be used."""
+        from bus import keystore
+        from bus.caller import Caller
+        from bus.identity import Address
+
+        self.info = daemon_info(home)
+        try:
+            keypair = keystore.load(home.keys / "cli.key")
+        except KeyFileError as error:
+            raise Denied(str(error)) from None
+        self._caller = Caller(
+            Address(self.info.endpoint, self.info.broker_key), keypair, name="cli"
+        )
+
+    def __enter__(self) -> Self:
+        try:
+            self._caller.__enter__()
+        except BusError as error:
+            raise _translated(error) from None
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._caller.__exit__(*exc)
+
+    def ask(self, subject: str, request: object, kind: type[T], timeout: float = WAIT) -> T:
+        """The daemon's answer to a command."""
+        return self.ask_participant(self.info.key, subject, request, kind, timeout)
+
+    def ask_participant(
+        self, key: str, subject: str, request: object, kind: type[T], timeout: float = WAIT
+    ) -> T:
+        """Any participant's; errors as a user reads them."""
+        try:
+            body = self._caller.request(
+                subject, msgspec.msgpack.encode(request), to=key, timeout=timeout
+            )
+            return msgspec.msgpack.decode(body, type=kind)
+        except msgspec.MsgspecError as error:
+            raise Failed(f"{subject}: the answer is not understood: {error}") from None
+        except NotPresent:
+            if key != self.info.key:
+                raise
+            raise NoDaemon("the daemon is not on the bus just now; try again") from None
+        except BusError as error:
+            raise _translated(error) from None
+
+
+def _translated(error: BusError) -> ViscriptError:
+    match error:
+        case NotAuthorised():
+            return Denied(f"{error}; an operator allows it: bus-broker allow")
+        case DeadlineExceeded():
+            return Unknown(
+                f"{error}: what was asked for may have happened or not; see: viscript la"
+            )
+        case Unreachable():
+            return NoDaemon(f"{error}; see: viscript status")
+        case Refused():
+            return accept(error.err, str(error))
+        case _:
+            return Failed(str(error))

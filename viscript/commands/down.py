@@ -1,0 +1,121 @@
+"""`viscript down`: ends everything, dependents first, the broker last; also what a dead daemon left."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from viscript.commands import wait
+from viscript.commands.sd import describe
+from viscript.errors import Conflict, Failed, NoDaemon, Unknown
+from viscript.home import DaemonLock, is_locked
+from viscript.output import document, say
+from viscript.records import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from viscript.home import Home
+    from viscript.launcher import Launcher
+
+SUBJECT = "viscript.down"
+TIMEOUT = 120.0  # seconds
+
+
+class Request(Struct):
+    pass
+
+
+class Reply(Struct):
+    launches: list[Status]  # that have to end
+
+
+async def handle(launcher: Launcher, _request: Request) -> Reply:
+    launches = [record.status() for record in launcher.records.values()]
+    launcher.down()
+    return Reply(launches)
+
+
+def run(home: Home, config: Path, *, as_json: bool) -> None:
+    if not home.exists():
+        raise NoDaemon(f"{home.root}: nothing was ever started here")
+    ended: dict[int, Status] = {}
+
+    def tell(status: Status) -> None:
+        if status.id not in ended:
+            ended[status.id] = status
+            if not as_json:
+                say(describe(status))
+
+    _end_all(home, config, tell, quiet=as_json)
+    if as_json:
+        document({"home": str(home.root), "launches": list(ended.values())})
+    else:
+        say("down: everything has ended")
+
+
+def _end_all(home: Home, config: Path, tell: Callable[[Status], None], *, quiet: bool) -> None:
+    if is_locked(home.lock):
+        _by_daemon(home, tell)
+        _wait_for_daemon(home)
+    elif not leftovers(home):
+        raise NoDaemon(f"{home.root}: nothing is running")
+    if leftovers(home):
+        if not quiet:
+            say("the daemon is gone; ending what it left")
+        _by_a_new_daemon(home, config, tell)
+    if leftovers(home):
+        raise Failed(f"{home.root}: some of it could not be ended; see: {home.daemon_log}")
+
+
+def _by_daemon(home: Home, tell: Callable[[Status], None]) -> None:
+    """Ask the daemon, and follow it as long as there is a bus to follow it on."""
+    from viscript.client import Client
+
+    try:
+        with Client(home) as client:
+            ids = [x.id for x in client.ask(SUBJECT, Request(), Reply).launches]
+            wait.follow(client, ids, "ended", TIMEOUT, tell)
+    except NoDaemon:
+        # The broker may go before the last answer. Anything else shows in what is left.
+        if not is_locked(home.lock) or home.daemon.exists():
+            return
+        raise
+
+
+def _wait_for_daemon(home: Home) -> None:
+    """Until it has let go of its lock."""
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        try:
+            DaemonLock(home).release()
+        except Conflict:
+            continue
+        return
+    raise Unknown(f"{home.root}: still stopping after {TIMEOUT:.0f} s; see: {home.daemon_log}")
+
+
+def _by_a_new_daemon(home: Home, config: Path, tell: Callable[[Status], None]) -> None:
+    """Start a daemon that takes over what lives, only to end it."""
+    from viscript.protocol import accept
+    from viscript.spawning import events, spawn_daemon
+
+    home.create()
+    for event in events(spawn_daemon(home, config, "--down")):
+        if event is not None and event.kind == "error":
+            raise accept(event.error, event.text)
+        if event is not None and event.launch is not None and event.launch.ended is not None:
+            tell(event.launch)
+    _wait_for_daemon(home)
+
+
+def leftovers(home: Home) -> list[Path]:
+    """Launches that live although no daemon may."""
+    from viscript.processes import Fate, look
+
+    if not home.launches.is_dir():
+        return []
+    return [folder for folder in home.launches.iterdir() if look(folder)[0] is not Fate.ENDED]

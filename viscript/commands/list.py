@@ -1,0 +1,68 @@
+"""`viscript list` (`la`): what runs, and what has ended last."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from viscript.output import document, moment, say, table
+from viscript.records import Status
+
+if TYPE_CHECKING:
+    from viscript.client import Client
+    from viscript.launcher import Launcher
+
+SUBJECT = "viscript.list"
+ENDED, ENDED_ALL = 10, 100
+
+
+class Request(Struct):
+    all: bool = False
+
+
+class Reply(Struct):
+    launches: list[Status]
+
+
+async def handle(launcher: Launcher, request: Request) -> Reply:
+    """All live ones; the last ended of this session, or with `all` of any."""
+    session = launcher.store.session
+    ended = [
+        record
+        for record in launcher.store.ended(ENDED_ALL if request.all else ENDED)
+        if request.all or record.session == session
+    ]
+    records = sorted([*ended, *launcher.records.values()], key=lambda record: record.id)
+    return Reply([record.status() for record in records])
+
+
+def run(client: Client, *, everything: bool, as_json: bool) -> None:
+    launches = client.ask(SUBJECT, Request(everything), Reply).launches
+    if as_json:
+        document(launches)
+    elif launches:
+        table(("ID", "APP", "STATE", "SINCE", "PID", "KEY", ""), [_row(x) for x in launches])
+    else:
+        say("Nothing runs. What can be started: viscript apps")
+
+
+def _row(status: Status) -> tuple[str, ...]:
+    from bus.identity import short
+
+    return (
+        str(status.id), status.app, status.state, moment(status.since),
+        str(status.pid or "-"), short(status.key), remark(status),
+    )  # fmt: skip
+
+
+def remark(status: Status) -> str:
+    """How it ended, how often it was restarted, why it is as it is."""
+    parts = []
+    if status.exit is not None and status.state != "running":
+        parts.append(f"exit {status.exit}")
+    if status.restarts:
+        parts.append(f"restarted {status.restarts}x")
+    if status.reason:
+        parts.append(status.reason)
+    return "; ".join(parts)

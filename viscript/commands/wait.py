@@ -1,0 +1,81 @@
+"""Waiting for launches, in rounds: behind `start`, `sd` and `down`, no command of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+
+from viscript.errors import NotFound, Unknown
+from viscript.records import Record, Status
+from viscript.supervisor import FINAL, State
+
+if TYPE_CHECKING:
+    from viscript.client import Client
+    from viscript.launcher import Launcher
+
+SUBJECT = "viscript.wait"
+ROUND = 10.0  # seconds of one request; the answer comes earlier when something changes
+MARGIN = 5.0
+Until = Literal["settled", "ended"]
+_SETTLED = FINAL | {State.RUNNING, State.BACKOFF, State.LOST}
+
+
+class Request(Struct):
+    ids: list[int]
+    until: Until
+    timeout: float
+
+
+class Reply(Struct):
+    launches: list[Status]
+
+
+def reached(state: str, until: Until) -> bool:
+    return state in (FINAL if until == "ended" else _SETTLED)
+
+
+async def handle(launcher: Launcher, request: Request) -> Reply:
+    """Answers when one more of them has reached it, or with what is after the time."""
+    before = sum(reached(r.state, request.until) for r in _records(launcher, request.ids))
+
+    def more() -> bool:
+        now = sum(reached(r.state, request.until) for r in _records(launcher, request.ids))
+        return now > before or now == len(request.ids)
+
+    await launcher.wait(more, min(request.timeout, ROUND))
+    return Reply([record.status() for record in _records(launcher, request.ids)])
+
+
+def _records(launcher: Launcher, ids: list[int]) -> list[Record]:
+    found = []
+    for number in ids:
+        record = launcher.records.get(number) or launcher.store.get(number)
+        if record is None:
+            raise NotFound(f"no launch has the id {number}; see: viscript la --all")
+        found.append(record)
+    return found
+
+
+def follow(
+    client: Client, ids: list[int], until: Until, timeout: float, told: Callable[[Status], None]
+) -> list[Status]:
+    """Ask until all have reached it, telling of each; `Unknown` when they have not in time."""
+    done: dict[int, Status] = {}
+    left = timeout
+    while len(done) < len(ids):
+        for status in _round(client, ids, until):
+            if reached(status.state, until) and status.id not in done:
+                done[status.id] = status
+                told(status)
+        left -= 1 if len(done) == len(ids) else ROUND
+        if left <= 0 and len(done) < len(ids):
+            late = ", ".join(str(number) for number in ids if number not in done)
+            raise Unknown(f"after {timeout:.0f} s not yet {until}: {late}; see: viscript la")
+    return [done[number] for number in ids]
+
+
+def _round(client: Client, ids: list[int], until: Until) -> Iterator[Status]:
+    reply = client.ask(SUBJECT, Request(ids, until, ROUND), Reply, timeout=ROUND + MARGIN)
+    return iter(reply.launches)

@@ -1,0 +1,315 @@
+"""The viscript daemon: one per home. Hosts the launcher, answers commands over the bus.
+
+It holds nothing that its end would take along: apps and broker have keepers of their own. SIGTERM ends the
+daemon alone; the next `viscript up` takes everything over as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from asyncio import TaskGroup
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import msgspec
+
+from bus import keystore, logs
+from bus.access import AccessError, AccessList
+from bus.client import Bus, Request, connect
+from bus.errors import BusError, KeyFileError, NotAuthorised, Unreachable
+from bus.identity import Address, KeyPair
+from bus.settings import BrokerSettings, SettingsError
+from bus.settings import load as load_broker
+from bus.settings import save as save_broker
+from bus.signals import AccessEntry, pack, unpack
+from viscript import catalog, config, processes
+from viscript.commands.served import COMMANDS
+from viscript.errors import Conflict, Denied, Failed, ViscriptError
+from viscript.home import DaemonLock, Home
+from viscript.launcher import Launcher, Place
+from viscript.membership import Membership
+from viscript.processes import Fate
+from viscript.protocol import DaemonInfo, Event, refuse
+from viscript.records import Record
+from viscript.state import Store
+from viscript.supervisor import State
+
+log = logging.getLogger(__name__)
+
+JOIN = 20.0  # seconds for the broker to come up
+DOWN = 90.0
+SETTLED = frozenset({State.RUNNING, State.EXITED, State.FAILED, State.BACKOFF, State.LOST})
+
+
+@dataclass(frozen=True)
+class Options:
+    """From the command line of `viscript.daemon`, which `viscript up` and `down` write."""
+
+    home: Home
+    config: Path
+    events: int | None  # descriptor for `Event` lines
+    down: bool  # only end what an earlier daemon left
+
+
+class Teller:
+    """Writes events to the `up` that waits for them, as long as it listens."""
+
+    def __init__(self, fd: int | None) -> None:
+        self._fd = fd
+        if fd is not None:
+            os.set_blocking(fd, False)
+
+    def tell(self, event: Event) -> None:
+        if self._fd is None:
+            return
+        try:
+            os.write(self._fd, msgspec.json.encode(event) + b"\n")
+        except BlockingIOError:  # it does not keep up: it is not worth waiting for
+            pass
+        except OSError:
+            os.close(self._fd)
+            self._fd = None
+
+
+class Daemon:
+    """Everything between the lock and the last process."""
+
+    def __init__(self, options: Options, teller: Teller) -> None:
+        self._options = options
+        self._home = options.home
+        self._teller = teller
+        self._settings = config.load(options.config)
+        self._store = Store(self._home.database)
+        self._broker_key, self._key = self._keys()
+
+    def _keys(self) -> tuple[KeyPair, KeyPair]:
+        """The broker's and our own; with the command line's, all three are made at the first `up`."""
+        folder = self._home.keys
+        try:
+            broker, own, cli = (
+                keystore.load_or_create(folder / f"{name}.key")
+                for name in ("broker", "daemon", "cli")
+            )
+            entries = AccessList()
+            if self._home.access.exists():
+                entries = keystore.load_access(self._home.access)
+            ours = (("viscript", own, "admin"), ("cli", cli, "operator"))
+            for name, pair, role in ours:
+                if pair.public not in entries:
+                    entries = entries.with_entry(AccessEntry(pair.public, name, [role]))
+                    keystore.save_access(self._home.access, entries)
+        except (KeyFileError, AccessError, OSError) as error:
+            raise Denied(str(error)) from None
+        return broker, own
+
+    async def run(self) -> None:
+        """Until everything is down, or the daemon alone is told to end."""
+        address = Address(self._endpoint(), self._broker_key.public)
+        async with TaskGroup() as tasks:
+            ended = asyncio.Event()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, ended.set)
+            work = tasks.create_task(self._work(address))
+            waiting = tasks.create_task(ended.wait())
+            await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                log.info("told to end; apps and broker go on, `viscript up` takes them over")
+            work.cancel()
+            waiting.cancel()
+
+    async def _work(self, address: Address) -> None:
+        async with TaskGroup() as errands:
+            launcher = Launcher(
+                self._home, self._settings, self._store, errands,
+                Place(address, self._key.public), self._changed,
+            )  # fmt: skip
+            async with AsyncExitStack() as stack:
+                bus = await self._join(launcher, stack)
+                following = None
+                if bus is not None:
+                    launcher.membership = Membership(bus, launcher.arrived)
+                    following = errands.create_task(launcher.membership.follow())
+                    self._answer(bus, launcher)
+                launcher.adopt()
+                await self._bring_up(launcher, address)
+                await launcher.wait(lambda: launcher.idle, None)
+                if following is not None:
+                    following.cancel()
+        self._leave()
+
+    async def _join(self, launcher: Launcher, stack: AsyncExitStack) -> Bus | None:
+        """The bus, with a broker of ours; None when we only take down and it is gone."""
+        if self._options.down and processes.look(self._home.launches / "broker")[0] is Fate.ENDED:
+            return None
+        launcher.start_broker()
+        deadline = time.monotonic() + (3.0 if self._options.down else JOIN)
+        address, problem = launcher.place.address, ""
+        while time.monotonic() < deadline:
+            try:
+                joining = connect(address, self._key, name="viscript", timeout=1.0)
+                return await stack.enter_async_context(joining)
+            except Unreachable as error:
+                problem = str(error)
+            except NotAuthorised as error:
+                problem = f"{error}; does another program listen there?"
+                break
+            if launcher.broker is None or launcher.broker.failures:
+                break
+        if self._options.down:
+            return None
+        told = processes.tail(self._home.broker_log, 1)
+        problem = f"{told[0] if told else problem}; the broker's log: {self._home.broker_log}"
+        launcher.down()
+        await launcher.wait(lambda: launcher.idle, DOWN)
+        raise Conflict(problem)
+
+    async def _bring_up(self, launcher: Launcher, address: Address) -> None:
+        if self._options.down:
+            launcher.down()
+            return
+        if launcher.membership is not None:
+            keys = list((self._home.keys / "apps").glob("*.key"))
+            await launcher.membership.reconcile(launcher.records.values(), keys)
+        if not self._store.is_up:
+            self._store.begin()
+        info = DaemonInfo(
+            os.getpid(), self._key.public, address.endpoint, address.key,
+            str(self._settings.file), time.time(),
+        )  # fmt: skip
+        _write(self._home.daemon, msgspec.json.encode(info))
+        self._tell(Event("broker", text=address.endpoint))
+        started = [*launcher.records.values(), *self._autostart(launcher)]
+        await launcher.wait(lambda: all(r.state in SETTLED for r in started), 120.0)
+        self._tell(Event("up"))
+
+    def _autostart(self, launcher: Launcher) -> list[Record]:
+        """Start what is marked so, but what runs already or was stopped on purpose."""
+        started = []
+        for app in catalog.order(self._settings.apps):
+            last = self._store.last_of(app.name)
+            stopped = last is not None and last.session == self._store.session and last.stop
+            runs = any(record.app == app.name for record in launcher.records.values())
+            if not app.autostart or stopped or runs:
+                continue
+            try:
+                started.append(launcher.start(app.name, ()))
+            except ViscriptError as error:
+                log.warning("%s is not started: %s", app.name, error)
+                self._tell(Event("problem", app=app.name, text=str(error), error=error.name))
+        return started
+
+    def _endpoint(self) -> str:
+        """Where the broker listens: where it does already, as configured, or a free loopback port."""
+        alive = processes.look(self._home.launches / "broker")[0] is not Fate.ENDED
+        try:
+            kept = load_broker(self._home.broker).endpoint if self._home.broker.exists() else None
+        except SettingsError as error:
+            raise Failed(f"{error}; move it away to have a new one made") from None
+        if kept is not None and (alive or self._store.is_up):
+            if self._settings.endpoint not in (None, kept):
+                log.warning("the broker stays at %s until `viscript down`", kept)
+            return kept
+        endpoint = self._settings.endpoint or _free_endpoint()
+        save_broker(self._home.broker, BrokerSettings(endpoint, "keys/broker.key", "access.json"))
+        return endpoint
+
+    def _changed(self, record: Record) -> None:
+        self._tell(Event("launch", launch=record.status()))
+
+    def _tell(self, event: Event) -> None:
+        self._teller.tell(event)
+
+    def _answer(self, bus: Bus, launcher: Launcher) -> None:
+        for module in COMMANDS:
+            bus.answer(module.SUBJECT, _handler(module, launcher))
+
+    def _leave(self) -> None:
+        """Everything has ended: leave state and logs, nothing else."""
+        self._store.finish()
+        self._store.close()
+        self._home.daemon.unlink(missing_ok=True)
+        for path in self._home.run.iterdir():
+            with contextlib.suppress(OSError):
+                path.unlink()
+        with contextlib.suppress(OSError):
+            self._home.run.rmdir()
+        processes.clear(self._home.launches / "broker")
+
+
+def _handler(module: ModuleType, launcher: Launcher) -> Callable[[Request], Awaitable[bytes]]:
+    async def answer(request: Request) -> bytes:
+        try:
+            asked = unpack(request.body, module.Request)
+            return pack(await module.handle(launcher, asked))
+        except ViscriptError as error:
+            raise refuse(error) from None
+
+    return answer
+
+
+def _write(path: Path, text: bytes) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.touch(mode=0o600)
+    temporary.write_bytes(text + b"\n")
+    temporary.replace(path)
+
+
+def _free_endpoint() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def parse(arguments: list[str]) -> Options:
+    parser = argparse.ArgumentParser("viscript.daemon", description="Started by `viscript up`.")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--events", type=int)
+    parser.add_argument("--down", action="store_true")
+    given = parser.parse_args(arguments)
+    return Options(Home(given.home), given.config, given.events, given.down)
+
+
+def main() -> None:
+    logs.configure()
+    options = parse(sys.argv[1:])
+    teller = Teller(options.events)
+    try:
+        options.home.create()
+        lock = DaemonLock(options.home)
+        asyncio.run(Daemon(options, teller).run())
+        lock.release()
+    except (ViscriptError, ExceptionGroup) as raised:
+        error = _cause(raised)
+        log.error("%s", error)  # noqa: TRY400 - said to people, a traceback would not help
+        teller.tell(Event("error", text=str(error), error=error.name))
+        sys.exit(error.exit_code)
+
+
+def _cause(raised: Exception) -> ViscriptError:
+    """The one reason in the task groups' nest; a bug goes on up."""
+    error = raised
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    match error:
+        case ViscriptError():
+            return error
+        case BusError():
+            return Failed(str(error))
+        case _:
+            raise raised
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""One run of a launch: from the spawn of its keeper to the end of its last process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from bus.errors import BusError, NotAuthorised
+from viscript import processes, supervisor
+from viscript.errors import ViscriptError
+from viscript.processes import Fate, Link, Report, Spec
+
+log = logging.getLogger(__name__)
+
+BUS_GRACE = 12.0  # seconds after a shutdown over the bus; `bus.process` gives a program 5 + 5
+TERM_GRACE = 5.0  # seconds between TERM and KILL
+PROBE = 1.0  # seconds between two looks at what is lost
+PATIENCE = 3  # looks in quick succession: a keeper may just be starting or ending
+PERMANENT = frozenset({2, 8, 13, 20})  # ENOENT, ENOEXEC, EACCES, ENOTDIR: the same again next time
+UNSEEN = "unknown: nobody saw it end"
+
+Feed = Callable[[supervisor.Event], None]
+Prepared = tuple[tuple[str, ...], str, Mapping[str, str]]  # argv, cwd, environment
+
+
+class Generation:
+    """What is known and done about one run. Events go to `feed`, in the order they happen."""
+
+    def __init__(self, launch: int, number: int, folder: Path, ctl: Path, output: Path) -> None:
+        self.launch = launch
+        self.number = number
+        self.folder = folder
+        self.report: Report | None = None
+        self.asked = ""  # what was done last to end it
+        self._ctl = ctl
+        self._output = output
+        self._link: Link | None = None
+        self._asking = False
+        self._terminate = False  # its keeper is to end it, as soon as there is a link
+        self._ended = asyncio.Event()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the program itself, while it runs."""
+        alive = self.report is not None and self.report.state == "running"
+        return self.report.pid if self.report is not None and alive else None
+
+    @property
+    def how(self) -> str:
+        return self.asked or "by itself"
+
+    async def begin(self, prepare: Awaitable[Prepared], feed: Feed) -> None:
+        """Start it, and follow it to its end."""
+        problem, permanent = await self._begin(prepare)
+        if problem is not None:
+            feed(supervisor.SpawnFailed(self.launch, self.number, problem, permanent))
+            return
+        feed(supervisor.Spawned(self.launch, self.number))
+        await self.follow(feed)
+
+    async def _begin(self, prepare: Awaitable[Prepared]) -> tuple[str | None, bool]:
+        """Why it does not run, and whether it would be the same again."""
+        try:
+            argv, cwd, env = await prepare
+            spec = self._spec(argv, cwd)
+            self.report = await asyncio.to_thread(processes.spawn, self.folder, spec, env)
+        except TimeoutError:
+            return "the bus was away too long", False
+        except (ViscriptError, BusError, OSError) as error:
+            return str(error), isinstance(error, ViscriptError | NotAuthorised)
+        if self.report.state == "failed":
+            problem = f"{argv[0]} cannot be run: {self.report.error}"
+            return problem, self.report.errno in PERMANENT
+        return None, False
+
+    async def follow(self, feed: Feed) -> None:
+        """Until nothing of it is left, whatever happens to its keeper."""
+        misses = 0
+        while not self._ended.is_set():
+            if await self._listen(feed):
+                misses = 0
+            fate, report = processes.look(self.folder)
+            if self._ended.is_set():
+                return
+            if fate is Fate.ENDED:
+                seen = report is not None and report.state == "gone"
+                self.asked = self.asked if seen else self.asked or UNSEEN
+                self._end(report.exit if report is not None and seen else supervisor.Exit(), feed)
+            elif fate is Fate.ORPHANED and report is not None:
+                await self._keep_again(report)
+            else:
+                misses += 1
+                if misses == PATIENCE:
+                    feed(supervisor.Mute(self.launch, "its keeper does not answer"))
+                await asyncio.sleep(PROBE if misses > PATIENCE else PROBE / 10)
+
+    async def _listen(self, feed: Feed) -> bool:
+        """Hear the keeper out until it hangs up; False when it says nothing."""
+        try:
+            self._link = await Link.open(self._ctl)
+        except OSError:
+            return False
+        if self._terminate:
+            self._link.stop(TERM_GRACE)
+        heard = False
+        try:
+            async for report in self._link.reports():
+                self.report = report
+                if not heard:
+                    feed(supervisor.Found(self.launch))
+                heard = True
+                if report.killed:
+                    self.asked = "killed, as SIGTERM did not end it"
+                if report.state == "exited":
+                    feed(supervisor.Exited(self.launch, self.number, report.exit))
+                elif report.state == "gone":
+                    self._end(report.exit, feed)
+        finally:
+            self._link.close()
+            self._link = None
+        return heard
+
+    async def _keep_again(self, report: Report) -> None:
+        """Its keeper was killed: give it a new one, which takes over its output and its end."""
+        log.warning("the keeper of launch %s is gone; starting another", self.launch)
+        spec = self._spec((), "/")
+        try:
+            await asyncio.to_thread(processes.spawn, self.folder, spec, os.environ, report)
+        except ViscriptError as error:
+            log.warning("%s", error)
+            await asyncio.sleep(PROBE)
+
+    def _spec(self, argv: tuple[str, ...], cwd: str) -> Spec:
+        return Spec(self.launch, self.number, argv, cwd, self._output, self._ctl)
+
+    def _end(self, how: supervisor.Exit, feed: Feed) -> None:
+        self._ended.set()
+        feed(supervisor.Ended(self.launch, self.number, how))
+
+    async def terminate(self, ask: Callable[[], Awaitable[bool]]) -> None:
+        """`ask` it over the bus, then TERM, then KILL by its keeper."""
+        if self._asking:
+            return
+        self._asking = True
+        asked = await ask()
+        self._asking = False
+        if asked:
+            self.asked = "shut down over the bus"
+            if await self._ends_within(BUS_GRACE):
+                return
+            log.info("launch %s did not end after the shutdown over the bus", self.launch)
+        if self._ended.is_set():
+            return
+        self.asked = "stopped"
+        self._terminate = True
+        if self._link is not None:
+            self._link.stop(TERM_GRACE)
+
+    async def _ends_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
+        except TimeoutError:
+            return False
+        return True

@@ -1,0 +1,44 @@
+"""What the daemon and the command line say to each other besides the commands: where, and errors."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from bus.errors import Refused
+from viscript.errors import BY_NAME, Failed, ViscriptError
+from viscript.records import Status
+
+_HTTP = {"usage": 400, "denied": 403, "not_found": 404, "timeout": 408, "conflict": 409}
+
+
+class DaemonInfo(Struct, frozen=True):
+    """`daemon.json`: how to reach the daemon of a home. Nothing in it is secret."""
+
+    pid: int
+    key: str
+    endpoint: str
+    broker_key: str
+    config: str
+    since: float
+
+
+class Event(Struct, frozen=True, omit_defaults=True):
+    """A line of what the daemon tells the `up` that started it."""
+
+    kind: Literal["broker", "launch", "problem", "up", "error"]
+    launch: Status | None = None
+    app: str = ""
+    text: str = ""
+    error: str = ""  # the name of an error class
+
+
+def refuse(error: ViscriptError) -> Refused:
+    """An error as it travels over the bus."""
+    return Refused(_HTTP.get(error.name, 500), error.name, str(error))
+
+
+def accept(name: str, text: str) -> ViscriptError:
+    """The error that travelled."""
+    return BY_NAME.get(name, Failed)(text)
