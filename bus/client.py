@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
 from operator import length_hint
 
 import msgspec
@@ -629,6 +630,7 @@ def _refusal(error: Exception, subject: str) -> Refused:
     return Refused(500, "internal", "the handler failed")
 
 
+@lru_cache(maxsize=1024)
 def _check(subject: str) -> None:
     if not subjects.is_subject(subject):
         raise LocalProtocolError(f"not a subject: {subject!r}")

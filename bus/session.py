@@ -46,9 +46,13 @@ Event = wire.Command | Settled
 
 @dataclass(slots=True)
 class _Waiting:
-    what: str  # for the error text
+    verb: str  # with the subject, for the error text
+    subject: str
     deadline: float | None = None  # monotonic seconds
     left: bool = False  # handed to the transport
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.subject}"
 
 
 @dataclass(slots=True)
@@ -101,9 +105,7 @@ class ClientSession:
         self._buffered = sum(map(_size, self._outbox))
         failed = [ref for ref, waiting in self._waiting.items() if waiting.left]
         return [
-            Settled(
-                ref, error=Unreachable(f"{self._waiting.pop(ref).what}: {reason}, result unknown")
-            )
+            Settled(ref, error=Unreachable(f"{self._waiting.pop(ref)}: {reason}, result unknown"))
             for ref in failed
         ]
 
@@ -177,30 +179,30 @@ class ClientSession:
             i for i, w in self._waiting.items() if w.deadline is not None and w.deadline <= now
         ]
         return [
-            Settled(i, error=DeadlineExceeded(f"{self._waiting.pop(i).what}: no reply in time"))
+            Settled(i, error=DeadlineExceeded(f"{self._waiting.pop(i)}: no reply in time"))
             for i in overdue
         ]
 
     # What a participant does. Each returns the id under which `Settled` will tell how it ended.
 
     def request(self, subject: str, body: bytes, to: str | None, timeout: float, now: float) -> int:
-        self._check_size(f"request {subject}", body)
+        self._check_size("request", subject, body)
         ref = next(self._ids)
         self._push(wire.Request(ref, subject, _milliseconds(timeout), to), body, ref)
-        self._waiting[ref] = _Waiting(f"request {subject}", now + timeout + DEADLINE_GRACE)
+        self._waiting[ref] = _Waiting("request", subject, now + timeout + DEADLINE_GRACE)
         return ref
 
     def signal(self, to: str, subject: str, body: bytes, timeout: float, now: float) -> int:
-        self._check_size(f"signal {subject}", body)
+        self._check_size("signal", subject, body)
         ref = next(self._ids)
         self._push(wire.Signal(to, subject, ref), body, ref)
-        self._waiting[ref] = _Waiting(f"signal {subject}", now + timeout)
+        self._waiting[ref] = _Waiting("signal", subject, now + timeout)
         return ref
 
     def subscribe(self, pattern: str, policy: str) -> tuple[int, int]:
         """Returns the id and the `sid` that deliveries will carry."""
         ref, sid = next(self._ids), next(self._ids)
-        self._stand(sid, wire.Subscribe(ref, sid, pattern, policy), f"subscribe {pattern}")
+        self._stand(sid, wire.Subscribe(ref, sid, pattern, policy))
         return ref, sid
 
     def unsubscribe(self, sid: int) -> None:
@@ -209,7 +211,7 @@ class ClientSession:
 
     def serve(self, subject: str) -> int:
         ref = next(self._ids)
-        self._stand(subject, wire.Serve(ref, subject), f"serve {subject}")
+        self._stand(subject, wire.Serve(ref, subject))
         return ref
 
     def withdraw(self, what: int | str) -> None:
@@ -234,7 +236,7 @@ class ClientSession:
         """
         if subject != self._batch_subject or len(body) > BATCH_BYTES:
             self._close_batch()
-            self._check_size(f"publish {subject}", body)
+            self._check_size("publish", subject, body)
         self._batch_subject = subject
         self._batch.append(body)
         self._batch_bytes += len(body)
@@ -268,9 +270,9 @@ class ClientSession:
         self._outbox = deque([*again, *kept])
         self._buffered = sum(map(_size, self._outbox))
 
-    def _stand(self, name: int | str, command: wire.Subscribe | wire.Serve, what: str) -> None:
+    def _stand(self, name: int | str, command: wire.Subscribe | wire.Serve) -> None:
         self._standing[name] = command
-        self._waiting[command.id] = _Waiting(what)
+        self._waiting[command.id] = _Waiting(type(command).__name__.lower(), command.s)
         if self.welcome is not None:
             self._push(command, ref=command.id, transient=True)
 
@@ -293,10 +295,11 @@ class ClientSession:
         self._outbox.append(outgoing)
         self._buffered += _size(outgoing)
 
-    def _check_size(self, what: str, body: bytes) -> None:
+    def _check_size(self, verb: str, subject: str, body: bytes) -> None:
         if len(body) > self.max_payload:
             raise LocalProtocolError(
-                f"{what}: a body of {len(body)} bytes is over the broker's limit of {self.max_payload}"
+                f"{verb} {subject}: a body of {len(body)} bytes is over the broker's limit"
+                f" of {self.max_payload}"
             )
 
     def _close_batch(self) -> None:
