@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Self, TypeVar
 
 import msgspec
@@ -20,7 +21,8 @@ from viscript.home import Home, is_locked
 from viscript.protocol import DaemonInfo, accept
 
 T = TypeVar("T")
-WAIT = 5.0  # seconds for an answer
+WAIT = 5.0  # seconds for an answer, and for who is just coming back
+RETRY = 0.1
 
 
 def daemon_info(home: Home) -> DaemonInfo:
@@ -47,36 +49,51 @@ class Client:
     def __init__(self, home: Home) -> None:
         """`NoDaemon`, or `Denied` when our key file cannot be used."""
         from bus import keystore
-        from bus.caller import Caller
         from bus.identity import Address
 
         self.info = daemon_info(home)
         try:
-            keypair = keystore.load(home.keys / "cli.key")
+            self._keypair = keystore.load(home.keys / "cli.key")
         except KeyFileError as error:
             raise Denied(str(error)) from None
-        self._caller = Caller(
-            Address(self.info.endpoint, self.info.broker_key), keypair, name="cli"
-        )
+        self._address = Address(self.info.endpoint, self.info.broker_key)
 
     def __enter__(self) -> Self:
-        try:
-            self._caller.__enter__()
-        except BusError as error:
-            raise _translated(error) from None
-        return self
+        """Connect; a broker that is just coming back is waited for. `NoDaemon`, `Denied`."""
+        from bus.caller import Caller
+
+        deadline = time.monotonic() + WAIT
+        while True:
+            caller = Caller(self._address, self._keypair, name="cli", timeout=1.0)
+            try:
+                self._caller = caller.__enter__()
+            except Unreachable as error:
+                if time.monotonic() >= deadline:
+                    raise _translated(error) from None
+                time.sleep(RETRY)
+            except BusError as error:
+                raise _translated(error) from None
+            else:
+                return self
 
     def __exit__(self, *exc: object) -> None:
         self._caller.__exit__(*exc)
 
     def ask(self, subject: str, request: object, kind: type[T], timeout: float = WAIT) -> T:
-        """The daemon's answer to a command."""
-        return self.ask_participant(self.info.key, subject, request, kind, timeout)
+        """The daemon's answer to a command; waits for one that is just coming back to the bus."""
+        deadline = time.monotonic() + WAIT
+        while True:
+            try:
+                return self.ask_participant(self.info.key, subject, request, kind, timeout)
+            except NotPresent:  # so nobody has heard the request
+                if time.monotonic() >= deadline:
+                    raise NoDaemon("the daemon is not on the bus; see: viscript status") from None
+                time.sleep(RETRY)
 
     def ask_participant(
         self, key: str, subject: str, request: object, kind: type[T], timeout: float = WAIT
     ) -> T:
-        """Any participant's; errors as a user reads them."""
+        """Any participant's answer; `NotPresent`, other errors as a user reads them."""
         try:
             body = self._caller.request(
                 subject, msgspec.msgpack.encode(request), to=key, timeout=timeout
@@ -85,9 +102,7 @@ class Client:
         except msgspec.MsgspecError as error:
             raise Failed(f"{subject}: the answer is not understood: {error}") from None
         except NotPresent:
-            if key != self.info.key:
-                raise
-            raise NoDaemon("the daemon is not on the bus just now; try again") from None
+            raise
         except BusError as error:
             raise _translated(error) from None
 

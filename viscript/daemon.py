@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 
 JOIN = 20.0  # seconds for the broker to come up
 DOWN = 90.0
+SETTLE = 120.0
 SETTLED = frozenset({State.RUNNING, State.EXITED, State.FAILED, State.BACKOFF, State.LOST})
 
 
@@ -189,9 +190,10 @@ class Daemon:
         )  # fmt: skip
         _write(self._home.daemon, msgspec.json.encode(info))
         self._tell(Event("broker", text=address.endpoint))
-        started = [*launcher.records.values(), *self._autostart(launcher)]
-        await launcher.wait(lambda: all(r.state in SETTLED for r in started), 120.0)
-        self._tell(Event("up"))
+        started = self._autostart(launcher)
+        await launcher.wait(lambda: all(r.state in SETTLED for r in started), SETTLE)
+        well = {State.RUNNING, State.EXITED}
+        self._tell(Event("up", failed=[r.app for r in started if r.state not in well]))
 
     def _autostart(self, launcher: Launcher) -> list[Record]:
         """Start what is marked so, but what runs already or was stopped on purpose."""

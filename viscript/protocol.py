@@ -32,6 +32,7 @@ class Event(Struct, frozen=True, omit_defaults=True):
     app: str = ""
     text: str = ""
     error: str = ""  # the name of an error class
+    failed: list[str] = []  # with "up": apps that this `up` was to start and that do not run
 
 
 def refuse(error: ViscriptError) -> Refused:

@@ -36,23 +36,19 @@ class Outcome:
     endpoint: str = ""
     launches: dict[int, Status] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def failed(self) -> list[str]:
-        bad = [x.app for x in self.launches.values() if x.state in {"failed", "backoff", "lost"}]
-        return [*self.problems, *bad]
+    failed: list[str] = field(default_factory=list)  # apps that were to be started
 
 
 def run(home: Home, config: Path, *, detach: bool, as_json: bool) -> None:
     """Bring it up; without `detach` stay, show what happens, and take it down on Ctrl-C."""
     from viscript import config as configuration
 
-    configuration.load(config)  # said here, before anything is started
     home.create()
     if is_locked(home.lock):
         raise Conflict(
             f"{home.root}: a daemon runs here already; see: viscript status, or use another --home"
         )
+    configuration.load(config)  # what is wrong with it is said before anything is started
     stream = events(spawn_daemon(home, config))
     outcome = Outcome()
     try:
@@ -109,6 +105,9 @@ def _take(event: Event, outcome: Outcome, *, quiet: bool) -> None:
         case "problem":
             outcome.problems[event.app] = event.text
             text = f"{event.app} is not started: {event.text}"
+        case "up":
+            outcome.failed = [*outcome.problems, *event.failed]
+            text = ""
         case "launch" if event.launch is not None:
             before = outcome.launches.get(event.launch.id)
             outcome.launches[event.launch.id] = event.launch
