@@ -71,7 +71,7 @@ class Channel:
         if len(self._queue) == 1:
             self._write()
         if self._queued > self._max_queue:
-            self._fail(f"it does not read: {self._queued} bytes wait for it")
+            self._fail_later(f"it does not read: {self._queued} bytes wait for it")
 
     async def drain(self) -> None:
         """Return when everything has been handed to the kernel, or the connection has ended."""
@@ -100,6 +100,10 @@ class Channel:
         if not self._closed:
             self.close()
             self._lost(reason)
+
+    def _fail_later(self, reason: str) -> None:
+        """From inside `send`, whose caller must not find the connection gone half-way."""
+        self._loop.call_soon(self._fail, reason)
 
     def _readable(self) -> None:
         try:
@@ -153,8 +157,7 @@ class Channel:
                 self._loop.add_writer(self._sock, self._write)
                 return
             except OSError as error:
-                # Not from inside send(): its caller must not find the connection gone half-way.
-                self._loop.call_soon(self._fail, error.strerror or str(error))
+                self._fail_later(error.strerror or str(error))
                 self._queue.clear()
                 _close_descriptor(descriptor)
                 break

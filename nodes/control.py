@@ -227,8 +227,13 @@ class Control:
         self._registered.set()
 
     async def _hear_manager(self) -> None:
-        async for _ in await self._bus.subscribe(api.EVENT_MANAGER):
-            self._due.set()
+        while True:
+            try:
+                async for _ in await self._bus.subscribe(api.EVENT_MANAGER):
+                    self._due.set()
+            except BusError as error:
+                log.debug("not subscribed to the manager's events: %s", error)
+            await asyncio.sleep(REGISTER_EVERY)
 
     def _say(self, problem: str) -> None:
         """Log a problem when it begins and when it ends, not each time."""

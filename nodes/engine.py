@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
+from bus.identity import short
 from nodes import wire
 from nodes.flows import (
     Answered,
@@ -166,7 +167,7 @@ class Engine:
     # From the links -----------------------------------------------------------------------------
 
     def link_up(self, link: Link) -> None:
-        log.info("link to %s (%s) is up", link.name, link.neighbour)
+        log.info("link to %s (%s) is up", link.name, short(link.neighbour))
         self.links[link.neighbour] = link
         self.mesh.link_up(link.neighbour)
         self.observer.link_up(link.neighbour)
@@ -174,7 +175,7 @@ class Engine:
     def link_down(self, link: Link, reason: str) -> None:
         if self.links.get(link.neighbour) is not link:
             return
-        log.warning("link to %s (%s) is down: %s", link.name, link.neighbour, reason)
+        log.warning("link to %s (%s) is down: %s", link.name, short(link.neighbour), reason)
         del self.links[link.neighbour]
         self._apply(self.mesh.link_down(link.neighbour))
         self.observer.link_down(link.neighbour, reason)
@@ -222,7 +223,7 @@ class Engine:
             event = lane.flows.receive(payload)
         except WireError as error:
             self.counters["session_broke_protocol"] += 1
-            log.warning("session with %s broke the protocol: %s", lane.session.peer, error)
+            log.warning("session with %s broke the protocol: %s", short(lane.session.peer), error)
             self.hang_up(lane, Code.PROTOCOL)
             return
         if type(event) is Data:

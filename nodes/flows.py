@@ -3,9 +3,10 @@
 Synchronous and without I/O: records that must go out are collected in `outbox`, what came in is
 returned as an event. A far end that breaks the rules raises WireError, and the session is over.
 
-Two windows bound all memory. A stream's window (1 MiB, or less when the node holds many) limits
-what may lie at the reading end; it is given back in quarters, as the local reader takes the bytes.
-The session's window (4 MiB) limits what may lie inside the mesh; it is given back on arrival.
+Two windows bound all memory. A stream's window limits what may lie at the reading end; it is given
+back in quarters, as the local reader takes the bytes. It starts at 64 KiB and becomes 1 MiB once a
+stream has carried that much, as long as not too many of this node's have. The session's window
+(4 MiB) limits what may lie inside the mesh; it is given back on arrival.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from nodes import wire
 from nodes.wire import Code, Kind, WireError
 
 MAX_STREAMS: Final = 4096  # of one session
-SMALL_WINDOW: Final = 64 * 1024
-FULL_WINDOWS: Final = 256  # streams of this node that get the full window at the same time
+FULL_WINDOWS: Final = 512  # streams of this node that have the full window at the same time
 _LAST_NUMBER: Final = 0xFFFFFFFF
 _ABOUT_STREAMS: Final = frozenset((Kind.OPENED, Kind.FIN, Kind.REFUSE, Kind.RESET))
 
@@ -104,20 +104,20 @@ Event = Asked | Answered | Declined | Data | Credited | Finished | Cut
 
 
 class Windows:
-    """Shares out receive windows among all streams of a node, so that their sum stays bounded."""
+    """Counts the full windows of a node, so that the sum of all stays bounded."""
 
     def __init__(self, full: int = FULL_WINDOWS) -> None:
         self._left = full
 
-    def take(self) -> int:
+    def take(self) -> bool:
+        """Whether one more stream may have the full window."""
         if self._left > 0:
             self._left -= 1
-            return wire.STREAM_WINDOW
-        return SMALL_WINDOW
+            return True
+        return False
 
-    def give_back(self, window: int) -> None:
-        if window == wire.STREAM_WINDOW:
-            self._left += 1
+    def give_back(self) -> None:
+        self._left += 1
 
 
 class Flows:
@@ -166,10 +166,18 @@ class Flows:
     def took(self, stream: Stream, size: int) -> None:
         """The local reader took `size` bytes."""
         stream.owed += size
-        if stream.owed * 4 >= stream.window and not stream.got_fin and stream.state is State.OPEN:
-            stream.may_receive += stream.owed
-            self.outbox.append(wire.credit(stream.number, stream.owed))
-            stream.owed = 0
+        if stream.owed * 4 < stream.window or stream.got_fin or stream.state is not State.OPEN:
+            return
+        if (
+            stream.window < wire.STREAM_WINDOW
+            and stream.received >= stream.window
+            and self._windows.take()
+        ):
+            stream.owed += wire.STREAM_WINDOW - stream.window
+            stream.window = wire.STREAM_WINDOW
+        stream.may_receive += stream.owed
+        self.outbox.append(wire.credit(stream.number, stream.owed))
+        stream.owed = 0
 
     def finish(self, stream: Stream) -> None:
         """Nothing more will be sent in `stream`."""
@@ -280,13 +288,14 @@ class Flows:
         return Finished(stream)
 
     def _add(self, number: int, port: int, state: State) -> Stream:
-        stream = self.streams[number] = Stream(number, port, self._windows.take(), state)
+        stream = self.streams[number] = Stream(number, port, wire.FIRST_WINDOW, state)
         return stream
 
     def _remove(self, stream: Stream) -> None:
         if stream.state is not State.OVER:
             stream.state = State.OVER
-            self._windows.give_back(stream.window)
+            if stream.window == wire.STREAM_WINDOW:
+                self._windows.give_back()
             del self.streams[stream.number]
 
 

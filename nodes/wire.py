@@ -26,7 +26,8 @@ MAX_DATA: Final = 65536  # 16 KiB frames halve the throughput; larger ones only 
 MAX_GREETING: Final = 4096  # of a greeting, a reply, a HELLO
 MAX_FRAME: Final = DATA_PREFIX.size + MAX_DATA
 
-STREAM_WINDOW: Final = 1 << 20  # bytes a sender may have on the way before its reader took any
+FIRST_WINDOW: Final = 64 * 1024  # bytes a sender may have on the way before its reader took any
+STREAM_WINDOW: Final = 1 << 20  # the same, once the stream has shown that it can use it
 SESSION_WINDOW: Final = 4 << 20  # bytes one session may have inside the mesh, all streams together
 MAX_CREDIT: Final = 1 << 30
 

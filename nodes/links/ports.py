@@ -200,8 +200,9 @@ class Listener(Port):
             self._first(rid, packet)
         elif packet.get("User-Id") == self._proof[rid]:
             self.hand_over(link, packet)
-        else:  # a routing id is a secret of its owner; here somebody else uses it
+        else:  # a routing id is a secret of its owner; here somebody else has taken it over
             self._refuse(packet, "foreign_routing_id")
+            self.fail(link, "another connection took its routing id")
 
     def drop(self, link: ZmqLink) -> None:
         self._by_rid.pop(link.rid, None)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from bus import Bus, BusError, Refused, process
+from bus import Bus, BusError, Overflow, Refused, Unreachable, process
+from bus.identity import short
 from nodes import api
 from nodes.manager import routes
 from nodes.manager.routes import Installed, RouteFailed
@@ -45,12 +47,27 @@ class Manager:
             (api.RELEASE, self._release),
             (api.NODES, self._nodes),
         ):
-            await self._bus.serve(subject, _guarded(handler))
+            await self._serve(subject, _guarded(handler))
         # Nodes register again when they hear this, and all is known as before.
         await self._bus.publish(api.EVENT_MANAGER, api.pack(api.ManagerEvent(self._bus.key, "up")))
 
+    async def _serve(self, subject: str, handler: Callable[[Request], Awaitable[bytes]]) -> None:
+        while True:
+            try:
+                await self._bus.serve(subject, handler)
+            except Unreachable:  # the broker went away just now
+                await self._bus.wait_connected()
+            else:
+                return
+
     def tick(self) -> None:
-        self._changed(self._topology.expire(time.monotonic()), "it fell silent")
+        """Once a second: forget the silent.
+
+        Their routes stay: one who lost only the bus still carries data, and when one has died its
+        neighbours report the lost links.
+        """
+        for change in self._topology.expire(time.monotonic()):
+            self._tell(change, "it fell silent")
 
     # Requests -----------------------------------------------------------------------------------
 
@@ -62,20 +79,21 @@ class Manager:
                 request.sender, report.name, report.endpoint, links, time.monotonic()
             )
         except NameTaken as error:
-            text = f"the name {report.name!r} belongs to the node {error}; choose another --name"
+            holder = short(str(error))
+            text = f"the name {report.name!r} belongs to the node {holder}; choose another --name"
             raise Refused(409, "name_taken", text) from None
         except TooManyNodes:
             raise Refused(
                 503, "too_many_nodes", "this manager has all the nodes it takes"
             ) from None
-        self._changed(changes, "as its node reports")
+        self._changed(changes, "as a node reports")
         return api.pack(api.Registered(self._bus.key))
 
     async def _link(self, request: Request) -> bytes:
         report = api.unpack(request.body, api.LinkReport)
         self._sender(request)
         changes = self._topology.link(request.sender, report.neighbour, up=report.up)
-        self._changed(changes, report.reason)
+        self._changed(changes, report.reason or "as a node reports")
         return api.pack(api.Empty())
 
     async def _resolve(self, request: Request) -> bytes:
@@ -154,19 +172,30 @@ class Manager:
 
     def _changed(self, changes: list[Change], reason: str) -> None:
         for change in changes:
-            state = "up" if change.up else "down"
-            if change.b is not None:
-                event = api.LinkEvent(change.a, change.b, state, reason)
-                self._bus.publish_nowait(api.EVENT_LINK, api.pack(event))
-            else:
-                node = self._topology.nodes.get(change.a)
-                node_event = api.NodeEvent(node.name if node else "", change.a, state)
-                self._bus.publish_nowait(api.EVENT_NODE, api.pack(node_event))
-            log.info("%s %s is %s (%s)", change.a, change.b or "", state, reason)
+            self._tell(change, reason)
             if not change.up:
                 for pair, standing in list(self._routes.items()):
                     if standing.uses(change.a, change.b):
                         self._take_down(pair, "a link on the way was lost")
+
+    def _tell(self, change: Change, reason: str) -> None:
+        state = "up" if change.up else "down"
+        a = self._name(change.a)
+        if change.b is None:
+            self._publish(api.EVENT_NODE, api.NodeEvent(a, change.a, state))
+            log.info("node %s is %s", a, state)
+        else:
+            self._publish(api.EVENT_LINK, api.LinkEvent(change.a, change.b, state, reason))
+            log.info("link %s - %s is %s: %s", a, self._name(change.b), state, reason)
+
+    def _name(self, key: str) -> str:
+        node = self._topology.nodes.get(key)
+        return node.name if node is not None else short(key)
+
+    def _publish(self, subject: str, event: api.NodeEvent | api.LinkEvent | api.RouteEvent) -> None:
+        """Tell whoever listens; while the broker is away nobody does."""
+        with contextlib.suppress(Overflow):
+            self._bus.publish_nowait(subject, api.pack(event))
 
     def _take_down(self, pair: frozenset[str], reason: str) -> None:
         standing = self._routes.pop(pair)
@@ -175,8 +204,9 @@ class Manager:
 
     def _announce(self, route: Installed, state: str, reason: str) -> None:
         event = api.RouteEvent(route.route, list(route.path), state, reason)
-        self._bus.publish_nowait(api.EVENT_ROUTE, api.pack(event))
-        log.info("route %s over %d links is %s %s", route.route, len(route.path) - 1, state, reason)
+        self._publish(api.EVENT_ROUTE, event)
+        path = " - ".join(self._name(key) for key in route.path)
+        log.info("route %s is %s%s", path, state, f": {reason}" if reason else "")
 
 
 def _guarded(

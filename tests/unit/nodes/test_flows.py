@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from nodes import wire
 from nodes.flows import (
-    SMALL_WINDOW,
     Answered,
     Asked,
     Credited,
@@ -23,7 +22,7 @@ from nodes.flows import (
 )
 from nodes.wire import Code, Kind, WireError
 
-WINDOW = wire.STREAM_WINDOW
+WINDOW = wire.FIRST_WINDOW
 
 
 class Ends:
@@ -85,23 +84,23 @@ def test_a_refusal_carries_the_apps_own_words() -> None:
 def test_credit_comes_back_in_quarters_as_the_reader_takes() -> None:
     ends = Ends()
     near, far = ends.opened()
-    for _ in range(4):
-        event = ends.b.receive(data(ends.a, near, 65536))
-        assert isinstance(event, Data)
-    assert near.may_send == WINDOW - 4 * 65536
+    assert isinstance(ends.b.receive(data(ends.a, near, WINDOW // 2)), Data)
+    assert near.may_send == WINDOW // 2
     ends.b.took(far, WINDOW // 4 - 1)
     assert not ends.b.outbox
     ends.b.took(far, 1)
     assert ends.to_a() == [Credited(near)]
-    assert near.may_send == WINDOW
+    assert near.may_send == WINDOW * 3 // 4
 
 
 def test_the_sessions_window_comes_back_on_arrival_whoever_reads() -> None:
     ends = Ends()
-    near, _far = ends.opened()
-    for _ in range(16):
-        ends.b.receive(data(ends.a, near, 65536))
-    assert ends.a.room == wire.SESSION_WINDOW - WINDOW
+    quarter = wire.SESSION_WINDOW // 4
+    for _ in range(quarter // WINDOW):
+        near, _far = ends.opened()
+        assert ends.a.room < wire.SESSION_WINDOW or near.number == 1
+        ends.b.receive(data(ends.a, near, WINDOW))
+    assert ends.a.room == wire.SESSION_WINDOW - quarter
     assert ends.to_a() == [Credited(None)]
     assert ends.a.room == wire.SESSION_WINDOW
 
@@ -109,8 +108,7 @@ def test_the_sessions_window_comes_back_on_arrival_whoever_reads() -> None:
 def test_sending_without_credit_ends_the_session() -> None:
     ends = Ends()
     near, _far = ends.opened()
-    for _ in range(16):
-        ends.b.receive(data(ends.a, near, 65536))
+    ends.b.receive(data(ends.a, near, WINDOW))
     with pytest.raises(WireError, match="may not send"):
         ends.b.receive(data(ends.a, near, 1))
 
@@ -175,13 +173,36 @@ def test_more_streams_than_allowed_are_declined_on_both_sides() -> None:
     assert list(few.outbox) == [wire.record(Kind.RESET, 1, code=Code.LIMIT)]
 
 
-def test_windows_shrink_when_a_node_holds_many_streams() -> None:
-    windows = Windows(full=1)
-    flows = Flows(odd=True, windows=windows)
-    first, second = flows.open(80, b""), flows.open(80, b"")
-    assert (first.window, second.window) == (WINDOW, SMALL_WINDOW)
-    flows.reset(first, Code.RESET)
-    assert flows.open(80, b"").window == WINDOW
+def carried(ends: Ends, near: Stream, far: Stream, size: int) -> None:
+    while size:
+        piece = min(size, near.may_send, wire.MAX_DATA)
+        ends.b.receive(data(ends.a, near, piece))
+        ends.b.took(far, piece)
+        ends.to_a()
+        size -= piece
+
+
+def test_a_stream_that_carries_much_gets_a_full_window() -> None:
+    ends = Ends()
+    near, far = ends.opened()
+    carried(ends, near, far, WINDOW - 1)
+    assert far.window == WINDOW
+    carried(ends, near, far, WINDOW)
+    assert far.window == wire.STREAM_WINDOW
+    assert near.may_send + far.owed == wire.STREAM_WINDOW
+
+
+def test_a_node_gives_only_so_many_full_windows() -> None:
+    ends = Ends()
+    ends.b = Flows(odd=False, windows=Windows(full=1))
+    first, second = ends.opened(), ends.opened()
+    for near, far in (first, second):
+        carried(ends, near, far, 3 * WINDOW)
+    assert first[1].window == wire.STREAM_WINDOW
+    assert second[1].window == WINDOW
+    ends.b.reset(first[1], Code.RESET)
+    carried(ends, *second, WINDOW)
+    assert second[1].window == wire.STREAM_WINDOW
 
 
 def test_the_end_of_a_session_cuts_what_is_left() -> None:
