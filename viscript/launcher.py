@@ -34,6 +34,7 @@ from viscript.supervisor import BROKER, FINAL, Exit, Launch, State, Supervisor
 log = logging.getLogger(__name__)
 
 MAX_ID_DIGITS = 15
+LOOKS, PAUSE = 20, 0.05
 
 
 @dataclass(frozen=True)
@@ -248,8 +249,11 @@ class Launcher:
         if self.membership is not None and all(r.key != record.key for r in self.records.values()):
             await self.membership.shut_out(record.key)
         folder = self._folder(record.id)
-        if processes.look(folder)[0] is Fate.ENDED:
-            processes.clear(folder)
+        for _ in range(LOOKS):  # its keeper says that all is over just before it ends itself
+            if processes.look(folder)[0] is Fate.ENDED:
+                processes.clear(folder)
+                break
+            await asyncio.sleep(PAUSE)
         for old in self.store.prune():
             for path in self.home.logs.glob(f"{old.id}-*.log*"):
                 path.unlink(missing_ok=True)

@@ -1,0 +1,162 @@
+"""What happens when parts are killed: nothing of the user's is lost, nothing runs twice."""
+
+import json
+import os
+import signal
+import stat
+
+from tests.support.instance import Instance, alive, instance, until
+
+
+def lines(made: Instance, target: str) -> list[int]:
+    text = made.run("logs", target, "-n", "100000").stdout
+    return [int(x.split()[1]) for x in text.splitlines()]
+
+
+def report(made: Instance, launch: str) -> dict:
+    return json.loads((made.root / "launches" / launch / "state.json").read_text())
+
+
+def test_a_killed_daemon_takes_nothing_along_and_the_next_takes_over(tmp_path):
+    with instance(tmp_path / "h") as made:
+        chatty, citizen = made.start("chatty"), made.start("citizen")
+        before = {x["id"]: x["pid"] for x in made.ask("la")}
+        made.kill_daemon()
+        assert "has ended without" in made.run("la", code=6).stderr
+        made.run("status", code=3)
+        seen = len(lines(made, "chatty"))
+        until(lambda: len(lines(made, "chatty")) > seen + 20)
+
+        made.run("up", "--detach")
+        launches = made.ask("la")
+        assert {x["id"]: x["pid"] for x in launches} == before
+        assert {x["state"] for x in launches} == {"running"}
+        made.run("ping", str(citizen["id"]))
+        assert made.start("sleeper")["id"] == max(before) + 1
+        made.run("sd", str(chatty["id"]), str(citizen["id"]))
+        numbers = lines(made, "chatty")
+        assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_what_ended_without_a_daemon_is_known_with_its_code(tmp_path):
+    with instance(tmp_path / "h") as made:
+        number = made.start("sh", "sleep 4; exit 42")["id"]
+        again = made.start("crasher")["id"]
+        made.kill_daemon()
+        until(lambda: report(made, str(number))["state"] == "gone")
+        made.run("up", "--detach")
+        assert made.launch(number)["exit"]["code"] == 42
+        until(lambda: made.launch(again)["restarts"] >= 1)
+
+
+def test_what_was_stopped_on_purpose_is_not_started_by_the_next_up(tmp_path):
+    with instance(tmp_path / "h") as made:
+        made.run("sd", "sleeper")
+        made.kill_daemon()
+        made.run("up", "--detach")
+        assert [x["state"] for x in made.ask("la")] == ["exited"]
+
+
+def test_down_works_when_the_daemon_was_killed(tmp_path):
+    with instance(tmp_path / "h") as made:
+        made.start("citizen")
+        pids = [x["pid"] for x in made.ask("la")] + [report(made, "broker")["pid"]]
+        made.kill_daemon()
+        out = made.run("down").stdout
+        assert "citizen" in out
+        assert not any(alive(pid) for pid in pids)
+
+
+def test_down_works_when_daemon_and_broker_were_killed(tmp_path):
+    with instance(tmp_path / "h") as made:
+        made.start("citizen")
+        pids = [x["pid"] for x in made.ask("la")]
+        broker = report(made, "broker")
+        made.kill_daemon()
+        os.kill(broker["keeper_pid"], signal.SIGKILL)
+        os.kill(broker["pid"], signal.SIGKILL)
+        made.run("down")
+        assert not any(alive(pid) for pid in pids)
+
+
+def test_a_killed_broker_comes_back_with_ids_and_apps_intact(tmp_path):
+    with instance(tmp_path / "h") as made:
+        citizen = made.start("citizen")
+        before, status = made.ask("la"), made.ask("status")
+        os.kill(status["broker"]["pid"], signal.SIGKILL)
+        until(lambda: made.ask("status")["broker"]["pid"] != status["broker"]["pid"])
+        after = made.ask("status")["broker"]
+        assert after["endpoint"] == status["broker"]["endpoint"]
+        assert after["key"] == status["broker"]["key"]
+        until(lambda: made.run("ping", str(citizen["id"]), code=None).returncode == 0)
+        assert [(x["id"], x["pid"]) for x in made.ask("la")] == [
+            (x["id"], x["pid"]) for x in before
+        ]
+        assert made.start("citizen")["id"] == citizen["id"] + 1
+
+
+def test_a_killed_keeper_is_replaced_and_the_program_goes_on(tmp_path):
+    with instance(tmp_path / "h") as made:
+        chatty = made.start("chatty")
+        folder = str(chatty["id"])
+        old = report(made, folder)["keeper_pid"]
+        os.kill(old, signal.SIGKILL)
+        until(lambda: report(made, folder)["keeper_pid"] != old)
+        seen = len(lines(made, folder))
+        until(lambda: len(lines(made, folder)) > seen + 20)
+        assert made.launch(chatty["id"])["pid"] == chatty["pid"]
+        made.run("sd", folder)
+        assert not alive(chatty["pid"])
+        numbers = lines(made, folder)
+        assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_keepers_and_daemon_killed_together_leave_nothing_running_twice(tmp_path):
+    with instance(tmp_path / "h") as made:
+        pid = made.ask("la")[0]["pid"]
+        keeper = report(made, "1")["keeper_pid"]
+        made.kill_daemon()
+        os.kill(keeper, signal.SIGKILL)
+        made.run("up", "--detach")
+        assert [(x["id"], x["pid"], x["state"]) for x in made.ask("la")] == [(1, pid, "running")]
+        made.run("sd", "1")
+        assert not alive(pid)
+
+
+def test_sigterm_ends_the_daemon_alone(tmp_path):
+    with instance(tmp_path / "h") as made:
+        pid, daemon = made.ask("la")[0]["pid"], made.daemon_pid()
+        os.kill(daemon, signal.SIGTERM)
+        until(lambda: not alive(daemon))
+        assert alive(pid)
+        made.run("up", "--detach")
+        assert made.ask("la")[0]["pid"] == pid
+
+
+def test_key_files_that_others_can_read_are_refused(tmp_path):
+    with instance(tmp_path / "h") as made:
+        key = made.root / "keys" / "cli.key"
+        key.chmod(0o644)
+        assert f"chmod 600 {key}" in made.run("la", code=4).stderr
+        key.chmod(0o600)
+        made.run("down")
+        broker = made.root / "keys" / "broker.key"
+        broker.write_text("rubbish")
+        assert str(broker) in made.run("up", "--detach", code=4).stderr
+        assert stat.S_IMODE(key.stat().st_mode) == 0o600
+
+
+def test_a_key_that_is_not_allowed_is_told_so(tmp_path):
+    with instance(tmp_path / "h") as made:
+        key = made.root / "keys" / "cli.key"
+        kept = key.read_bytes()
+        made.run("start", "sleeper")
+        # The second launch's key may connect, but not command the daemon.
+        key.write_bytes((made.root / "keys" / "apps" / "sleeper-2.key").read_bytes())
+        assert made.run("la", code=4).stderr
+        made.run("sd", "2", code=4)
+        key.write_bytes(kept)
+        made.run("sd", "2")
+        key.write_bytes((made.root / "keys" / "apps" / "sleeper-2.key").read_bytes())
+        assert "does not allow the key" in made.run("la", code=4).stderr
+        key.write_bytes(kept)
