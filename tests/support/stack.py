@@ -72,8 +72,8 @@ def socks_stack(
     stack = Stack(home, free_port())
     config = shipped_config()
     listen = ("--listen", f"127.0.0.1:{stack.socks_port}")
-    config["apps"]["socks-client"]["args"] += [*listen, *near]
-    config["apps"]["socks-server"]["args"] += far
+    config["apps"]["socks-client"]["args"] = [*listen, *near]
+    config["apps"]["socks-server"]["args"] = [*far]
     (home / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     try:
         stack.run("up", "--detach")
