@@ -1,0 +1,42 @@
+"""The specifications print the golden vectors, byte for byte."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from nodes import flows, local, mesh, wire
+
+ROOT = Path(__file__).parents[3]
+VECTORS = json.loads((ROOT / "tests" / "vectors" / "mesh.json").read_text())
+
+
+def compact(name: str) -> str:
+    """The text of a specification without blanks, so that bytes may be set in groups."""
+    return re.sub(r"\s", "", (ROOT / "docs" / "protocol" / name).read_text())
+
+
+@pytest.mark.parametrize(
+    "vector", VECTORS["records"] + VECTORS["frames"][1:], ids=lambda v: v["name"]
+)
+def test_mesh_prints_the_bytes_of_frames_and_records(vector: dict[str, str]) -> None:
+    assert vector["hex"] in compact("mesh.md")
+
+
+@pytest.mark.parametrize("vector", VECTORS["local"], ids=lambda v: v["name"])
+def test_node_app_prints_the_bytes_of_every_message(vector: dict[str, str]) -> None:
+    assert vector["hex"] in compact("node-app.md")
+
+
+def test_the_codes_are_those_of_the_table() -> None:
+    text = (ROOT / "docs" / "protocol" / "mesh.md").read_text()
+    table = dict(re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", text.split("## 6. Codes")[1], re.MULTILINE))
+    assert table == {str(int(code)): code.name for code in wire.Code}
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    text = (ROOT / "docs" / "protocol" / "mesh.md").read_text()
+    for number in (flows.MAX_STREAMS, mesh.MAX_LABELS, wire.MAX_FRAME, wire.MAX_DATA):
+        assert f"{number:,}" in text
+    assert f"{local.MAX_MESSAGE:,}" in (ROOT / "docs" / "protocol" / "node-app.md").read_text()
