@@ -20,6 +20,7 @@ $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
 	@$(PYTHON) -m pip --version >/dev/null || { echo "make: $(PYTHON) has no pip; install it (Debian: apt-get install python3-pip)" >&2; exit 2; }
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --editable . $$($(PYTHON) .ci/dev_requirements.py)
+	@$(BIN)/python -m compileall -q bus viscript nodes apps
 	@touch $@
 
 demo: venv

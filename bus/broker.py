@@ -23,9 +23,9 @@ from bus.identity import KeyPair
 from bus.peers import Connection, Session
 from bus.router import LIMITS, Router
 from bus.signals import BrokerInfo
+from bus.version import VERSION
 from bus.zap import ZapHandler
 
-VERSION = "0.1.0"
 BATCH = 256  # messages read before timers and connections are looked at
 GRACE = 0.05  # seconds between GOODBYE and the cut, so that it can still leave
 MAX_MESSAGE = LIMITS.payload + (

@@ -25,6 +25,7 @@ from bus.errors import (
     RemoteProtocolError,
     Unreachable,
 )
+from bus.version import VERSION
 
 BATCH_MESSAGES = 256
 BATCH_BYTES = 32 << 10
@@ -74,7 +75,7 @@ class ClientSession:
         self.max_payload = DEFAULT_PAYLOAD  # bytes a body may have
         self.bytes_in = 0  # heads and bodies, over all connections
         self.bytes_out = 0
-        self._hello = wire.encode(wire.Hello(name=name, lang="python", ver="0.1.0"))
+        self._hello = wire.encode(wire.Hello(name=name, lang="python", ver=VERSION))
         self._handshake: Outgoing | None = None
         self._outbox: deque[Outgoing] = deque()
         self._batch: list[bytes] = []

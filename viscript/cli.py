@@ -42,9 +42,9 @@ AppName = Annotated[str, typer.Argument(metavar="APP", help="See: viscript apps.
 
 def _version(*, wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from bus.version import VERSION
 
-        typer.echo(f"viscript {version('viscript')}")
+        typer.echo(f"viscript {VERSION}")
         raise typer.Exit
 
 
