@@ -1,0 +1,78 @@
+"""Launches on disk."""
+
+import pytest
+
+from viscript.errors import Failed
+from viscript.records import ExitInfo, Record
+from viscript.state import Store
+from viscript.supervisor import Exit
+
+
+def record(app: str = "a") -> Record:
+    return Record(
+        id=0, app=app, state="running", key="k", since=1.5, args=["x"], started=1.0, slot=app,
+        session=1, role="app",
+    )  # fmt: skip
+
+
+def test_ids_rise_and_are_never_used_again(tmp_path):
+    store = Store(tmp_path / "db")
+    first, second = store.add(record()), store.add(record())
+    assert (first.id, second.id) == (1, 2)
+    store._db.execute("DELETE FROM launches")
+    store.close()
+    assert Store(tmp_path / "db").add(record()).id == 3
+
+
+def test_records_come_back_as_they_were(tmp_path):
+    store = Store(tmp_path / "db")
+    kept = store.add(record())
+    kept.exit, kept.pid = ExitInfo(None, "SIGKILL", "by itself"), 7
+    store.save(kept)
+    store.close()
+    store = Store(tmp_path / "db")
+    assert store.get(1) == kept
+    assert store.get(9) is None
+    assert store.live() == [kept]
+    kept.ended = 9.0
+    store.save(kept)
+    assert store.live() == []
+    assert store.ended(5) == [kept]
+    assert store.last_of("a") == kept
+
+
+def test_old_launches_are_forgotten(tmp_path, monkeypatch):
+    monkeypatch.setattr("viscript.state.KEPT", 2)
+    store = Store(tmp_path / "db")
+    for _ in range(5):
+        ended = store.add(record())
+        ended.ended = 1.0
+        store.save(ended)
+    live = store.add(record())
+    assert [r.id for r in store.prune()] == [3, 2, 1]
+    assert [r.id for r in store.ended(10)] == [4, 5]
+    assert store.live() == [live]
+
+
+def test_sessions_count_the_times_that_all_came_up(tmp_path):
+    store = Store(tmp_path / "db")
+    assert not store.is_up
+    store.begin()
+    assert (store.session, store.is_up) == (1, True)
+    store.finish()
+    assert not store.is_up
+    store.begin()
+    assert store.session == 2
+
+
+def test_a_broken_database_is_named(tmp_path):
+    (tmp_path / "db").write_text("rubbish" * 1000)
+    with pytest.raises(Failed, match=r"db: cannot be used.*move it away"):
+        Store(tmp_path / "db")
+
+
+def test_how_an_end_is_told():
+    assert str(ExitInfo.of(Exit(3), "by itself")) == "3, by itself"
+    assert str(ExitInfo.of(Exit(None, 9), "stopped")) == "SIGKILL, stopped"
+    assert ExitInfo.of(Exit(None, 40), "by itself").signal == "SIG40"
+    assert str(ExitInfo.of(Exit(), "unknown: nobody saw it end")).startswith("unknown")
