@@ -13,6 +13,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -333,6 +334,7 @@ def clean_up(story: Story) -> None:
 
 def main() -> int:
     have_curl()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up then too
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="viscript-demo-") as folder:
         home, file = Path(folder, "home"), Path(folder, "random")

@@ -121,3 +121,12 @@ def test_a_node_killed_in_mid_transfer_fails_the_download_at_once(
         [*retry, f"http://127.0.0.1:{web.port}/"], capture_output=True, timeout=60, check=False
     )
     assert found.stdout == PAGE
+
+
+def test_a_broker_killed_in_mid_transfer_is_not_felt(stack: Stack, web: Web):
+    command = curl(stack.socks_port, "-N", f"http://127.0.0.1:{web.port}/slow")
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        os.kill(stack.ask("status")["broker"]["pid"], signal.SIGKILL)
+        assert process.stdout is not None
+        assert len(process.stdout.readlines()) == SLOW_LINES
+    assert get(stack.socks_port, f"http://127.0.0.1:{web.port}/").stdout == PAGE
