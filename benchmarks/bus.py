@@ -287,15 +287,18 @@ def main() -> int:
     runs, messages, requests = (3, 100_000, 1000) if options.quick else (7, 300_000, 5000)
     rates: dict[str, list[float]] = {"our": [], "nats": []}
     trips: dict[str, list[float]] = {"our": [], "nats": []}
-    with tempfile.TemporaryDirectory() as folder, our_broker(Path(folder) / "broker") as job:
-        with nats_broker() as peer:
-            for _ in range(runs):
-                for side, where in (("our", job), ("nats", peer)):
-                    rates[side].append(delivered_rate(side, where, messages))
-                    trips[side].append(round_trip(side, where, requests))
-    for side in rates:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        our_broker(Path(folder) / "broker") as job,
+        nats_broker() as peer,
+    ):
+        for _ in range(runs):
+            for side, where in (("our", job), ("nats", peer)):
+                rates[side].append(delivered_rate(side, where, messages))
+                trips[side].append(round_trip(side, where, requests))
+    for side, found in rates.items():
         out.note(
-            f"# {side}: {[round(r) for r in rates[side]]} msg/s, {[round(t) for t in trips[side]]} µs"
+            f"# {side}: {[round(r) for r in found]} msg/s, {[round(t) for t in trips[side]]} µs"
         )
     out.add(report.rate("pubsub-1to1-128", "msg/s", rates["our"], rates["nats"], "nats-py", 4.0))
     # A round trip at most 1.2 times as long as the peer's.
