@@ -92,7 +92,7 @@ class Engine:
         self.mesh = Mesh(self.key, _label)
         self.links: dict[str, Link] = {}
         self._lanes: dict[Session, Lane] = {}
-        self._pumps: set[Pump] = set()
+        self._pumps: dict[Stream, Pump] = {}
 
     # For the control part -----------------------------------------------------------------------
 
@@ -127,12 +127,12 @@ class Engine:
 
     def tick(self) -> None:
         """Once a second."""
-        for pump in list(self._pumps):
+        for pump in list(self._pumps.values()):
             pump.tick()
 
     def stop(self) -> None:
         """Cut all streams and tell the far ends."""
-        for pump in list(self._pumps):
+        for pump in list(self._pumps.values()):
             pump.reset(Code.STOPPING)
 
     # For the local port -------------------------------------------------------------------------
@@ -160,9 +160,11 @@ class Engine:
         return len(self._pumps)
 
     def _pump(self, lane: Lane, stream: Stream, holder: Holder) -> Pump:
-        pump = Pump(lane, stream, holder, self._pumps.discard)
-        self._pumps.add(pump)
+        pump = self._pumps[stream] = Pump(lane, stream, holder, self._forget)
         return pump
+
+    def _forget(self, pump: Pump) -> None:
+        self._pumps.pop(pump.stream, None)
 
     # From the links -----------------------------------------------------------------------------
 
@@ -227,7 +229,7 @@ class Engine:
             self.hang_up(lane, Code.PROTOCOL)
             return
         if type(event) is Data:
-            pump = lane.pumps.get(event.stream.number)
+            pump = self._pumps.get(event.stream)
             if pump is not None:
                 pump.deliver(event.data)
         elif event is not None:
@@ -243,7 +245,7 @@ class Engine:
             lane.resume()
             return
         assert event.stream is not None  # noqa: S101 - the one without was handled above
-        pump = lane.pumps.get(event.stream.number)
+        pump = self._pumps.get(event.stream)
         if pump is None:
             return
         match event:
@@ -292,6 +294,6 @@ class Engine:
             return
         lane.link = None
         for stream in session.flows.end():  # those that were complete are still written out
-            pump = lane.pumps.get(stream.number)
+            pump = self._pumps.get(stream)
             if pump is not None:
                 pump.cut(code)

@@ -7,7 +7,7 @@ reads into `SPACE` and calls `send_data` at once, so nothing is copied between t
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from nodes import wire
 from nodes.wire import FrameType, Kind
@@ -16,12 +16,19 @@ if TYPE_CHECKING:
     from nodes.flows import Stream
     from nodes.links.base import Link
     from nodes.mesh import Session
-    from nodes.pump import Pump
 
 _HEAD: Final = wire.VERSION << 4 | FrameType.DATA
 _BODY: Final = wire.DATA_PREFIX.size
 _BUFFER: Final = memoryview(bytearray(wire.MAX_FRAME))  # used and left within one call
 SPACE: Final = _BUFFER[_BODY:]
+
+
+class Waiting(Protocol):
+    """Somebody who wants to send and could not."""
+
+    def unpark(self) -> None:
+        """Try again."""
+        ...
 
 
 class Lane:
@@ -31,9 +38,8 @@ class Lane:
         self.session = session
         self.flows = session.flows
         self.link: Link | None = None  # None until the route is bound
-        self.pumps: dict[int, Pump] = {}
         self._label = 0
-        self._waiting: deque[Pump] = deque()
+        self._waiting: deque[Waiting] = deque()
 
     def bind(self, link: Link, label: int) -> None:
         self.link, self._label = link, label
@@ -44,8 +50,8 @@ class Lane:
         """Whether data may be sent now."""
         return self.link is not None and not self.link.full and self.flows.room > 0
 
-    def park(self, pump: Pump) -> None:
-        self._waiting.append(pump)
+    def park(self, waiting: Waiting) -> None:
+        self._waiting.append(waiting)
 
     def resume(self) -> None:
         """Let those who waited send, each in its turn."""

@@ -84,7 +84,6 @@ class Pump:
         self._idle = 0.0
         self._still = 0  # ticks without traffic, or without an answer
         self._answer = asyncio.Event()
-        lane.pumps[stream.number] = self
 
     @property
     def is_closed(self) -> bool:
@@ -178,7 +177,6 @@ class Pump:
         self._phase = _Phase.CLOSED
         self._answer.set()
         self._pending.clear()
-        self.lane.pumps.pop(self.stream.number, None)
         self._forget(self)
         sock = self._sock
         if sock is not None:

@@ -31,7 +31,9 @@ def test_node_app_prints_the_bytes_of_every_message(vector: dict[str, str]) -> N
 
 def test_the_codes_are_those_of_the_table() -> None:
     text = (ROOT / "docs" / "protocol" / "mesh.md").read_text()
-    table = dict(re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", text.split("## 6. Codes")[1], re.MULTILINE))
+    table = dict(
+        re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", text.split("## 6. Codes")[1], re.MULTILINE)
+    )
     assert table == {str(int(code)): code.name for code in wire.Code}
 
 
