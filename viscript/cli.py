@@ -72,17 +72,12 @@ def _json(option: bool) -> bool:  # noqa: FBT001 - passes an option on
 
 
 def _config(option: str | None, home: Home) -> Path:
-    """The file named, else what the running daemon uses, else as `config.find` says."""
+    """The file named, else what the daemon uses that runs or was killed, else as `config.find` says."""
     from viscript import config
-    from viscript.client import daemon_info
-    from viscript.errors import NoDaemon
+    from viscript.client import last_config
 
-    if option is None:
-        try:
-            return Path(daemon_info(home).config)
-        except NoDaemon:
-            pass
-    return config.find(option, os.environ, home.config)
+    named = option or os.environ.get("VISCRIPT_CONFIG")
+    return config.find(named or last_config(home), {}, home.config)
 
 
 @app.command()
@@ -93,12 +88,10 @@ def up(
     as_json: JsonOption = False,
 ) -> None:
     """Start daemon, broker and the apps marked autostart; Ctrl-C stops them unless detached."""
-    from viscript import config as configuration
     from viscript.commands import up as command
 
     place = _home(home)
-    file = configuration.find(config, os.environ, place.config)
-    command.run(place, file, detach=detach, as_json=_json(as_json))
+    command.run(place, _config(config, place), detach=detach, as_json=_json(as_json))
 
 
 @app.command()

@@ -43,6 +43,14 @@ def daemon_info(home: Home) -> DaemonInfo:
         raise NoDaemon(f"{home.daemon}: cannot be read: {error}; run: viscript up") from None
 
 
+def last_config(home: Home) -> str | None:
+    """What the daemon uses that runs or was killed; None after `viscript down`."""
+    try:
+        return msgspec.json.decode(home.daemon.read_bytes(), type=DaemonInfo).config
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
 class Client:
     """One session with the daemon: `with Client(home) as client: client.ask(…)`."""
 

@@ -35,7 +35,8 @@ from bus.settings import save as save_broker
 from bus.signals import AccessEntry, pack, unpack
 from viscript import catalog, config, processes
 from viscript.commands.served import COMMANDS
-from viscript.errors import Conflict, Denied, Failed, ViscriptError
+from viscript.config import Config
+from viscript.errors import BadConfig, Conflict, Denied, Failed, ViscriptError
 from viscript.home import DaemonLock, Home
 from viscript.launcher import Launcher, Place
 from viscript.membership import Membership
@@ -90,7 +91,7 @@ class Daemon:
         self._options = options
         self._home = options.home
         self._teller = teller
-        self._settings = config.load(options.config)
+        self._settings = _load(options)
         self._store = Store(self._home.database)
         self._broker_key, self._key = self._keys()
 
@@ -247,6 +248,16 @@ class Daemon:
         with contextlib.suppress(OSError):
             self._home.run.rmdir()
         processes.clear(self._home.launches / "broker")
+
+
+def _load(options: Options) -> Config:
+    """The config; to take down what runs, none is needed."""
+    try:
+        return config.load(options.config)
+    except BadConfig:
+        if not options.down:
+            raise
+        return Config(options.config, {})
 
 
 def _handler(module: ModuleType, launcher: Launcher) -> Callable[[Request], Awaitable[bytes]]:

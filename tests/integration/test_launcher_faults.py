@@ -67,6 +67,20 @@ def test_down_works_when_the_daemon_was_killed(tmp_path):
         assert not any(alive(pid) for pid in pids)
 
 
+def test_the_next_up_uses_the_same_config(tmp_path):
+    with instance(tmp_path / "h") as made:
+        made.run("down")
+        other = made.root / "other.yaml"
+        (made.root / "config.yaml").rename(other)
+        made.run("up", "--detach", "--config", str(other))
+        made.kill_daemon()
+        made.run("up", "--detach")
+        assert made.ask("status")["daemon"]["config"] == str(other)
+        made.kill_daemon()
+        other.write_text("apps: [broken")
+        made.run("down")
+
+
 def test_down_works_when_daemon_and_broker_were_killed(tmp_path):
     with instance(tmp_path / "h") as made:
         made.start("citizen")

@@ -50,22 +50,24 @@ def run(home: Home, config: Path, *, as_json: bool) -> None:
             if not as_json:
                 say(describe(status))
 
-    _end_all(home, config, tell, quiet=as_json)
+    end_all(home, config, tell, say if not as_json else lambda _: None)
     if as_json:
         document({"home": str(home.root), "launches": list(ended.values())})
     else:
         say("down: everything has ended")
 
 
-def _end_all(home: Home, config: Path, tell: Callable[[Status], None], *, quiet: bool) -> None:
+def end_all(
+    home: Home, config: Path, tell: Callable[[Status], None], remark: Callable[[str], None]
+) -> None:
+    """End what runs; `tell` hears of each launch that has ended. `NoDaemon` when nothing runs."""
     if is_locked(home.lock):
         _by_daemon(home, tell)
         _wait_for_daemon(home)
     elif not leftovers(home):
         raise NoDaemon(f"{home.root}: nothing is running")
     if leftovers(home):
-        if not quiet:
-            say("the daemon is gone; ending what it left")
+        remark("the daemon is gone; ending what it left")
         _by_a_new_daemon(home, config, tell)
     if leftovers(home):
         raise Failed(f"{home.root}: some of it could not be ended; see: {home.daemon_log}")

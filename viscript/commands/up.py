@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
@@ -13,6 +13,7 @@ import msgspec
 from viscript.commands import down
 from viscript.commands.list import remark
 from viscript.commands.logs import read_on
+from viscript.commands.sd import describe
 from viscript.errors import Conflict, Failed
 from viscript.home import is_locked
 from viscript.output import document, say
@@ -29,11 +30,13 @@ if TYPE_CHECKING:
 _QUIET = frozenset({"blocked", "starting", "stopping"})  # unless it waits for something
 
 
+Show = Callable[[Event | None, str], None]  # an event, and the same for people
+
+
 @dataclass
 class Outcome:
     """What came of the apps while everything came up."""
 
-    endpoint: str = ""
     launches: dict[int, Status] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)  # apps that were to be started
@@ -51,16 +54,16 @@ def run(home: Home, config: Path, *, detach: bool, as_json: bool) -> None:
     configuration.load(config)  # what is wrong with it is said before anything is started
     stream = events(spawn_daemon(home, config))
     outcome = Outcome()
+    show = _say if not as_json else _ignore if detach else _line_of_json
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _until_up(stream, outcome, home, as_json=as_json)
+        _until_up(stream, outcome, home, show)
         if not detach:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
-            _stay(stream, outcome, home, as_json=as_json)
+            _stay(stream, outcome, home, show)
             return
     except KeyboardInterrupt:
-        if not as_json:
-            say("\nstopping everything")
-        down.run(home, config, as_json=as_json)
+        show(None, "\nstopping everything")
+        _end(home, config, show)
         return
     if as_json:
         from viscript.client import daemon_info
@@ -81,45 +84,62 @@ def run(home: Home, config: Path, *, detach: bool, as_json: bool) -> None:
         )
 
 
-def _until_up(
-    stream: Iterator[Event | None], outcome: Outcome, home: Home, *, as_json: bool
-) -> None:
+def _say(_event: Event | None, text: str) -> None:
+    if text:
+        say(text)
+
+
+def _line_of_json(event: Event | None, _text: str) -> None:
+    if event is not None:
+        sys.stdout.buffer.write(msgspec.json.encode(event) + b"\n")
+        sys.stdout.flush()
+
+
+def _ignore(_event: Event | None, _text: str) -> None:
+    """One document follows at the end."""
+
+
+def _end(home: Home, config: Path, show: Show) -> None:
+    down.end_all(
+        home, config, lambda status: show(Event("launch", launch=status), describe(status)),
+        lambda text: show(None, text),
+    )  # fmt: skip
+    show(None, "down: everything has ended")
+
+
+def _until_up(stream: Iterator[Event | None], outcome: Outcome, home: Home, show: Show) -> None:
     for event in stream:
         if event is None:
             continue
-        _take(event, outcome, quiet=as_json)
+        show(event, _take(event, outcome))
         if event.kind == "up":
-            if not as_json:
-                say(f"up: {home.root}")
+            show(None, f"up: {home.root}")
             return
     raise Failed(f"the daemon ended before everything was up; see: {home.daemon_log}")
 
 
-def _take(event: Event, outcome: Outcome, *, quiet: bool) -> None:
+def _take(event: Event, outcome: Outcome) -> str:
+    """Keep what an event tells; returns it for people, if it is worth a line."""
     match event.kind:
         case "error":
             raise accept(event.error, event.text)
         case "broker":
-            outcome.endpoint = event.text
-            text = f"broker listens at {event.text}"
+            return f"broker listens at {event.text}"
         case "problem":
             outcome.problems[event.app] = event.text
-            text = f"{event.app} is not started: {event.text}"
+            return f"{event.app} is not started: {event.text}"
         case "up":
             outcome.failed = [*outcome.problems, *event.failed]
-            text = ""
         case "launch" if event.launch is not None:
             before = outcome.launches.get(event.launch.id)
             outcome.launches[event.launch.id] = event.launch
-            if before is not None and before.state == event.launch.state:
-                return
+            news = before is None or before.state != event.launch.state
             waits = event.launch.state == "blocked" and event.launch.reason
-            quietly = event.launch.state in _QUIET and not waits
-            text = "" if quietly else _line(event.launch)
+            if news and (waits or event.launch.state not in _QUIET):
+                return _line(event.launch)
         case _:
-            return
-    if text and not quiet:
-        say(text)
+            pass
+    return ""
 
 
 def _line(status: Status) -> str:
@@ -127,28 +147,22 @@ def _line(status: Status) -> str:
     return f"{status.app} (ID {status.id}) {status.state}{': ' if told else ''}{told}"
 
 
-def _stay(stream: Iterator[Event | None], outcome: Outcome, home: Home, *, as_json: bool) -> None:
+def _stay(stream: Iterator[Event | None], outcome: Outcome, home: Home, show: Show) -> None:
     """Show events and output until the daemon ends."""
-    if as_json:
-        for event in stream:
-            if event is not None:
-                sys.stdout.buffer.write(msgspec.json.encode(event) + b"\n")
-                sys.stdout.flush()
-        return
-    say("Ctrl-C stops everything.")
+    show(None, "Ctrl-C stops everything.")
     outputs: dict[int, _Output] = {}
     for event in stream:
-        _show_outputs(outputs, outcome, home)
+        _show_outputs(outputs, outcome, home, show)
         if event is not None:
-            _take(event, outcome, quiet=False)
-    say("the daemon has ended")
+            show(event, _take(event, outcome))
+    show(None, "the daemon has ended")
 
 
-def _show_outputs(outputs: dict[int, _Output], outcome: Outcome, home: Home) -> None:
+def _show_outputs(outputs: dict[int, _Output], outcome: Outcome, home: Home, show: Show) -> None:
     for number, status in list(outcome.launches.items()):
         path = home.app_log(number, status.app)
         if number not in outputs and path.exists():
-            outputs[number] = _Output(status.app, path)
+            outputs[number] = _Output(status.app, path, show)
         if number in outputs:
             outputs[number].show()
         if status.state in FINAL:
@@ -160,8 +174,9 @@ def _show_outputs(outputs: dict[int, _Output], outcome: Outcome, home: Home) -> 
 class _Output:
     """One program's log, shown line by line with its name before."""
 
-    def __init__(self, name: str, path: Path) -> None:
+    def __init__(self, name: str, path: Path, show: Show) -> None:
         self._name = name
+        self._show = show
         self._path = path
         self._file: IO[bytes] = path.open("rb")
         self._rest = b""
@@ -170,7 +185,7 @@ class _Output:
         data, self._file = read_on(self._path, self._file)
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            say(f"{self._name} | {line.decode(errors='replace')}")
+            self._show(None, f"{self._name} | {line.decode(errors='replace')}")
 
     def close(self) -> None:
         self.show()

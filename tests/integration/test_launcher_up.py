@@ -1,0 +1,56 @@
+"""`viscript up` in the foreground."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+from tests.support.instance import APPS, alive, instance, until
+
+
+def up_in_the_foreground(made, *options: str) -> subprocess.Popen:
+    command = [sys.executable, "-P", "-m", "viscript.cli", "up", *options]
+    return subprocess.Popen(
+        command, env=made.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def test_output_is_shown_and_ctrl_c_takes_everything_down(tmp_path):
+    with instance(tmp_path / "h", up=False) as made:
+        made.configure({"chatty": {**APPS["chatty"], "autostart": True}})
+        process = up_in_the_foreground(made)
+        until(lambda: made.run("status", code=None).returncode == 0)
+        until(lambda: [x["state"] for x in made.ask("la")] == ["running"])
+        pid = made.ask("la")[0]["pid"]
+        until(lambda: "line 30" in made.run("logs", "chatty", code=None).stdout)
+        os.kill(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 0, err
+        assert "chatty (ID 1) running" in out
+        assert "chatty | line 1\nchatty | line 2\n" in out
+        assert "down: everything has ended" in out
+        assert not alive(pid)
+        made.run("status", code=3)
+
+
+def test_its_events_can_be_read_as_json_lines(tmp_path):
+    with instance(tmp_path / "h", up=False) as made:
+        process = up_in_the_foreground(made, "--json")
+        until(lambda: made.run("status", code=None).returncode == 0)
+        until(lambda: [x["state"] for x in made.ask("la")] == ["running"])
+        made.run("down")
+        out, _ = process.communicate(timeout=30)
+        events = [json.loads(line) for line in out.splitlines()]
+        assert {"broker", "launch", "up"} <= {x["kind"] for x in events}
+        assert events[-1]["launch"]["state"] == "exited"
+
+
+def test_detached_up_answers_with_a_document(tmp_path):
+    with instance(tmp_path / "h", up=False) as made:
+        told = made.ask("up", "--detach")
+        assert told["daemon"]["pid"] == made.daemon_pid()
+        assert told["broker"]["endpoint"].startswith("tcp://127.0.0.1:")
+        assert [x["app"] for x in told["launches"]] == ["sleeper"]
+        assert told["problems"] == {}

@@ -1,0 +1,167 @@
+"""The keeper, run as the daemon runs it, without a daemon."""
+
+import json
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from viscript import keeper, processes
+from viscript.errors import Failed
+from viscript.processes import Fate, Report, Spec
+
+
+class Folder:
+    """A launch folder and its keepers."""
+
+    def __init__(self, root: Path) -> None:
+        self.path, self.log, self.ctl = root / "launch", root / "log", root / "ctl"
+
+    def spec(self, *argv: str) -> Spec:
+        return Spec(1, 1, argv, "/", self.log, self.ctl)
+
+    def spawn(self, *argv: str, adopt: Report | None = None) -> Report:
+        return processes.spawn(self.path, self.spec(*argv), os.environ, adopt)
+
+    def order(self, **order: object) -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(self.ctl))
+            client.sendall(json.dumps(order).encode() + b"\n")
+            client.recv(1 << 16)
+
+    def wait(self, state: str, seconds: float = 15) -> Report:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            report = processes.read_report(self.path)
+            over = state != "gone" or processes.look(self.path)[0] is not Fate.KEPT
+            if report is not None and report.state == state and over:
+                return report
+            time.sleep(0.02)
+        raise AssertionError(f"not {state}: {processes.read_report(self.path)}")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = Folder(tmp_path)
+    yield made
+    report = processes.read_report(made.path)
+    if report is not None and report.state not in ("gone", "failed"):
+        made.order(do="stop", grace=0)
+        made.wait("gone")
+
+
+def test_output_and_exit_code_are_kept(folder):
+    assert folder.spawn("/bin/sh", "-c", "echo out; echo err >&2; exit 42").pid
+    report = folder.wait("gone")
+    assert (report.code, report.signal, report.left) == (42, None, [])
+    assert folder.log.read_text() == "out\nerr\n"
+    assert not folder.ctl.exists()
+
+
+def test_a_signal_is_kept(folder):
+    report = folder.spawn("/bin/sleep", "100")
+    os.kill(report.pid or 0, signal.SIGKILL)
+    assert folder.wait("gone").signal == signal.SIGKILL
+
+
+def test_what_cannot_be_executed_fails_with_its_errno(folder):
+    report = folder.spawn("/no/such/program")
+    assert (report.state, report.errno, report.error) == ("failed", 2, "No such file or directory")
+
+
+def test_a_second_keeper_is_refused(folder):
+    folder.spawn("/bin/sleep", "100")
+    state = (folder.path / "state.json").read_bytes()
+    with pytest.raises(Failed, match="another keeper holds this launch"):
+        folder.spawn("/bin/sleep", "100", adopt=processes.read_report(folder.path))
+    assert (folder.path / "state.json").read_bytes() == state
+
+
+def test_stop_is_term_then_kill(folder):
+    folder.spawn("/bin/sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done")
+    while "ready" not in folder.log.read_text():
+        time.sleep(0.02)
+    folder.order(do="stop", grace=0.3)
+    report = folder.wait("gone")
+    assert (report.signal, report.killed) == (signal.SIGKILL, True)
+
+
+def test_children_that_hide_are_found(folder):
+    script = "setsid sh -c 'trap \"\" TERM; sleep 1000' & sleep 0.3; exit 5"
+    folder.spawn("/bin/sh", "-c", script)
+    assert folder.wait("exited").code == 5
+    folder.order(do="stop", grace=0.2)
+    report = folder.wait("gone")
+    assert (report.code, report.left) == (5, [])
+
+
+def test_a_signal_can_be_sent(folder):
+    script = "trap 'echo got; exit 3' USR1; echo ready; while :; do sleep 0.05; done"
+    folder.spawn("/bin/sh", "-c", script)
+    while "ready" not in folder.log.read_text():
+        time.sleep(0.02)
+    folder.order(do="signal", signal=int(signal.SIGUSR1))
+    assert folder.wait("gone").code == 3
+    assert "got" in folder.log.read_text()
+
+
+def test_rubbish_on_its_socket_does_no_harm(folder):
+    folder.spawn("/bin/sleep", "100")
+    for rubbish in (b"\xff\n", b"[]\n", b"{}\n", b'{"do": "stop", "grace": "x"}\n', b"1\n"):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(folder.ctl))
+            client.sendall(rubbish)
+            assert json.loads(client.recv(1 << 16).splitlines()[0])["state"] == "running"
+    folder.order(do="ping")
+    assert processes.look(folder.path)[0] is Fate.KEPT
+
+
+def test_the_program_outlives_its_keeper_and_is_taken_over(folder):
+    script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done"
+    first = folder.spawn("/bin/sh", "-c", script)
+    time.sleep(0.2)
+    os.kill(first.keeper_pid, signal.SIGKILL)
+    while processes.look(folder.path)[0] is Fate.KEPT:
+        time.sleep(0.01)
+    fate, report = processes.look(folder.path)
+    assert fate is Fate.ORPHANED
+    time.sleep(0.2)
+    second = folder.spawn(adopt=report)
+    assert (second.pid, second.start_ticks) == (first.pid, first.start_ticks)
+    time.sleep(0.2)
+    folder.order(do="stop", grace=1)
+    folder.wait("gone")
+    numbers = [int(x) for x in folder.log.read_text().split()]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) > 30
+
+
+def test_a_process_that_only_has_the_same_pid_is_not_taken_over(folder, tmp_path):
+    report = folder.spawn("/bin/sleep", "100")
+    other = Folder(tmp_path / "other")
+    (tmp_path / "other").mkdir()
+    forged = Report(**{
+        **{name: getattr(report, name) for name in Report.__struct_fields__},
+        "start_ticks": (report.start_ticks or 0) + 1,
+    })  # fmt: skip
+    assert other.spawn(adopt=forged).state == "failed"
+
+
+def test_logs_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeper, "LOG_BYTES", 100)
+    log = keeper.Log(str(tmp_path / "log"))
+    for number in range(100):
+        log.write(b"%09d\n" % number)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["log", "log.1", "log.2"]
+    text = b"".join((tmp_path / name).read_bytes() for name in reversed(names))
+    assert text.splitlines()[-1] == b"000000099"
+    assert all(path.stat().st_size <= 100 for path in tmp_path.iterdir())
+
+
+def test_processes_are_read_whatever_their_name(tmp_path):
+    assert keeper.process_stat(os.getpid())
+    assert keeper.process_stat(2**22 + 1) is None
