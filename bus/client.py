@@ -11,26 +11,23 @@ import asyncio
 import logging
 import random
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
-from operator import length_hint
-
-import msgspec
 
 from bus import sockets, subjects, wire
+from bus.answers import Answers, Request, RequestHandler, SignalHandler
 from bus.errors import (
     BusError,
     LocalProtocolError,
     NotAuthorised,
     Overflow,
-    Refused,
     RemoteProtocolError,
     Unreachable,
 )
 from bus.identity import Address, KeyPair
 from bus.session import DEADLINE_GRACE, ClientSession, Settled
+from bus.subscription import Message, Subscription
 
 log = logging.getLogger(__name__)
 
@@ -38,104 +35,7 @@ MAX_MESSAGE = 2 << 20  # bytes; over any broker's payload limit
 DRAIN = 128  # messages a turn, then the loop may do something else
 FIRST_RETRY, LAST_RETRY = 0.05, 2.0  # seconds between attempts to reconnect, before jitter
 CONNECT_TIMEOUT = 5.0
-MAX_HANDLERS = 256  # requests and signals handled at once; more are refused
-MAX_KEPT_BYTES = 64 << 20  # of messages that a subscription holds for a slow reader
-
-
-class Message(msgspec.Struct, frozen=True, gc=False):
-    """What a subscription yields and a signal handler gets; `sender` is the proved key, Z85."""
-
-    subject: str
-    sender: str
-    body: bytes
-
-
-class Request(msgspec.Struct, frozen=True):
-    """What a request handler gets; `timeout` is the time left to answer, seconds."""
-
-    subject: str
-    sender: str
-    body: bytes
-    timeout: float
-
-
-# A handler that has nothing to wait for may be a plain function: it is answered without a task, which
-# takes a tenth off the round trip.
-RequestHandler = Callable[[Request], bytes | Awaitable[bytes]]
-SignalHandler = Callable[[Message], Awaitable[None] | None]
-
-
-class Subscription:
-    """Messages of one pattern, in order: `async for message in subscription`.
-
-    A reader that falls `MAX_KEPT_BYTES` behind loses the oldest; `lost` counts these and what the broker
-    had to drop. Iterating again goes on where the last iteration stopped.
-    """
-
-    def __init__(self, bus: Bus, pattern: str, sid: int) -> None:
-        self.pattern = pattern
-        self.lost = 0
-        self._bus = bus
-        self._sid = sid
-        self._batches: deque[tuple[str, str, list[bytes], int]] = deque()  # the last is their size
-        self._bytes = 0  # of all batches
-        self._subject = self._sender = ""  # of the batch being read
-        self._bodies: Iterator[bytes] = iter(())
-        self._arrival: asyncio.Future[None] | None = None
-        self._closed = False
-
-    async def __aiter__(self) -> AsyncIterator[Message]:
-        # A generator costs a third of a coroutine per message; what it reads from outlives it.
-        while await self._next_batch():
-            subject, sender = self._subject, self._sender
-            for body in self._bodies:
-                yield Message(subject, sender, body)
-
-    async def __anext__(self) -> Message:
-        while True:
-            for body in self._bodies:
-                return Message(self._subject, self._sender, body)
-            if not await self._next_batch():
-                raise StopAsyncIteration
-
-    async def _next_batch(self) -> bool:
-        """Make `_bodies` the next batch, unless it has some left; False at the end."""
-        if length_hint(self._bodies):
-            return True
-        while not self._batches:
-            if self._closed:
-                return False
-            self._arrival = asyncio.get_running_loop().create_future()
-            try:
-                await self._arrival
-            finally:
-                self._arrival = None
-        self._subject, self._sender, bodies, size = self._batches.popleft()
-        self._bodies = iter(bodies)
-        self._bytes -= size
-        return True
-
-    async def close(self) -> None:
-        """No more messages after those that are here already."""
-        self._bus._drop(self._sid)  # noqa: SLF001 - one class in two halves
-        self._end()
-
-    def _put(self, subject: str, sender: str, bodies: list[bytes], size: int) -> None:
-        self._batches.append((subject, sender, bodies, size))
-        self._bytes += size
-        while self._bytes > MAX_KEPT_BYTES and len(self._batches) > 1:
-            dropped = self._batches.popleft()
-            self._bytes -= dropped[3]
-            self.lost += len(dropped[2])
-        self._wake()
-
-    def _end(self) -> None:
-        self._closed = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._arrival is not None and not self._arrival.done():
-            self._arrival.set_result(None)
+_CLOSED = "this end of the connection was closed"
 
 
 class Bus:
@@ -153,17 +53,13 @@ class Bus:
         self._watched: list[int] = []
         self._results: dict[int, asyncio.Future[bytes]] = {}
         self._subscriptions: dict[int, Subscription] = {}
-        self._services: dict[str, RequestHandler] = {}  # served through the broker
-        self._answers: dict[str, RequestHandler] = {}  # addressed to our key
-        self._signals: dict[str, SignalHandler] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._answers = Answers(self._session.reply, self._write)
         self._welcomed = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         self._reconnected: list[Callable[[], None]] = []
         self._welcomes = 0
         self._failures = 0  # consecutive
-        self._refusal: BusError | None = None  # why the last attempt failed for good
         self._outcome: asyncio.Future[None] | None = None  # of the first connection
         self._flushing = False
         self._published = ""  # the subject checked last
@@ -232,10 +128,14 @@ class Bus:
         if self._publish(subject, body):
             await asyncio.sleep(0)  # a busy publisher must not starve its own loop
             while self._session.full:
+                if self._closed:
+                    raise Unreachable(_CLOSED)
                 self._room.clear()
                 await self._room.wait()
 
     def _publish(self, subject: str, body: bytes) -> bool:
+        if self._closed:
+            raise Unreachable(_CLOSED)
         if subject is not self._published:
             _check(subject)
             self._published = subject
@@ -252,7 +152,7 @@ class Bus:
         if not subjects.is_pattern(pattern):
             raise LocalProtocolError(f"not a subject pattern: {pattern!r}")
         ref, sid = self._session.subscribe(pattern, policy)
-        subscription = self._subscriptions[sid] = Subscription(self, pattern, sid)
+        subscription = self._subscriptions[sid] = Subscription(pattern, lambda: self._drop(sid))
         try:
             await self._settled(ref)
         except BaseException:
@@ -264,20 +164,20 @@ class Bus:
         """Answer requests on `subject` (a pattern is allowed) with `handler`. `NotAuthorised`."""
         if not subjects.is_pattern(subject):
             raise LocalProtocolError(f"not a subject pattern: {subject!r}")
-        self._services[subject] = handler
+        self._answers.services[subject] = handler
         try:
             await self._settled(self._session.serve(subject))
         except BaseException:
             self._session.withdraw(subject)
-            del self._services[subject]
+            del self._answers.services[subject]
             raise
 
     def answer(self, subject: str, handler: RequestHandler) -> None:
         """Answer requests that are addressed to this participant's key."""
-        self._answers[subject] = handler
+        self._answers.direct[subject] = handler
 
     def on_signal(self, subject: str, handler: SignalHandler) -> None:
-        self._signals[subject] = handler
+        self._answers.signals[subject] = handler
 
     # Life.
 
@@ -297,10 +197,7 @@ class Bus:
         """Say goodbye, end every task and iteration, free the sockets."""
         if self._closed:
             return
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._answers.close()
         if self._socket is not None and self.connected:
             self._session.bye(reason)
             self._write()
@@ -310,9 +207,10 @@ class Bus:
         for timer in (self._timer, self._retry):
             if timer is not None:
                 timer.cancel()
-        self._fail_all(Unreachable("this end of the connection was closed"))
+        self._fail_all(Unreachable(_CLOSED))
+        self._room.set()
         for subscription in self._subscriptions.values():
-            subscription._end()  # noqa: SLF001
+            subscription.end()
         self._context.destroy(linger=0)
 
     def _dial(self) -> None:
@@ -348,7 +246,6 @@ class Bus:
         self._welcomed.clear()
         for settled in self._session.lost(reason):
             self._settle(settled)
-        self._refusal = refusal
         if self._outcome is not None and not self._outcome.done() and refusal is not None:
             self._outcome.set_exception(refusal)
             return
@@ -424,9 +321,9 @@ class Bus:
             case Settled():
                 self._settle(event)
             case wire.RequestDelivery():
-                self._asked(event, body)
+                self._answers.asked(event, body)
             case wire.SignalDelivery(s=subject, sender=sender):
-                self._signalled(Message(subject, sender, body))
+                self._answers.signalled(Message(subject, sender, body))
             case wire.Gap(sid=sid, lost=lost):
                 if sid in self._subscriptions:
                     self._subscriptions[sid].lost += lost
@@ -445,7 +342,7 @@ class Bus:
         except RemoteProtocolError:  # the publisher's fault, not the broker's: skip it
             subscription.lost += n
             return
-        subscription._put(subject, sender, bodies, len(body))  # noqa: SLF001
+        subscription.put(subject, sender, bodies, len(body))
 
     def _on_welcome(self) -> None:
         self._welcomes += 1
@@ -459,70 +356,11 @@ class Bus:
             for callback in self._reconnected:
                 self._loop.call_soon(callback)
 
-    # Answering.
-
-    def _asked(self, asked: wire.RequestDelivery, body: bytes) -> None:
-        handler = self._handler(asked)
-        if handler is None:
-            refused = Refused(404, "no_handler", f"this participant does not answer {asked.s}")
-            self._session.reply(asked.r, b"", refused)
-        elif len(self._tasks) >= MAX_HANDLERS:
-            self._session.reply(asked.r, b"", Refused(429, "busy", "too many requests at once"))
-        else:
-            self._call(handler, asked.r, Request(asked.s, asked.sender, body, asked.dl / 1000))
-
-    def _call(self, handler: RequestHandler, handle: int, request: Request) -> None:
-        try:
-            answer = handler(request)
-        except Exception as error:  # noqa: BLE001 - a handler's fault ends one request only
-            self._session.reply(handle, b"", _refusal(error, request.subject))
-            return
-        if isinstance(answer, bytes):
-            self._session.reply(handle, answer)
-        else:
-            self._spawn(self._answer(answer, handle, request.subject))
-
-    def _handler(self, asked: wire.RequestDelivery) -> RequestHandler | None:
-        if asked.direct:
-            return self._answers.get(asked.s)
-        exact = self._services.get(asked.s)
-        if exact is not None:
-            return exact
-        return next((h for p, h in self._services.items() if subjects.covers(p, asked.s)), None)
-
-    async def _answer(self, answer: Awaitable[bytes], handle: int, subject: str) -> None:
-        try:
-            self._session.reply(handle, await answer)
-        except Exception as error:  # noqa: BLE001 - as above
-            self._session.reply(handle, b"", _refusal(error, subject))
-        self._write()
-
-    def _signalled(self, message: Message) -> None:
-        handler = self._signals.get(message.subject)
-        if handler is None or len(self._tasks) >= MAX_HANDLERS:
-            return
-        try:
-            work = handler(message)
-        except Exception:
-            log.exception("the handler of the signal %s failed", message.subject)
-            return
-        if work is not None:
-            self._spawn(self._hand_over(work, message.subject))
-
-    async def _hand_over(self, work: Awaitable[None], subject: str) -> None:
-        try:
-            await work
-        except Exception:
-            log.exception("the handler of the signal %s failed", subject)
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     # Waiting and writing.
 
     async def _settled(self, ref: int) -> bytes:
+        if self._closed:
+            raise Unreachable(_CLOSED)
         result: asyncio.Future[bytes] = self._loop.create_future()
         self._results[ref] = result
         self._write()
@@ -620,14 +458,15 @@ async def connect(
             await bus.close()
 
 
-def _refusal(error: Exception, subject: str) -> Refused:
-    """What the requester is told when a handler raised; details of our own faults stay here."""
-    if isinstance(error, Refused):
-        return error
-    if isinstance(error, BusError):
-        return Refused(502, "failed", str(error))
-    log.error("the handler of %s failed", subject, exc_info=error)
-    return Refused(500, "internal", "the handler failed")
+__all__ = [
+    "Bus",
+    "Message",
+    "Request",
+    "RequestHandler",
+    "SignalHandler",
+    "Subscription",
+    "connect",
+]
 
 
 @lru_cache(maxsize=1024)
