@@ -1,6 +1,6 @@
 """One session's way out: frames are built here, and those who wait to send stand in line here.
 
-Data goes out from one buffer for the whole node, of which the first 24 bytes are the headers: a pump
+Data goes out from one buffer of the whole node, its first 24 bytes being the headers: a pump
 reads into `SPACE` and calls `send_data` at once, so nothing is copied between the two.
 """
 
