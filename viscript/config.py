@@ -17,6 +17,7 @@ from typing import Literal, TypeVar, cast
 import yaml
 
 from viscript.errors import BadConfig
+from viscript.records import Restart
 from viscript.words import did_you_mean
 
 # The C loader is ten times faster; both build the same nodes and neither makes objects.
@@ -28,7 +29,6 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 ENDPOINT = re.compile(r"tcp://\[?[A-Za-z0-9_.:-]+\]?:\d{1,5}")
 
-Restart = Literal["never", "on-failure", "always"]
 Ready = Literal["bus", "none"]
 Role = Literal["app", "node", "manager", "observer"]
 T = TypeVar("T")

@@ -191,7 +191,7 @@ class Launcher:
     def _feed(self, event: supervisor.Event) -> None:
         if isinstance(event, supervisor.Exited | supervisor.Ended) and event.id in self.records:
             how = self._generations[event.id].how
-            self.records[event.id].exit = ExitInfo.of(event.exit, how)
+            self.records[event.id].exit = ExitInfo.of(event.exit.code, event.exit.signal, how)
         self._carry_out(self._supervisor.handle(event, time.monotonic()))
 
     def _carry_out(self, actions: list[supervisor.Action]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+from typing import Literal
 
 from msgspec import Struct
 
-from viscript.supervisor import Exit, Restart
+Restart = Literal["never", "on-failure", "always"]
 
 
 class ExitInfo(Struct, frozen=True):
@@ -17,14 +18,14 @@ class ExitInfo(Struct, frozen=True):
     how: str  # "by itself", or what made it end
 
     @classmethod
-    def of(cls, exit_: Exit, how: str) -> ExitInfo:
+    def of(cls, code: int | None, number: int | None, how: str) -> ExitInfo:
         name = None
-        if exit_.signal is not None:
+        if number is not None:
             try:
-                name = signal.Signals(exit_.signal).name
+                name = signal.Signals(number).name
             except ValueError:  # real-time signals have no names
-                name = f"SIG{exit_.signal}"
-        return cls(exit_.code, name, how)
+                name = f"SIG{number}"
+        return cls(code, name, how)
 
     def __str__(self) -> str:
         if self.signal is not None:

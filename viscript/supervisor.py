@@ -13,7 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Literal, assert_never
+from typing import assert_never
+
+from viscript.records import Restart
 
 BROKER = 0  # the launch id of the broker, which all others need and which stops last
 
@@ -26,8 +28,6 @@ STOP = 30.0  # over the bus, then TERM, then KILL: the shell's steps end before
 LOST = 30.0
 STABLE = 60.0
 FIRST_PAUSE, LAST_PAUSE = 0.5, 60.0
-
-Restart = Literal["never", "on-failure", "always"]
 
 
 class State(StrEnum):

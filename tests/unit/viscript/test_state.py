@@ -5,7 +5,6 @@ import pytest
 from viscript.errors import Failed
 from viscript.records import ExitInfo, Record
 from viscript.state import Store
-from viscript.supervisor import Exit
 
 
 def record(app: str = "a") -> Record:
@@ -72,7 +71,7 @@ def test_a_broken_database_is_named(tmp_path):
 
 
 def test_how_an_end_is_told():
-    assert str(ExitInfo.of(Exit(3), "by itself")) == "3, by itself"
-    assert str(ExitInfo.of(Exit(None, 9), "stopped")) == "SIGKILL, stopped"
-    assert ExitInfo.of(Exit(None, 40), "by itself").signal == "SIG40"
-    assert str(ExitInfo.of(Exit(), "unknown: nobody saw it end")).startswith("unknown")
+    assert str(ExitInfo.of(3, None, "by itself")) == "3, by itself"
+    assert str(ExitInfo.of(None, 9, "stopped")) == "SIGKILL, stopped"
+    assert ExitInfo.of(None, 40, "by itself").signal == "SIG40"
+    assert str(ExitInfo.of(None, None, "unknown: nobody saw it end")).startswith("unknown")
