@@ -165,6 +165,13 @@ def test_two_launches_of_an_app_have_keys_of_their_own(up: Instance):
     up.run("sd", str(first["id"]), str(second["id"]))
 
 
+def test_many_are_shut_down_at_once(up: Instance):
+    ids = [str(up.start("sleeper")["id"]) for _ in range(12)]
+    began = time.monotonic()
+    assert len(json.loads(up.run("sd", "--json", *ids).stdout)) == 12
+    assert time.monotonic() - began < 10
+
+
 def test_a_second_up_on_the_same_home_is_refused(up: Instance):
     done = up.run("up", "--detach", code=9)
     assert str(up.root) in done.stderr

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
@@ -37,14 +38,12 @@ def reached(state: str, until: Until) -> bool:
 
 
 async def handle(launcher: Launcher, request: Request) -> Reply:
-    """Answers when one more of them has reached it, or with what is after the time."""
-    before = sum(reached(r.state, request.until) for r in _records(launcher, request.ids))
+    """Answers as soon as one of them has reached it, else with what is after the time."""
 
-    def more() -> bool:
-        now = sum(reached(r.state, request.until) for r in _records(launcher, request.ids))
-        return now > before or now == len(request.ids)
+    def one_has() -> bool:
+        return any(reached(r.state, request.until) for r in _records(launcher, request.ids))
 
-    await launcher.wait(more, min(request.timeout, ROUND))
+    await launcher.wait(one_has, min(request.timeout, ROUND))
     return Reply([record.status() for record in _records(launcher, request.ids)])
 
 
@@ -63,19 +62,15 @@ def follow(
 ) -> list[Status]:
     """Ask until all have reached it, telling of each; `Unknown` when they have not in time."""
     done: dict[int, Status] = {}
-    left = timeout
-    while len(done) < len(ids):
-        for status in _round(client, ids, until):
-            if reached(status.state, until) and status.id not in done:
+    deadline = time.monotonic() + timeout
+    while pending := [number for number in ids if number not in done]:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            late = ", ".join(str(number) for number in pending)
+            raise Unknown(f"after {timeout:.0f} s not yet {until}: {late}; see: viscript la")
+        request = Request(pending, until, min(left, ROUND))
+        for status in client.ask(SUBJECT, request, Reply, timeout=ROUND + MARGIN).launches:
+            if reached(status.state, until):
                 done[status.id] = status
                 told(status)
-        left -= 1 if len(done) == len(ids) else ROUND
-        if left <= 0 and len(done) < len(ids):
-            late = ", ".join(str(number) for number in ids if number not in done)
-            raise Unknown(f"after {timeout:.0f} s not yet {until}: {late}; see: viscript la")
     return [done[number] for number in ids]
-
-
-def _round(client: Client, ids: list[int], until: Until) -> Iterator[Status]:
-    reply = client.ask(SUBJECT, Request(ids, until, ROUND), Reply, timeout=ROUND + MARGIN)
-    return iter(reply.launches)
