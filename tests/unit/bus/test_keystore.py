@@ -1,0 +1,135 @@
+"""Keys and access lists on disk: private, whole, and refused with the way out when they are not."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from bus import keystore
+from bus.access import AccessError, AccessList
+from bus.errors import KeyFileError
+from bus.signals import AccessEntry
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_a_new_key_file_is_private_and_loads(tmp_path: Path) -> None:
+    path = tmp_path / "a.key"
+    old = os.umask(0)
+    try:
+        made = keystore.create(path)
+    finally:
+        os.umask(old)
+    assert mode(path) == 0o600
+    assert keystore.load(path) == made
+    assert json.loads(path.read_text()) == {"public": made.public, "secret": made.secret}
+
+
+def test_an_existing_key_file_is_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "a.key"
+    made = keystore.create(path)
+    with pytest.raises(FileExistsError):
+        keystore.create(path)
+    assert keystore.load(path) == made
+
+
+def test_load_or_create_makes_a_private_folder_and_then_loads(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.key"
+    made = keystore.load_or_create(path)
+    assert mode(path.parent) == 0o700
+    assert keystore.load_or_create(path) == made
+
+
+@pytest.mark.parametrize("wrong", [0o640, 0o604, 0o620, 0o601])
+def test_a_key_file_that_others_can_reach_is_refused_with_the_command(
+    tmp_path: Path, wrong: int
+) -> None:
+    path = tmp_path / "a.key"
+    keystore.create(path)
+    path.chmod(wrong)
+    with pytest.raises(KeyFileError, match=rf"mode {wrong:04o}\); run: chmod 600 {path}"):
+        keystore.load(path)
+
+
+def halves(public: str, secret: str) -> bytes:
+    return json.dumps({"public": public, "secret": secret}).encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"garbage", b"\xff\x00", b"[]", b"{}", b'{"public": 1, "secret": 2}', b"[" * 100_000,
+     halves("a" * 40, "b" * 40), halves("", ""), halves("a" * 40, "~" * 40), halves("a" * 39, "b" * 41)],
+)  # fmt: skip
+def test_what_is_no_key_file_is_refused_with_its_path(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "a.key"
+    path.write_bytes(text)
+    path.chmod(0o600)
+    with pytest.raises(KeyFileError, match="not a key file") as caught:
+        keystore.load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_the_halves_of_two_pairs_are_no_pair(tmp_path: Path) -> None:
+    one, two = keystore.create(tmp_path / "1"), keystore.create(tmp_path / "2")
+    path = tmp_path / "3"
+    path.write_bytes(halves(one.public, two.secret))
+    path.chmod(0o600)
+    with pytest.raises(KeyFileError) as caught:
+        keystore.load(path)
+    assert two.secret not in str(caught.value)
+
+
+def test_a_missing_key_file_and_a_folder_in_its_place_are_told(tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError, match="no such file"):
+        keystore.load(tmp_path / "a.key")
+    with pytest.raises(KeyFileError, match="cannot be read"):
+        keystore.load(tmp_path)
+
+
+def some_list() -> AccessList:
+    return AccessList([AccessEntry("0" * 40, "x", ["app"])])
+
+
+def test_an_access_list_is_private_and_loads(tmp_path: Path) -> None:
+    path = tmp_path / "access.json"
+    keystore.save_access(path, some_list())
+    assert mode(path) == 0o600
+    assert keystore.load_access(path).entries == some_list().entries
+    assert [p.name for p in tmp_path.iterdir()] == ["access.json"]
+
+
+def test_a_save_that_fails_leaves_the_old_list_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "access.json"
+    keystore.save_access(path, some_list())
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        keystore.save_access(path, AccessList())
+    assert keystore.load_access(path).entries == some_list().entries
+    assert [p.name for p in tmp_path.iterdir()] == ["access.json"]
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b'{"keys": [{"key": "x", "name": "", "roles": []}]}'])
+def test_a_broken_access_list_names_its_file(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "access.json"
+    path.write_bytes(text)
+    path.chmod(0o600)
+    with pytest.raises(AccessError) as caught:
+        keystore.load_access(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_an_access_list_that_others_can_write_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "access.json"
+    keystore.save_access(path, some_list())
+    path.chmod(0o666)
+    with pytest.raises(AccessError, match="chmod 600"):
+        keystore.load_access(path)

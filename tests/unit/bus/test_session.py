@@ -1,0 +1,343 @@
+"""The client's side of the protocol: what waits, what fails, what is said again."""
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bus import errors, wire
+from bus.errors import RemoteProtocolError
+from bus.router import LIMITS
+from bus.session import BATCH_BYTES, BATCH_MESSAGES, ClientSession, Settled
+
+KEY = "k" * 40
+WELCOME = wire.Welcome(1, 1, KEY, ["app"], 10_000, LIMITS, "test", 0)
+from_client = wire.Decoder(wire.FROM_CLIENT).decode
+
+
+class Line:
+    """A connection: what the session sends, and what it is told. Time only passes when told to."""
+
+    def __init__(self) -> None:
+        self.session = ClientSession("alice")
+        self.now = 100.0
+
+    def opens(self) -> list[wire.Command]:
+        """Connect, say HELLO, be welcomed, and give what is sent upon it."""
+        self.session.opened(self.now)
+        assert [type(c) for c in self.sends()] == [wire.Hello]
+        self.hears(WELCOME)
+        return self.sends()
+
+    def sends(self) -> list[wire.Command]:
+        return [command for command, _ in self.sends_bodies()]
+
+    def sends_bodies(self) -> list[tuple[wire.Command, bytes | None]]:
+        sent = []
+        while (outgoing := self.session.next) is not None:
+            sent.append((from_client(outgoing.head), outgoing.body))
+            self.session.sent(self.now)
+        return sent
+
+    def hears(self, command: wire.Command, body: bytes = b"") -> object:
+        return self.session.receive(wire.encode(command), body, self.now)
+
+    def asks(self, timeout: float = 5.0) -> int:
+        return self.session.request("app.clock", b"", None, timeout, self.now)
+
+    def breaks(self) -> list[Settled]:
+        return self.session.lost("the connection was lost")
+
+    def passes(self, seconds: float) -> list[Settled]:
+        self.now += seconds
+        return self.session.handle_timer(self.now)
+
+
+def connected() -> Line:
+    line = Line()
+    assert line.opens() == []
+    return line
+
+
+def settled(event: object) -> Settled:
+    assert isinstance(event, Settled)
+    return event
+
+
+def test_nothing_but_hello_leaves_before_welcome() -> None:
+    line = Line()
+    ref = line.asks()
+    line.session.publish("app.x", b"1")
+    line.session.opened(line.now)
+    [hello] = line.sends()
+    assert hello == wire.Hello("alice", "python", hello.ver)  # type: ignore[attr-defined]
+    line.hears(WELCOME)
+    assert line.sends() == [wire.Request(ref, "app.clock", 5000), wire.Publish("app.x")]
+
+
+def test_a_reply_settles_its_request() -> None:
+    line = connected()
+    ref = line.asks()
+    line.sends()
+    assert line.hears(wire.ReplyDelivery(ref, KEY), b"12:00") == Settled(ref, b"12:00")
+    assert line.hears(wire.ReplyDelivery(ref, KEY), b"again") is None
+
+
+@pytest.mark.parametrize(
+    ("num", "err", "kind"),
+    [(403, "denied", errors.NotAuthorised), (404, "no_responders", errors.NotPresent),
+     (408, "deadline", errors.DeadlineExceeded), (413, "too_large", errors.RemoteProtocolError)],
+)  # fmt: skip
+def test_an_error_of_the_broker_is_an_exception_by_number(
+    num: int, err: str, kind: type[errors.BusError]
+) -> None:
+    line = connected()
+    ref = line.asks()
+    line.sends()
+    error = settled(line.hears(wire.Error(num, err, "because", ref))).error
+    assert type(error) is kind
+    assert str(error) == "because"
+
+
+def test_a_refusal_keeps_number_name_and_text() -> None:
+    line = connected()
+    ref = line.asks()
+    line.sends()
+    error = settled(line.hears(wire.ReplyDelivery(ref, KEY, "conflict", "busy", 409))).error
+    assert isinstance(error, errors.Refused)
+    assert (error.code, error.err, str(error)) == (409, "conflict", "busy")
+
+
+def test_what_had_left_fails_when_the_connection_is_lost_and_what_had_not_waits() -> None:
+    line = connected()
+    gone = line.asks()
+    line.sends()
+    kept = line.asks()
+    [failed] = line.breaks()
+    assert failed.id == gone
+    assert isinstance(failed.error, errors.Unreachable)
+    assert str(failed.error) == "request app.clock: the connection was lost, result unknown"
+    assert line.opens() == [wire.Request(kept, "app.clock", 5000)]
+    assert settled(line.hears(wire.ReplyDelivery(kept, KEY))).error is None
+
+
+def test_subscriptions_and_services_are_said_again_before_anything_else() -> None:
+    line = connected()
+    ref, sid = line.session.subscribe("app.>", "drop_new")
+    serve = line.session.serve("app.clock")
+    said = line.sends()
+    assert said == [wire.Subscribe(ref, sid, "app.>", "drop_new"), wire.Serve(serve, "app.clock")]
+    assert settled(line.hears(wire.Ok(ref))).id == ref
+    assert settled(line.hears(wire.Ok(serve))).id == serve
+    line.session.publish("app.x", b"while away")
+    assert line.breaks() == []
+    assert line.opens() == [*said, wire.Publish("app.x")]
+    assert line.hears(wire.Ok(ref)) is None
+
+
+def test_what_was_withdrawn_is_not_said_again() -> None:
+    line = connected()
+    _, sid = line.session.subscribe("app.>", "drop_old")
+    line.session.serve("app.clock")
+    line.sends()
+    line.session.unsubscribe(sid)
+    line.session.withdraw("app.clock")
+    assert [type(c) for c in line.sends()] == [wire.Unsubscribe]
+    line.breaks()
+    assert line.opens() == []
+
+
+def test_a_subscription_made_while_away_waits_for_the_connection() -> None:
+    line = Line()
+    ref, sid = line.session.subscribe("app.>", "drop_old")
+    assert line.opens() == [wire.Subscribe(ref, sid, "app.>")]
+    assert settled(line.hears(wire.Ok(ref))).error is None
+
+
+def test_a_request_that_was_given_up_while_away_is_not_sent_later() -> None:
+    line = Line()
+    timed_out, forgotten = line.asks(timeout=1.0), line.asks()
+    [late] = line.passes(2.0)
+    assert (late.id, type(late.error)) == (timed_out, errors.DeadlineExceeded)
+    line.session.forget(forgotten)
+    assert line.opens() == []
+
+
+def test_a_reply_to_a_lost_connection_is_not_sent_on_the_next() -> None:
+    line = connected()
+    line.hears(wire.RequestDelivery(7, "app.clock", KEY, 1000))
+    line.breaks()
+    line.session.reply(7, b"late")
+    assert line.opens() == []
+
+
+def test_a_deadline_fails_only_after_the_brokers_own_had_its_time() -> None:
+    line = connected()
+    ref = line.asks(timeout=2.0)
+    line.sends()
+    assert line.passes(2.4) == []
+    [failed] = line.passes(0.2)
+    assert (failed.id, type(failed.error)) == (ref, errors.DeadlineExceeded)
+    assert line.hears(wire.ReplyDelivery(ref, KEY), b"late") is None
+
+
+@pytest.mark.parametrize(("timeout", "sent"), [(-1.0, 0), (1e9, 86_400_000), (0.0015, 1)])
+def test_a_deadline_out_of_range_is_brought_into_it(timeout: float, sent: int) -> None:
+    line = connected()
+    line.asks(timeout)
+    [request] = line.sends()
+    assert isinstance(request, wire.Request)
+    assert request.dl == sent
+
+
+def test_a_quiet_session_pings_after_half_a_heartbeat() -> None:
+    line = connected()
+    assert line.session.next_timer(line.now) == 5.0
+    line.passes(4.9)
+    assert line.sends() == []
+    line.passes(0.2)
+    assert line.sends() == [wire.Ping()]
+    assert line.session.next_timer(line.now) == 5.0
+
+
+def test_a_broker_silent_for_three_heartbeats_is_unreachable() -> None:
+    line = connected()
+    line.passes(29)
+    with pytest.raises(errors.Unreachable, match="silent for three heartbeats"):
+        line.passes(2)
+
+
+def test_pongs_keep_the_session_alive() -> None:
+    line = connected()
+    for _ in range(20):
+        line.passes(6)
+        line.sends()
+        line.hears(wire.Pong(0, 1))
+
+
+def test_what_is_queued_for_one_subject_leaves_as_one_batch() -> None:
+    line = connected()
+    for number in range(3):
+        assert not line.session.publish("app.x", b"%d" % number)
+    line.session.publish("app.y", b"alone")
+    assert line.sends_bodies() == [
+        (wire.Publish("app.x", 3), wire.join([b"0", b"1", b"2"])),
+        (wire.Publish("app.y"), b"alone"),
+    ]
+
+
+def test_a_full_batch_leaves_at_once() -> None:
+    line = connected()
+    results = [line.session.publish("app.x", b"") for _ in range(BATCH_MESSAGES)]
+    assert results == [False] * (BATCH_MESSAGES - 1) + [True]
+    assert line.sends() == [wire.Publish("app.x", BATCH_MESSAGES)]
+    assert line.session.publish("app.x", bytes(BATCH_BYTES))
+
+
+def test_other_commands_do_not_overtake_what_was_published_before() -> None:
+    line = connected()
+    line.session.publish("app.x", b"1")
+    line.asks()
+    line.session.publish("app.x", b"2")
+    assert [type(c) for c in line.sends()] == [wire.Publish, wire.Request, wire.Publish]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["app.a", "app.b"]),
+            st.sampled_from([0, 1, 100, BATCH_BYTES - 1, BATCH_BYTES, LIMITS.payload]),
+        ),
+        max_size=30,
+    )
+)
+@settings(deadline=None)
+def test_every_batch_is_within_the_limits_and_nothing_is_lost_or_reordered(
+    published: list[tuple[str, int]],
+) -> None:
+    line = connected()
+    for subject, size in published:
+        line.session.publish(subject, bytes(size))
+    sent = []
+    for command, body in line.sends_bodies():
+        assert isinstance(command, wire.Publish)
+        assert body is not None
+        assert len(body) <= LIMITS.payload
+        assert command.n <= LIMITS.batch
+        bodies = [body] if command.n == 1 else wire.split(body, command.n)
+        sent += [(command.s, len(one)) for one in bodies]
+    assert sent == published
+
+
+@pytest.mark.parametrize("verb", ["publish", "request", "signal"])
+def test_a_body_over_the_brokers_limit_is_refused_here(verb: str) -> None:
+    line = Line()
+    line.session.opened(line.now)
+    line.sends()
+    line.hears(
+        msgspec.structs.replace(WELCOME, limits=msgspec.structs.replace(LIMITS, payload=40_000))
+    )
+    body = bytes(40_001)
+    acts = {
+        "publish": lambda: line.session.publish("app.x", body),
+        "request": lambda: line.session.request("app.x", body, None, 1.0, line.now),
+        "signal": lambda: line.session.signal(KEY, "app.x", body, 1.0, line.now),
+    }
+    with pytest.raises(errors.LocalProtocolError, match=f"{verb} app.x: a body of 40001 bytes"):
+        acts[verb]()
+    assert line.sends() == []
+
+
+def test_a_reply_over_the_limit_becomes_a_refusal() -> None:
+    line = connected()
+    line.session.reply(7, bytes(LIMITS.payload + 1))
+    [reply] = line.sends()
+    assert isinstance(reply, wire.Reply)
+    assert (reply.r, reply.err, reply.num) == (7, "too_large", 413)
+
+
+def test_the_longest_refusal_still_fits_and_an_unnamed_one_is_still_one() -> None:
+    line = connected()
+    wide = "\U0001f600" * 3000
+    line.session.reply(7, b"", errors.Refused(409, wide, wide))
+    line.session.reply(8, b"", errors.Refused(409, "", ""))
+    first, second = line.sends()
+    assert isinstance(first, wire.Reply)
+    assert first.msg
+    assert isinstance(second, wire.Reply)
+    assert second.err == "refused"
+
+
+def test_the_buffer_is_full_at_its_bound_and_has_room_when_sent() -> None:
+    line = Line()
+    while not line.session.full:
+        line.session.publish("app.x", bytes(1 << 20))
+    assert line.session._buffered < 10 << 20
+    line.opens()
+    assert not line.session.full
+
+
+def test_goodbye_tells_why_the_connection_ends() -> None:
+    line = connected()
+    line.hears(wire.Goodbye(503, "the broker is stopping"))
+    assert line.session.farewell == "the broker is stopping"
+    line.breaks()
+    line.opens()
+    assert line.session.farewell == ""
+
+
+@given(st.binary(max_size=80))
+@settings(deadline=None)
+def test_a_broker_that_does_not_speak_sb1_is_a_remote_error(head: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        connected().session.receive(head, b"", 100.0)
+
+
+def test_what_nobody_asked_for_is_ignored_or_passed_on() -> None:
+    line = connected()
+    assert line.hears(wire.Ok(999)) is None
+    assert line.hears(wire.ReplyDelivery(999, KEY)) is None
+    stray = wire.Error(403, "denied", "publish mesh.x: not allowed")
+    assert line.hears(stray) == stray
+    delivery = wire.Delivery(999, "app.x", KEY)
+    assert line.hears(delivery, b"x") == delivery
