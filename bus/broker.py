@@ -214,7 +214,7 @@ class Broker:
             with contextlib.suppress(sockets.ZMQError):  # gone or full: then it need not hear
                 self._send(stray.connection.rid, stray.head, None)
             if stray.cut:
-                self._cuts.append((now + GRACE, stray.connection))
+                self._cuts.append((time.monotonic() + GRACE, stray.connection))
         for connection in self.router.take_cuts():
             self._cuts.append((now, connection))
 
