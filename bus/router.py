@@ -116,6 +116,7 @@ class Router:
             # The transport now sends to the newcomer, so the old session is over in any case.
             reason = "its routing id came from another connection"
             self.close(session, 0, reason, goodbye=False)
+            self._cuts.append(session.connection)  # libzmq leaves it open, deaf and dumb
             if session.key != connection.key:
                 self.denied["foreign_routing_id"] += 1
                 self._cuts.append(connection)
