@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_OPTIONS := $(if $(QUICK),--quick) $(if $(JSON),--json)
 
 .PHONY: help venv demo test test-system check bench wheel clean
 
@@ -11,7 +12,7 @@ help:
 	@echo "make test         set up .venv and pass the tests (needs only Python, make and pip)"
 	@echo "make test-system  tests that need Debian's packages and root; installs them"
 	@echo "make check        format, lint, types, import contracts"
-	@echo "make bench        all benchmarks (QUICK=1 for a first look)"
+	@echo "make bench        all benchmarks (QUICK=1 for a first look, JSON=1 for a line a row)"
 
 venv: $(STAMP)
 
@@ -41,9 +42,9 @@ check: venv
 
 bench: venv
 	.ci/install_system
-	$(BIN)/python -P benchmarks/bus.py $(if $(QUICK),--quick)
-	$(BIN)/python -P benchmarks/socks.py $(if $(QUICK),--quick)
-	$(BIN)/python -P benchmarks/start.py $(if $(QUICK),--quick)
+	$(BIN)/python -P benchmarks/start.py $(BENCH_OPTIONS)
+	$(BIN)/python -P benchmarks/bus.py $(BENCH_OPTIONS)
+	$(BIN)/python -P benchmarks/socks.py $(BENCH_OPTIONS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
