@@ -126,6 +126,7 @@ def test_the_routing_id_of_another_key_ends_its_session_and_cuts_the_thief() -> 
     thief = table.dial("mallory", alice.connection.rid)
     assert thief.say(wire.Hello()) == []
     assert thief.cut
+    assert alice.cut
     assert not alice.in_session
     assert table.router.session_count == 0
     assert table.router.denied["foreign_routing_id"] == 1
@@ -146,6 +147,7 @@ def test_a_reconnect_with_the_same_routing_id_has_to_say_hello_again() -> None:
     old.say(wire.Subscribe(1, 1, "app.>"))
     new = table.dial("alice", old.connection.rid)
     assert refused(new.say(wire.Publish("app.x"))) == (425, "hello_first", None)
+    assert old.cut
     assert not new.cut
     only(new.say(wire.Hello()), wire.Welcome)
     assert new.say(wire.Publish("app.x")) == []  # the old subscription is gone
