@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Self
 
-from bus import sockets, wire
-from bus.errors import BusError, NotAuthorised, RemoteProtocolError, Unreachable
+from bus import sockets, subjects, wire
+from bus.errors import BusError, LocalProtocolError, NotAuthorised, RemoteProtocolError, Unreachable
 from bus.identity import Address, KeyPair
 from bus.session import ClientSession, Settled
 
@@ -57,6 +57,8 @@ class Caller:
         self, subject: str, body: bytes = b"", *, to: str | None = None, timeout: float = 5.0
     ) -> bytes:
         """Ask and wait for the answer's body; errors as `bus.client.Bus.request`."""
+        if not subjects.is_subject(subject):
+            raise LocalProtocolError(f"not a subject: {subject!r}")
         ref = self._session.request(subject, body, to, timeout, time.monotonic())
         while True:
             due = time.monotonic() + self._session.next_timer(time.monotonic())

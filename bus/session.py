@@ -25,6 +25,7 @@ from bus.errors import (
     RemoteProtocolError,
     Unreachable,
 )
+from bus.identity import KEY_TEXT
 from bus.version import VERSION
 
 BATCH_MESSAGES = 256
@@ -75,7 +76,7 @@ class ClientSession:
         self.max_payload = DEFAULT_PAYLOAD  # bytes a body may have
         self.bytes_in = 0  # heads and bodies, over all connections
         self.bytes_out = 0
-        self._hello = wire.encode(wire.Hello(name=name, lang="python", ver=VERSION))
+        self._hello = wire.encode(wire.Hello(name=name[:64], lang="python", ver=VERSION))
         self._handshake: Outgoing | None = None
         self._outbox: deque[Outgoing] = deque()
         self._batch: list[bytes] = []
@@ -188,6 +189,8 @@ class ClientSession:
 
     def request(self, subject: str, body: bytes, to: str | None, timeout: float, now: float) -> int:
         self._check_size("request", subject, body)
+        if to is not None:
+            _check_key(to)
         ref = next(self._ids)
         self._push(wire.Request(ref, subject, _milliseconds(timeout), to), body, ref)
         self._waiting[ref] = _Waiting("request", subject, now + timeout + DEADLINE_GRACE)
@@ -195,6 +198,7 @@ class ClientSession:
 
     def signal(self, to: str, subject: str, body: bytes, timeout: float, now: float) -> int:
         self._check_size("signal", subject, body)
+        _check_key(to)
         ref = next(self._ids)
         self._push(wire.Signal(to, subject, ref), body, ref)
         self._waiting[ref] = _Waiting("signal", subject, now + timeout)
@@ -314,6 +318,11 @@ class ClientSession:
         self._buffered += _size(outgoing)
         self._batch = []
         self._batch_bytes = 0
+
+
+def _check_key(key: str) -> None:
+    if len(key) != KEY_TEXT:
+        raise LocalProtocolError(f"not a key in Z85 form: {key!r}")
 
 
 def _milliseconds(seconds: float) -> int:
