@@ -31,6 +31,8 @@ BATCH = 256  # messages read before timers and connections are looked at
 # whoever wants it: to wake a halted one costs more than the broker's work on a message. Measured with
 # benchmarks/bus.py: a quarter off the single-flight round trip on a virtual machine of 2 cores.
 LIVELY = 0.0003
+# Seconds between hearing that a connection is lost and acting on it: what came on it last is read first.
+LAST_WORDS = 0.02
 GRACE = 0.05  # seconds between GOODBYE and the cut, so that it can still leave
 MAX_MESSAGE = LIMITS.payload + (
     64 << 10
@@ -88,6 +90,7 @@ class Broker:
             self._poll.register(fd, select.POLLIN)
         self._blocked: dict[Session, None] = {}  # their pipe in libzmq is full
         self._cuts: deque[tuple[float, Connection]] = deque()
+        self._gone: deque[tuple[float, int]] = deque()  # inodes of lost connections
         self._inodes: dict[int, int] = {}  # of accepted descriptors, for the monitor's DISCONNECTED
         self._timer = 0.0  # when the router has something to do without a message
         self._lively = False
@@ -132,6 +135,8 @@ class Broker:
             self._write(now)
         else:
             more = True
+        while self._gone and self._gone[0][0] <= now:
+            self.router.disconnected(self._gone.popleft()[1])
         if now >= self._timer:
             self.router.handle_timer(now)
         if self._reload:
@@ -146,10 +151,8 @@ class Broker:
         """Seconds until the next timer."""
         now = time.monotonic()
         self._timer = now + self.router.next_timer(now)
-        until = self._timer
-        if self._cuts:
-            until = min(until, self._cuts[0][0])
-        return max(0.0, until - now)
+        due = [queue[0][0] for queue in (self._cuts, self._gone) if queue]
+        return max(0.0, min([self._timer, *due]) - now)
 
     def _wait(self, seconds: float) -> set[int]:
         """The descriptors that have something to tell, after at most `seconds`."""
@@ -204,7 +207,7 @@ class Broker:
             if event.kind == sockets.DISCONNECTED:
                 inode = self._inodes.pop(event.value, None)
                 if inode is not None:
-                    self.router.disconnected(inode)
+                    self._gone.append((time.monotonic() + LAST_WORDS, inode))
             elif event.kind == sockets.ACCEPT_FAILED:
                 self._log("accept failed", {"error": os.strerror(event.value)})
 

@@ -443,13 +443,21 @@ class Bus:
 
 @asynccontextmanager
 async def connect(
-    address: Address, keypair: KeyPair, *, name: str = "", timeout: float = CONNECT_TIMEOUT
+    address: Address,
+    keypair: KeyPair,
+    *,
+    name: str = "",
+    timeout: float = CONNECT_TIMEOUT,
+    prepare: Callable[[Bus], None] | None = None,
 ) -> AsyncIterator[Bus]:
     """Join the bus; the connection heals by itself until the block ends.
 
+    `prepare` is called before: what it sets to be answered is answered from the first moment on.
     Raises `NotAuthorised` when the key is not allowed, `Unreachable` when no broker answers in time.
     """
     bus = Bus(address, keypair, name)
+    if prepare is not None:
+        prepare(bus)
     try:
         await bus.open(timeout)
         yield bus

@@ -144,11 +144,12 @@ def _loop_factory(*, fast: bool) -> Callable[[], asyncio.AbstractEventLoop] | No
 
 
 async def _serve(main: Main, environment: Environment, keypair: KeyPair) -> int:
+    stopping = asyncio.Event()
     async with connect(
-        environment.address, keypair, name=environment.app, timeout=FIRST_CONNECT
-    ) as bus:
-        participant = Participant(bus, keypair, environment)
-        answer_signals(bus, participant.stopping.set)
+        environment.address, keypair, name=environment.app, timeout=FIRST_CONNECT,
+        prepare=lambda bus: answer_signals(bus, stopping.set),
+    ) as bus:  # fmt: skip
+        participant = Participant(bus, keypair, environment, stopping)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, participant.stopping.set)
@@ -237,9 +238,9 @@ class Background:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         environment = self._environment
         async with connect(
-            environment.address, self._keypair, name=environment.app, timeout=FIRST_CONNECT
-        ) as bus:
-            answer_signals(bus, lambda: os.kill(os.getpid(), signal.SIGTERM))
+            environment.address, self._keypair, name=environment.app, timeout=FIRST_CONNECT,
+            prepare=lambda bus: answer_signals(bus, lambda: os.kill(os.getpid(), signal.SIGTERM)),
+        ):  # fmt: skip
             self._ready.set()
             await self._stop.wait()
 
