@@ -22,6 +22,11 @@ from tests.support.raw import (
     OK,
     PING,
     PUBLISH,
+    REPLY,
+    REPLY_DELIVERY,
+    REQUEST,
+    REQUEST_DELIVERY,
+    SERVE,
     SUBSCRIBE,
     WELCOME,
     Raw,
@@ -281,6 +286,21 @@ def test_a_peer_that_never_reads_its_answers_is_cut() -> None:
         assert (offline["key"], offline["state"]) == (broker.keys["mallory"].public, "offline")
         assert offline["reason"].startswith("too slow")
         assert broker.peak_rss - before < 200 * MIB
+
+
+def test_the_last_words_of_a_peer_that_hangs_up_are_heard() -> None:
+    with under_attack() as (broker, alice):
+        for number in range(20):
+            with mallory(broker, options={zmq.LINGER: 1000}) as hasty:
+                hasty.hello()
+                hasty.send(SERVE, {"id": 1, "s": "app.hasty"})
+                hasty.hear_only(OK)
+                alice.send(REQUEST, {"id": number, "s": "app.hasty", "dl": 5000})
+                handle = hasty.hear_only(REQUEST_DELIVERY)["r"]
+                hasty.send(REPLY, {"r": handle}, b"done")
+                hasty.hang_up()
+            code, fields, body = alice.hear()
+            assert (code, fields["ref"], body) == (REPLY_DELIVERY, number, b"done")
 
 
 def test_a_session_is_welcome_right_after_an_attack_by_the_same_key() -> None:

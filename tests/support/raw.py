@@ -56,9 +56,16 @@ class Raw:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        self.socket.disable_monitor()
+        if not self.socket.closed:
+            self.socket.disable_monitor()
+            self.socket.close(linger=0)
         self.monitor.close(linger=0)
-        self.context.destroy(linger=0)
+        self.context.destroy()
+
+    def hang_up(self) -> None:
+        """Close at once; what was sent still leaves, as far as LINGER says."""
+        self.socket.disable_monitor()
+        self.socket.close()
 
     def send(self, code: int, fields: dict[str, Any] | None = None, *body: bytes) -> None:
         self.socket.send_multipart([b"SB\x01" + bytes([code]) + msgpack.packb(fields or {}), *body])
