@@ -293,9 +293,10 @@ def test_the_last_words_of_a_peer_that_hangs_up_are_heard() -> None:
         for number in range(20):
             with mallory(broker, options={zmq.LINGER: 1000}) as hasty:
                 hasty.hello()
-                hasty.send(SERVE, {"id": 1, "s": "app.hasty"})
+                subject = f"app.hasty.{number}"
+                hasty.send(SERVE, {"id": 1, "s": subject})
                 hasty.hear_only(OK)
-                alice.send(REQUEST, {"id": number, "s": "app.hasty", "dl": 5000})
+                alice.send(REQUEST, {"id": number, "s": subject, "dl": 5000})
                 handle = hasty.hear_only(REQUEST_DELIVERY)["r"]
                 hasty.send(REPLY, {"r": handle}, b"done")
                 hasty.hang_up()
