@@ -28,11 +28,15 @@ _CREDENTIALS: Final = struct.Struct("iII")  # pid, uid, gid
 
 
 class AppPort:
-    """The listening socket. `route(target)` finds the lane to a node or raises Unreachable."""
+    """Serves apps on `sock`, which listens at `path`.
+
+    `route(target)` finds the lane to a node or raises Unreachable.
+    """
 
     def __init__(
         self,
         engine: Engine,
+        sock: socket.socket,
         path: Path,
         name: str,
         route: Callable[[str], Awaitable[Lane]],
@@ -45,7 +49,7 @@ class AppPort:
         self.loop = asyncio.get_running_loop()
         self._path = path
         self._apps: set[App] = set()
-        self._socket = _listen(path)
+        self._socket = sock
         self.loop.add_reader(self._socket, self._accept)
 
     def close(self) -> None:
@@ -76,7 +80,7 @@ class AppPort:
         self._apps.add(App(self, sock))
 
 
-def _listen(path: Path) -> socket.socket:
+def listen(path: Path) -> socket.socket:
     """A listening socket at `path` that only this user may use; raises CannotListen."""
     try:
         if stat.S_ISSOCK(path.lstat().st_mode):

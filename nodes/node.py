@@ -9,14 +9,19 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import functools
 import logging
+import os
 import re
 import resource
+import socket
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bus import process
+from bus import logs, process
 from bus.sockets import new_context
-from nodes.appport import AppPort
+from nodes.appport import AppPort, listen
 from nodes.control import Control
 from nodes.engine import Engine
 from nodes.errors import CannotListen
@@ -25,7 +30,6 @@ from nodes.shared import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +48,7 @@ def _name(text: str) -> str:
     return text
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(given: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="node", description="A node of the mesh.")
     parser.add_argument("--name", type=_name, required=True, help="what apps and people call it")
     parser.add_argument(
@@ -60,20 +64,42 @@ def _arguments() -> argparse.Namespace:
         metavar="ENDPOINT",
         help="where neighbours dial in (default: %(default)s, any free port)",
     )
-    return parser.parse_args()
+    return parser.parse_args(given)
 
 
 def socket_path(run_dir: Path, name: str) -> Path:
     return run_dir / f"node-{name}.sock"
 
 
-async def main(participant: process.Participant) -> int:
-    arguments = _arguments()
+def start() -> None:
+    """Read the arguments and take the socket before joining the bus: who sees the node can use it."""
+    logs.configure()
+    arguments = _arguments(sys.argv[1:])
+    path = socket_path(Path(os.environ.get("VISCRIPT_RUN", ".")), arguments.name)
+    try:
+        sock = listen(path)
+    except CannotListen as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the program's own output
+        sys.exit(EXIT_TAKEN)
+    process.run(functools.partial(main, arguments=arguments, sock=sock, path=path), uvloop=True)
+
+
+async def main(
+    participant: process.Participant,
+    *,
+    arguments: argparse.Namespace,
+    sock: socket.socket,
+    path: Path,
+) -> int:
     _raise_descriptor_limit()
     code = 0
     try:
         async with asyncio.TaskGroup() as tasks:
-            with _running(participant, arguments, tasks) as (engine, transport, control):
+            with _running(participant, arguments, sock, path, tasks) as (
+                engine,
+                transport,
+                control,
+            ):
                 await control.start(arguments.link)
                 tasks.create_task(_tick(engine, transport))
                 await participant.stopping.wait()
@@ -90,7 +116,11 @@ async def main(participant: process.Participant) -> int:
 
 @contextlib.contextmanager
 def _running(
-    participant: process.Participant, arguments: argparse.Namespace, tasks: asyncio.TaskGroup
+    participant: process.Participant,
+    arguments: argparse.Namespace,
+    sock: socket.socket,
+    path: Path,
+    tasks: asyncio.TaskGroup,
 ) -> Iterator[tuple[Engine, Transport, Control]]:
     """The parts of a node, connected; closed on the way out."""
     bus, keypair, name = participant.bus, participant.keypair, arguments.name
@@ -103,8 +133,7 @@ def _running(
         stack.callback(transport.close)
         endpoint = transport.listen(arguments.listen)
         control = Control(bus, engine, transport, name, endpoint, expected, tasks)
-        path = socket_path(participant.run_dir, name)
-        port = AppPort(engine, path, name, control.route, tasks)
+        port = AppPort(engine, sock, path, name, control.route, tasks)
         stack.callback(port.close)
         log.info("node %s listens for neighbours on %s, for apps on %s", name, endpoint, path)
         yield engine, transport, control
@@ -136,4 +165,4 @@ def _raise_descriptor_limit() -> None:
 
 
 if __name__ == "__main__":
-    process.run(main, uvloop=True)
+    start()

@@ -258,7 +258,6 @@ class Dialler(Port):
     def __init__(self, transport: Ports, socket: Socket, neighbour: str) -> None:
         self.link = ZmqLink(self, b"", neighbour, dialled=True)
         self.up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._said_hello = False
         self._monitor = bus_sockets.watch(socket)
         super().__init__(transport, socket)
         self._loop.add_reader(bus_sockets.descriptor(self._monitor), self._watch)

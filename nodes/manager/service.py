@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import logging
@@ -240,5 +241,12 @@ async def _tick(manager: Manager) -> None:
         manager.tick()
 
 
-if __name__ == "__main__":
+def start() -> None:
+    """Take no argument, and say so before joining the bus."""
+    parser = argparse.ArgumentParser(prog="node-manager", description="The manager of a mesh.")
+    parser.parse_args()
     process.run(main)
+
+
+if __name__ == "__main__":
+    start()
