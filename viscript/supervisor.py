@@ -380,14 +380,16 @@ class Supervisor:
 
     def _advance(self, now: float) -> bool:
         before = len(self._actions)
-        for launch in [x for x in self._launches.values() if x.state is State.BLOCKED]:
-            self._unblock(launch, now)
-        if self._down:
+        if self._down:  # first: what is to stop must not be started for a moment
             needed = {name for x in self._launches.values() for name in x.after}
             for launch in list(self._launches.values()):
                 last = launch.id != BROKER or len(self._launches) == 1
                 if not launch.stop and launch.app not in needed and last:
                     self._stop(launch, now)
+            if len(self._actions) > before:
+                return True
+        for launch in [x for x in self._launches.values() if x.state is State.BLOCKED]:
+            self._unblock(launch, now)
         return len(self._actions) > before
 
     def _unblock(self, launch: Launch, now: float) -> None:

@@ -249,6 +249,20 @@ def test_down_stops_dependents_first_and_the_broker_last(talk):
     assert talk.supervisor.launches == {}
 
 
+def test_a_broker_that_waits_is_not_started_when_the_last_app_ends_on_the_way_down(talk):
+    talk.running(Launch(BROKER, "broker", restart="always"))
+    talk.running(Launch(1, "a"))
+    assert talk.say(Down()) == [Terminate(1)]
+    talk.pass_time(supervisor.STOP)
+    assert talk.state() is State.LOST
+    talk.say(Ended(BROKER, 1, Exit(1)))
+    assert talk.state(BROKER) is State.BACKOFF
+    talk.now += supervisor.LOST  # both are due now
+    assert talk.pass_time(0) == []
+    assert talk.state() is State.FAILED
+    assert talk.state(BROKER) is State.EXITED
+
+
 class Machine(RuleBasedStateMachine):
     """Any events in any order, true ones and stale ones; the world obeys Spawn and Terminate or not."""
 
@@ -326,14 +340,20 @@ class Machine(RuleBasedStateMachine):
     def down_converges(self):
         """Whatever the state, with processes that obey or not, everything comes to an end."""
         self.do(self.talk.say(Down()))
-        self.stopped |= set(self.talk.supervisor.launches)
-        for _ in range(20):
-            self.do(self.talk.pass_time(100.0))
+        self.stopped |= self.told_to_stop()
+        for _ in range(200):
+            self.do(self.talk.pass_time(10.0))
+            self.stopped |= self.told_to_stop()
         assert not self.talk.supervisor.launches
         assert all(launch.state in FINAL for launch in self.talk.told.values())
         self.talk.supervisor = Supervisor(lambda: 1.0)
         self.started -= {n for n in self.started if not self.living.get(n)}
         self.stopped -= {n for n in self.stopped if not self.living.get(n)}
+
+    def told_to_stop(self) -> set[int]:
+        """By `Down`: all at once, but the broker only when it is alone."""
+        launches = set(self.talk.supervisor.launches)
+        return launches if launches == {BROKER} else launches - {BROKER}
 
     @invariant()
     def nothing_waits_for_ever(self):
