@@ -12,7 +12,7 @@ import os
 import select
 import socket as sockets_of_python
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ BATCH = 256  # messages read before timers and connections are looked at
 LIVELY = 0.0003
 # Seconds between hearing that a connection is lost and acting on it: what came on it last is read first.
 LAST_WORDS = 0.02
+REPORT = 10.0  # seconds between log lines about refusals
 GRACE = 0.05  # seconds between GOODBYE and the cut, so that it can still leave
 MAX_MESSAGE = LIMITS.payload + (
     64 << 10
@@ -94,8 +95,15 @@ class Broker:
         self._inodes: dict[int, int] = {}  # of accepted descriptors, for the monitor's DISCONNECTED
         self._timer = 0.0  # when the router has something to do without a message
         self._lively = False
+        self._next_report = 0.0
+        self._reported: Counter[str] = Counter()  # refusals that the log has
         self._running = True
         self._reload = False
+
+    @property
+    def refused(self) -> Counter[str]:
+        """How often what was refused since the start: connections and commands."""
+        return self._zap.refused + self.router.denied
 
     def stop(self) -> None:
         self._running = False
@@ -141,6 +149,8 @@ class Broker:
             self.router.handle_timer(now)
         if self._reload:
             self._reload_access()
+        if now >= self._next_report:
+            self._report_refusals(now)
         self._write(now)
         while self._cuts and self._cuts[0][0] <= now:
             _cut(self._cuts.popleft()[1])
@@ -210,6 +220,14 @@ class Broker:
                     self._gone.append((time.monotonic() + LAST_WORDS, inode))
             elif event.kind == sockets.ACCEPT_FAILED:
                 self._log("accept failed", {"error": os.strerror(event.value)})
+
+    def _report_refusals(self, now: float) -> None:
+        """Tell at intervals what was refused since: one line however many knock."""
+        self._next_report = now + REPORT
+        refused = self.refused
+        if refused != self._reported:
+            self._log("refused", dict(refused - self._reported))
+            self._reported = refused
 
     def _reload_access(self) -> None:
         self._reload = False

@@ -36,20 +36,27 @@ def init(
     """Make a broker's folder: its configuration, its key, an access list with one admin key."""
     from bus import keystore
     from bus.access import AccessList
+    from bus.errors import KeyFileError
     from bus.settings import BrokerSettings, save
     from bus.signals import AccessEntry
 
     config = folder / CONFIG_NAME
-    if config.exists():
-        _fail(
-            f"{config}: there is a broker here already; run: bus-broker run {folder}", EXIT_CONFLICT
-        )
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    broker = keystore.load_or_create(folder / "broker.key")
-    admin = keystore.load_or_create(folder / "admin.key")
-    entries = AccessList([AccessEntry(admin.public, "admin", ["admin"])])
-    keystore.save_access(folder / "access.json", entries)
-    save(config, BrokerSettings(endpoint, "broker.key", "access.json"))
+    try:
+        if config.exists():
+            _fail(
+                f"{config}: there is a broker here already; run: bus-broker run {folder}",
+                EXIT_CONFLICT,
+            )
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        broker = keystore.load_or_create(folder / "broker.key")
+        admin = keystore.load_or_create(folder / "admin.key")
+        entries = AccessList([AccessEntry(admin.public, "admin", ["admin"])])
+        keystore.save_access(folder / "access.json", entries)
+        save(config, BrokerSettings(endpoint, "broker.key", "access.json"))
+    except KeyFileError as error:
+        _fail(str(error), EXIT_CONFIG)
+    except OSError as error:
+        _fail(f"{error.filename or folder}: cannot be made: {error.strerror}", EXIT_CONFIG)
     typer.echo(f"broker key  {broker.public}")
     typer.echo(f"admin key   {folder / 'admin.key'}")
     typer.echo(f"start it    bus-broker run {folder}")
@@ -106,7 +113,7 @@ def run(
         logger, "listening", endpoint=broker.info.endpoint, key=broker.info.key, pid=os.getpid()
     )
     broker.run()
-    logs.event(logger, "stopped", refused=dict(broker.router.denied))
+    logs.event(logger, "stopped", refused=dict(broker.refused))
 
 
 def _fail(problem: str, code: int) -> NoReturn:

@@ -41,10 +41,19 @@ class Outgoing:
         self.size = len(head) if body is None else len(head) + len(body)
 
 
-class Outbox:
-    """Queue of `Outgoing`, bounded in messages and bytes."""
+@dataclass(slots=True, eq=False)
+class Budget:
+    """Bytes that the outboxes of one key may hold together, however many sessions it opens."""
 
-    def __init__(self, max_messages: int, max_bytes: int) -> None:
+    max_bytes: int
+    used: int = 0
+
+
+class Outbox:
+    """Queue of `Outgoing`, bounded in messages and bytes, and by the budget it shares."""
+
+    def __init__(self, max_messages: int, max_bytes: int, budget: Budget | None = None) -> None:
+        self._budget = budget or Budget(max_bytes)
         self._queue: deque[Outgoing] = deque()
         self._max_messages = max_messages
         self._max_bytes = max_bytes
@@ -79,25 +88,29 @@ class Outbox:
 
     def pop(self) -> Outgoing:
         outgoing = self._queue.popleft()
-        self._messages -= outgoing.count
-        self._bytes -= outgoing.size
+        self._account(-outgoing.count, -outgoing.size)
         return outgoing
 
     def clear(self) -> None:
         self._queue.clear()
         self._gaps.clear()
-        self._messages = self._bytes = 0
+        self._account(-self._messages, -self._bytes)
 
     def _full(self, outgoing: Outgoing) -> bool:
         return (
             self._bytes + outgoing.size > self._max_bytes
+            or self._budget.used + outgoing.size > self._budget.max_bytes
             or self._messages + outgoing.count > self._max_messages
         )
 
     def _append(self, outgoing: Outgoing) -> None:
         self._queue.append(outgoing)
-        self._messages += outgoing.count
-        self._bytes += outgoing.size
+        self._account(outgoing.count, outgoing.size)
+
+    def _account(self, messages: int, size: int) -> None:
+        self._messages += messages
+        self._bytes += size
+        self._budget.used += size
 
     def _drop_old(self) -> None:
         """Drop the oldest droppable half at once: one by one would cost a scan for each."""
@@ -108,21 +121,18 @@ class Outbox:
             told = self._gaps.get(old)
             if told is not None:  # of those who do not even read: told again below, in one
                 lost[told[0]] = lost.get(told[0], 0) + told[1]
-                self._messages -= 1
-                self._bytes -= old.size
+                self._account(-1, -old.size)
                 continue
             low = self._bytes <= self._max_bytes // 2 and self._messages <= self._max_messages // 2
             if low or old.drops is None or old.drops.policy != DROP_OLD:
                 kept.append(old)
                 continue
             lost[old.drops] = lost.get(old.drops, 0) + old.count
-            self._messages -= old.count
-            self._bytes -= old.size
+            self._account(-old.count, -old.size)
         self._queue = kept
         self._gaps = {}
         for drops, count in lost.items():
             gap = Outgoing(wire.encode(wire.Gap(drops.sid, count)))
             self._gaps[gap] = drops, count
             self._queue.appendleft(gap)
-            self._messages += 1
-            self._bytes += gap.size
+            self._account(1, gap.size)

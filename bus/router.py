@@ -24,12 +24,13 @@ from bus import signals, subjects, wire
 from bus.access import AccessList
 from bus.errors import RemoteProtocolError
 from bus.identity import to_hex
-from bus.outbox import POLICIES, Drops, Outbox, Outgoing
+from bus.outbox import POLICIES, Budget, Drops, Outbox, Outgoing
 from bus.peers import Connection, Session, Stray, Subscription
 from bus.requests import Pending, Requests
 from bus.system import System
 
 HEARTBEAT = 10.0  # seconds; a session is dead after three of them in silence
+MAX_SESSIONS = 256  # of one key
 MAX_CACHE = 1024  # subjects remembered per session and per broker
 
 LIMITS = wire.Limits(
@@ -58,6 +59,7 @@ class Router:
         self._clock = clock
         self._sessions: dict[bytes, Session] = {}  # by routing id
         self._by_key: dict[str, list[Session]] = {}  # newest last
+        self._budgets: dict[str, Budget] = {}  # what the outboxes of a key's sessions share
         self._subscriptions: subjects.SubjectTree[Subscription] = subjects.SubjectTree()
         self._services: subjects.SubjectTree[Session] = subjects.SubjectTree()
         self._turn = 0  # spreads requests over the sessions that serve a subject
@@ -132,6 +134,9 @@ class Router:
         elif len(connection.rid) != 17 or connection.rid[0] != 1:
             problem = "set a routing id of byte 0x01 and 16 random bytes before you connect"
             self._refuse(connection, RemoteProtocolError(400, "bad_routing_id", problem))
+        elif len(self._by_key.get(connection.key, ())) >= MAX_SESSIONS:
+            problem = f"at most {MAX_SESSIONS} sessions of one key at a time"
+            self._refuse(connection, RemoteProtocolError(429, "limit", problem))
         else:
             self._open(connection, hello, now)
 
@@ -226,7 +231,10 @@ class Router:
         session = Session(
             connection, next(self._numbers), hello.name or entry.name, entry.roles,
             rules.rights_of(entry.roles), self._clock(), now,
-            Outbox(self.limits.queue_messages, self.limits.queue_bytes),
+            Outbox(
+                self.limits.queue_messages, self.limits.queue_bytes,
+                self._budgets.setdefault(connection.key, Budget(2 * self.limits.queue_bytes)),
+            ),
         )  # fmt: skip
         self._sessions[connection.rid] = session
         sessions = self._by_key.setdefault(session.key, [])
@@ -259,6 +267,7 @@ class Router:
         sessions.remove(session)
         if not sessions:
             del self._by_key[session.key]
+            del self._budgets[session.key]
             self._announce(session, "offline", reason)
 
     def _announce(self, session: Session, state: str, reason: str) -> None:
@@ -400,7 +409,6 @@ class Router:
                 session.allowed.clear()
             allowed = session.allowed[verb, pattern] = rules.may(session.rights, verb, pattern)
         if not allowed:
-            self.denied[f"denied:{verb}"] += 1
             roles = ", ".join(session.roles)
             raise RemoteProtocolError(
                 403, "denied", f"{verb} {pattern}: not allowed to role {roles}"

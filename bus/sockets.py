@@ -36,7 +36,7 @@ HEARTBEAT_MS = 5000
 HEARTBEAT_TIMEOUT_MS = 15_000
 HEARTBEAT_TTL_MS = 30_000  # above 65,500 it overflows and disconnects (libzmq#4226)
 CURVE_OVERHEAD = 33
-SEND_FRAMES = 256  # per peer inside libzmq; our own bounded outbox holds the rest
+SEND_FRAMES = 64  # per peer inside libzmq; our own bounded outbox holds the rest
 COPY_BELOW = 4096  # bytes; smaller frames are cheaper copied than reference counted
 _ZAP_ENFORCE_DOMAIN = 93  # ZMQ_ZAP_ENFORCE_DOMAIN: a draft in name, works in every 4.3.x
 

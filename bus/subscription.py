@@ -10,6 +10,7 @@ from operator import length_hint
 import msgspec
 
 MAX_KEPT_BYTES = 64 << 20  # of messages that a subscription holds for a slow reader
+_BATCH_COST, _BODY_COST = 400, 48  # bytes that keeping them takes beside what is in them
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -75,6 +76,7 @@ class Subscription:
         self.end()
 
     def put(self, subject: str, sender: str, bodies: list[bytes], size: int) -> None:
+        size += _BATCH_COST + _BODY_COST * len(bodies)
         self._batches.append((subject, sender, bodies, size))
         self._bytes += size
         while self._bytes > MAX_KEPT_BYTES and len(self._batches) > 1:

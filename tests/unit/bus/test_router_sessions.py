@@ -2,12 +2,13 @@
 
 import random
 
+import msgspec
 import pytest
 from zmq.utils import z85
 
 from bus import signals, wire
 from bus.access import AccessList
-from bus.router import HEARTBEAT, LIMITS
+from bus.router import HEARTBEAT, LIMITS, MAX_SESSIONS
 from bus.signals import AccessEntry
 from tests.support.dialogue import Peer, Table, decode, key_of, only, refused
 
@@ -266,3 +267,30 @@ def test_random_heads_never_raise_out_of_the_router() -> None:
             alice.say(wire.Hello())
         for heard in alice.say_raw(chance.randbytes(chance.randrange(40))):
             decode(wire.encode(heard))
+
+
+def test_a_key_may_not_open_sessions_without_end() -> None:
+    table = Table(alice="app")
+    for _ in range(MAX_SESSIONS):
+        table.join("alice")
+    one_more = table.dial("alice")
+    error = only(one_more.say(wire.Hello()), wire.Error)
+    assert (error.num, error.err) == (429, "limit")
+    assert one_more.cut
+    assert table.router.session_count == MAX_SESSIONS
+
+
+def test_sessions_of_one_key_share_what_the_broker_keeps_for_them() -> None:
+    limits = msgspec.structs.replace(LIMITS, queue_bytes=10_000)
+    table = Table(limits, greedy="app", quiet="app", writer="app")
+    readers = [table.join("greedy") for _ in range(8)]
+    quiet, writer = table.join("quiet"), table.join("writer")
+    for number, reader in enumerate([*readers, quiet]):
+        reader.say(wire.Subscribe(1, 2, f"topic.{number}", "drop_new"))
+        reader.reading = False
+    for number in range(9):
+        for _ in range(5):
+            writer.say(wire.Publish(f"topic.{number}"), bytes(1500))
+    kept = sum(len(body or b"") for r in readers for _, body in table.resumes(r))
+    assert 18_000 - 1_600 < kept <= 20_000  # twice the queue of one
+    assert len(table.resumes(quiet)) == 5
