@@ -4,15 +4,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from viscript.errors import ViscriptError
+from viscript.errors import BadUsage, ViscriptError
 
 if TYPE_CHECKING:
     from viscript.home import Home
@@ -269,8 +271,34 @@ def complain(error: Exception, name: str, code: int, *, as_json: bool) -> int:
         from viscript.words import clean
 
         text = f"error: {clean(str(error))}"
-    print(text, file=sys.stderr)  # noqa: T201
+    with suppress(OSError):  # nobody can be told
+        print(text, file=sys.stderr)  # noqa: T201
     return code
+
+
+def _decoded(arguments: list[str]) -> list[str]:
+    """The arguments as UTF-8, whatever the locale says; `BadUsage` for what is not."""
+    words = []
+    for argument in arguments:
+        given = os.fsencode(argument)
+        try:
+            words.append(given.decode())
+        except UnicodeDecodeError:
+            raise BadUsage(f"an argument is not UTF-8: {given!r} (see: viscript --help)") from None
+    return words
+
+
+def _not_written(error: OSError | UnicodeEncodeError, *, as_json: bool) -> int:
+    """What the system refused: mostly standard output."""
+    if isinstance(error, UnicodeEncodeError):
+        problem = f"{error.object!r} is not UTF-8 or not of this locale; try: LC_ALL=C.UTF-8"
+        return complain(Exception(problem), "usage", 2, as_json=as_json)
+    if error.filename is None:  # what is left for it goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):  # `| head`
+        return 141
+    problem = f"{error.filename or 'standard output'}: {error.strerror or error}"
+    return complain(Exception(problem), "failed", 1, as_json=as_json)
 
 
 def run(arguments: list[str]) -> int:
@@ -279,7 +307,8 @@ def run(arguments: list[str]) -> int:
 
     as_json = wants_json(arguments)
     try:
-        _parse(arguments)
+        _parse(_decoded(arguments))
+        sys.stdout.flush()
     except ViscriptError as error:
         return complain(error, error.name, error.exit_code, as_json=as_json)
     except UsageError as error:
@@ -290,13 +319,14 @@ def run(arguments: list[str]) -> int:
         return int(end.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except BrokenPipeError:  # `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except (OSError, UnicodeEncodeError) as error:
+        return _not_written(error, as_json=as_json)
     return 0
 
 
 def main() -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as the arguments, whatever the locale says
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -143,13 +143,16 @@ class DaemonLock:
             else:
                 return
         os.close(self._fd)
-        raise Conflict(
-            f"{home.root}: a daemon runs here already; see it: viscript status, "
-            "or use another --home"
-        )
+        raise occupied(home)
 
     def release(self) -> None:
         os.close(self._fd)
+
+
+def occupied(home: Home) -> Conflict:
+    return Conflict(
+        f"{home.root}: a daemon runs here already; see: viscript status, or use another --home"
+    )
 
 
 def is_locked(path: Path) -> bool:

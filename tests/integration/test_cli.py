@@ -56,6 +56,40 @@ def test_usage_errors_are_code_2(home, arguments, words):
     assert "--help" in done.stderr
 
 
+def test_an_argument_that_is_not_utf_8_is_code_2(home):
+    done = home.run("s", "sleeper", b"\xff", code=2)
+    assert "an argument is not UTF-8: b'\\xff'" in done.stderr
+
+
+def test_utf_8_is_understood_in_any_locale(tmp_path):
+    with instance(tmp_path / "h") as made:
+        made.environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        made.run("s", "sh", "echo ü€; sleep 100".encode())
+        assert made.launch(2)["args"] == ["echo ü€; sleep 100"]
+        made.run("--home", "/tmp/ü€".encode(), "la", code=2)
+
+
+def test_output_that_cannot_be_written_is_code_1(home):
+    for command in (["apps"], ["help"], ["--help"], ["--version"]):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", "viscript.cli", *command], env=home.environment,
+                stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False,
+            )  # fmt: skip
+        assert done.stderr == "error: standard output: No space left on device\n"
+        assert done.returncode == 1
+
+
+def test_a_broker_folder_that_cannot_be_made_is_code_8():
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "bus.cli", "init", "/proc/nope"],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.returncode == 8
+    assert done.stderr.startswith("bus-broker: /proc/nope: cannot be made: ")
+    assert "\n" not in done.stderr.rstrip()
+
+
 def test_errors_are_json_when_asked_for(home):
     for arguments, code in (
         (["la", "--json"], 6),

@@ -14,8 +14,8 @@ from viscript.commands import down
 from viscript.commands.list import remark
 from viscript.commands.logs import read_on
 from viscript.commands.sd import describe
-from viscript.errors import Conflict, Failed
-from viscript.home import is_locked
+from viscript.errors import Failed
+from viscript.home import is_locked, occupied
 from viscript.output import document, say
 from viscript.protocol import Event, accept
 from viscript.spawning import events, spawn_daemon
@@ -48,9 +48,7 @@ def run(home: Home, config: Path, *, detach: bool, as_json: bool) -> None:
 
     home.create()
     if is_locked(home.lock):
-        raise Conflict(
-            f"{home.root}: a daemon runs here already; see: viscript status, or use another --home"
-        )
+        raise occupied(home)
     configuration.load(config)  # what is wrong with it is said before anything is started
     stream = events(spawn_daemon(home, config))
     outcome = Outcome()
