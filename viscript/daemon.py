@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -44,14 +45,13 @@ from viscript.processes import Fate
 from viscript.protocol import DaemonInfo, Event, refuse
 from viscript.records import Record
 from viscript.state import Store
-from viscript.supervisor import State
+from viscript.supervisor import SETTLED, State
 
 log = logging.getLogger(__name__)
 
 JOIN = 20.0  # seconds for the broker to come up
 DOWN = 90.0
 SETTLE = 120.0
-SETTLED = frozenset({State.RUNNING, State.EXITED, State.FAILED, State.BACKOFF, State.LOST})
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,7 @@ class Daemon:
         """The bus, with a broker of ours; None when we only take down and it is gone."""
         if self._options.down and processes.look(self._home.launches / "broker")[0] is Fate.ENDED:
             return None
+        told = processes.end_of(self._home.broker_log)
         launcher.start_broker()
         deadline = time.monotonic() + (3.0 if self._options.down else JOIN)
         address, problem = launcher.place.address, ""
@@ -170,8 +171,10 @@ class Daemon:
                 break
         if self._options.down:
             return None
-        told = processes.tail(self._home.broker_log, 1)
-        problem = f"{told[0] if told else problem}; the broker's log: {self._home.broker_log}"
+        problem = (
+            processes.complaint(self._home.broker_log, told) or problem or "it does not answer"
+        )
+        problem = f"the broker is not up: {problem}; its log: {self._home.broker_log}"
         launcher.down()
         await launcher.wait(lambda: launcher.idle, DOWN)
         raise Conflict(problem)
@@ -213,13 +216,16 @@ class Daemon:
         return started
 
     def _endpoint(self) -> str:
-        """Where the broker listens: where it does already, as configured, or a free loopback port."""
+        """Where the broker listens: where it does already, as configured, or a free loopback port.
+
+        What was not taken down comes back to its old place, unless that is another program's now.
+        """
         alive = processes.look(self._home.launches / "broker")[0] is not Fate.ENDED
         try:
             kept = load_broker(self._home.broker).endpoint if self._home.broker.exists() else None
         except SettingsError as error:
             raise Failed(f"{error}; move it away to have a new one made") from None
-        if kept is not None and (alive or self._store.is_up):
+        if kept is not None and (alive or (self._store.is_up and not _taken(kept))):
             if self._settings.endpoint not in (None, kept):
                 log.warning("the broker stays at %s until `viscript down`", kept)
             return kept
@@ -284,6 +290,19 @@ def _free_endpoint() -> str:
         return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
 
 
+def _taken(endpoint: str) -> bool:
+    """Whether somebody else listens there, as far as can be told."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    try:
+        socket.create_server((host.strip("[]"), int(port)), family=family).close()
+    except ValueError:
+        return False
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    return False
+
+
 def parse(arguments: list[str]) -> Options:
     parser = argparse.ArgumentParser("viscript.daemon", description="Started by `viscript up`.")
     parser.add_argument("--home", type=Path, required=True)
@@ -295,6 +314,7 @@ def parse(arguments: list[str]) -> Options:
 
 
 def main() -> None:
+    processes.keep_private()
     logs.configure()
     options = parse(sys.argv[1:])
     teller = Teller(options.events)

@@ -20,7 +20,7 @@ TERM_GRACE = 5.0  # seconds between TERM and KILL
 PROBE = 1.0  # seconds between two looks at what is lost
 PATIENCE = 3  # looks in quick succession: a keeper may just be starting or ending
 PERMANENT = frozenset({2, 8, 13, 20})  # ENOENT, ENOEXEC, EACCES, ENOTDIR: the same again next time
-UNSEEN = "unknown: nobody saw it end"
+UNSEEN = "nobody saw it end"
 
 Feed = Callable[[supervisor.Event], None]
 Prepared = tuple[tuple[str, ...], str, Mapping[str, str]]  # argv, cwd, environment

@@ -149,7 +149,11 @@ class Launcher:
 
     def start_broker(self) -> None:
         """Take over the broker that lives, or start one."""
-        self._take_over(Launch(BROKER, "broker", on_bus=True, restart="always"))
+        launch = Launch(BROKER, "broker", on_bus=True, restart="always")
+        folder = self._folder(BROKER)
+        if processes.look(folder)[0] is Fate.ENDED:
+            processes.clear(folder)  # how an earlier one ended does not count against this one
+        self._take_over(launch)
 
     def report(self, number: int) -> processes.Report | None:
         """What its keeper said last."""
@@ -177,21 +181,23 @@ class Launcher:
         launch = replace(launch, generation=report.generation if report else launch.generation)
         generation = self._generation(launch.id, launch.generation)
         generation.report = report
-        self._feed(supervisor.Adopt(launch))
         if fate is not Fate.ENDED:
+            self._feed(supervisor.Adopt(launch))
             self._spawn(generation.follow(self._feed))
             return
         seen = report is not None and report.state == "gone"
         generation.asked = "" if seen else UNSEEN
         how = report.exit if report is not None and seen else Exit()
-        self._feed(supervisor.Ended(launch.id, launch.generation, how))
+        self._feed(supervisor.Missed(launch, how))
 
     # The supervisor's actions.
 
     def _feed(self, event: supervisor.Event) -> None:
-        if isinstance(event, supervisor.Exited | supervisor.Ended) and event.id in self.records:
-            how = self._generations[event.id].how
-            self.records[event.id].exit = ExitInfo.of(event.exit.code, event.exit.signal, how)
+        if isinstance(event, supervisor.Exited | supervisor.Ended | supervisor.Missed):
+            number = event.launch.id if isinstance(event, supervisor.Missed) else event.id
+            if number in self.records:
+                how = self._generations[number].how
+                self.records[number].exit = ExitInfo.of(event.exit.code, event.exit.signal, how)
         self._carry_out(self._supervisor.handle(event, time.monotonic()))
 
     def _carry_out(self, actions: list[supervisor.Action]) -> None:

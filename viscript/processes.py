@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,14 @@ from viscript.supervisor import Exit
 
 SPAWN_TIMEOUT = 20.0  # seconds for a keeper to come up
 LINE = 64 << 10
+_HARMLESS = re.compile(r"\d{4}-\d\d-\d\dT\S+ (?:debug|info|warning) ")
+_user_umask = -1  # as it is
+
+
+def keep_private() -> None:
+    """From now on our own files are the owner's alone; programs still get the mask of the user."""
+    global _user_umask  # noqa: PLW0603 - as the mask itself, one a process
+    _user_umask = os.umask(0o077)
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -94,6 +103,7 @@ def spawn(folder: Path, spec: Spec, env: Mapping[str, str], adopt: Report | None
         done = subprocess.run(
             script, env=dict(env), cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, timeout=SPAWN_TIMEOUT, check=False, start_new_session=True,
+            umask=_user_umask,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Failed(f"{folder}: the keeper cannot be started: {error}") from None
@@ -178,3 +188,20 @@ def tail(path: Path, lines: int, limit: int = 1 << 16) -> list[str]:
     except OSError:
         return []
     return found[-lines:] if size <= limit else found[1:][-lines:]
+
+
+def end_of(path: Path) -> int:
+    """Up to where a log is written now."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def complaint(path: Path, since: int) -> str | None:
+    """The last line of a log, if it was written after `since` and tells of an error."""
+    end = end_of(path)
+    if end == since:
+        return None
+    told = tail(path, 1)
+    return told[0] if told and told[0] and not _HARMLESS.match(told[0]) else None

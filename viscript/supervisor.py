@@ -42,6 +42,7 @@ class State(StrEnum):
 
 
 FINAL = frozenset({State.EXITED, State.FAILED})
+SETTLED = FINAL | {State.RUNNING, State.BACKOFF, State.LOST}  # it is known how the start went
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,14 @@ class Adopt:
     """A launch of an earlier daemon whose process is alive."""
 
     launch: Launch
+
+
+@dataclass(frozen=True)
+class Missed:
+    """A launch of an earlier daemon of whose last generation nothing is left."""
+
+    launch: Launch
+    exit: Exit
 
 
 @dataclass(frozen=True)
@@ -156,7 +165,8 @@ class Down:
 
 
 Event = (
-    Start | Adopt | Spawned | SpawnFailed | Ready | Exited | Ended | Mute | Found | Stop | Down
+    Start | Adopt | Missed | Spawned | SpawnFailed | Ready | Exited | Ended | Mute | Found | Stop
+    | Down
 )  # fmt: skip
 
 
@@ -212,6 +222,8 @@ class Supervisor:
                 )
             case Adopt(launch):
                 self._adopt(launch, now)
+            case Missed(launch, how):
+                self._ended(replace(launch, exit=how, alive=False, spawned=True), now)
             case Down():
                 self._down = True
             case _:

@@ -243,6 +243,9 @@ def test_a_taken_port_is_said_and_nothing_is_left_running(tmp_path):
         made.run("status", code=3)
         reports = made.root.glob("launches/*/state.json")
         assert not any(alive(json.loads(p.read_text())["keeper_pid"]) for p in reports)
+        taken.close()
+        made.run("up", "--detach")
+        assert made.ask("status")["broker"]["endpoint"] == endpoint
 
 
 def test_two_homes_do_not_know_each_other(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import stat
 
 from tests.support.instance import Instance, alive, instance, until
@@ -91,6 +92,46 @@ def test_down_works_when_daemon_and_broker_were_killed(tmp_path):
         os.kill(broker["pid"], signal.SIGKILL)
         made.run("down")
         assert not any(alive(pid) for pid in pids)
+
+
+def kill_everything(made: Instance) -> None:
+    """As a power cut would."""
+    made.kill_daemon()
+    reports = [json.loads(x.read_text()) for x in made.root.glob("launches/*/state.json")]
+    for pid in [r["keeper_pid"] for r in reports] + [r["pid"] for r in reports]:
+        os.kill(pid, signal.SIGKILL)
+        until(lambda pid=pid: not alive(pid))
+
+
+def test_what_ended_unseen_is_told_so_and_never_as_running(tmp_path):
+    with instance(tmp_path / "h") as made:
+        endpoint = made.ask("status")["broker"]["endpoint"]
+        number = made.start("chatty")["id"]
+        kill_everything(made)
+        out = made.run("up", "--detach").stdout
+        assert f"chatty (ID {number}) running" not in out
+        assert f"chatty (ID {number}) failed: exit unknown, nobody saw it end" in out
+        assert made.ask("status")["broker"]["endpoint"] == endpoint
+
+
+def test_a_port_that_is_another_programs_meanwhile_is_replaced(tmp_path):
+    with instance(tmp_path / "h") as made, socket.socket() as other:
+        host, port = made.ask("status")["broker"]["endpoint"].removeprefix("tcp://").split(":")
+        kill_everything(made)
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind((host, int(port)))
+        other.listen()
+        made.run("up", "--detach")
+        assert not made.ask("status")["broker"]["endpoint"].endswith(f":{port}")
+        assert made.start("citizen")["state"] == "running"
+
+
+def test_programs_get_the_users_mask_and_our_files_are_private(tmp_path):
+    with instance(tmp_path / "h", up=False) as made:
+        made.run("up", "--detach", umask=0o022)
+        number = made.start("sh", "umask")["id"]
+        assert made.run("logs", str(number)).stdout.strip() == "0022"
+        assert stat.S_IMODE((made.root / "daemon.json").stat().st_mode) == 0o600
 
 
 def test_a_killed_broker_comes_back_with_ids_and_apps_intact(tmp_path):

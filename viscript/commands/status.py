@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from bus.version import VERSION
 from viscript.errors import NoDaemon, NotRunning
 from viscript.output import document, moment, say
 
@@ -55,7 +55,7 @@ async def handle(launcher: Launcher, _request: Request) -> Reply:
     return Reply(
         str(launcher.home.root),
         DaemonStatus(
-            os.getpid(), "running", launcher.place.launcher, _BEGAN, version("viscript"),
+            os.getpid(), "running", launcher.place.launcher, _BEGAN, VERSION,
             str(launcher.config.file),
         ),
         BrokerStatus(

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from viscript.errors import NotFound, Unknown
 from viscript.records import Record, Status
-from viscript.supervisor import FINAL, State
+from viscript.supervisor import FINAL, SETTLED
 
 if TYPE_CHECKING:
     from viscript.client import Client
@@ -20,7 +20,6 @@ SUBJECT = "viscript.wait"
 ROUND = 10.0  # seconds of one request; the answer comes earlier when something changes
 MARGIN = 5.0
 Until = Literal["settled", "ended"]
-_SETTLED = FINAL | {State.RUNNING, State.BACKOFF, State.LOST}
 
 
 class Request(Struct):
@@ -34,7 +33,7 @@ class Reply(Struct):
 
 
 def reached(state: str, until: Until) -> bool:
-    return state in (FINAL if until == "ended" else _SETTLED)
+    return state in (FINAL if until == "ended" else SETTLED)
 
 
 async def handle(launcher: Launcher, request: Request) -> Reply:

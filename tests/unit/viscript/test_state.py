@@ -3,6 +3,7 @@
 import pytest
 
 from viscript.errors import Failed
+from viscript.generation import UNSEEN
 from viscript.records import ExitInfo, Record
 from viscript.state import Store
 
@@ -74,4 +75,4 @@ def test_how_an_end_is_told():
     assert str(ExitInfo.of(3, None, "by itself")) == "3, by itself"
     assert str(ExitInfo.of(None, 9, "stopped")) == "SIGKILL, stopped"
     assert ExitInfo.of(None, 40, "by itself").signal == "SIG40"
-    assert str(ExitInfo.of(None, None, "unknown: nobody saw it end")).startswith("unknown")
+    assert str(ExitInfo.of(None, None, UNSEEN)) == "unknown, nobody saw it end"

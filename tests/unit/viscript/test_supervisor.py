@@ -1,5 +1,7 @@
 """The supervisor's rules, as dialogues and as a machine that tries everything."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from viscript.supervisor import (
     Exited,
     Found,
     Launch,
+    Missed,
     Mute,
     Ready,
     Spawn,
@@ -236,6 +239,18 @@ def test_adopted_launches_go_on_where_they_were(talk):
     assert talk.state(3) is State.RUNNING
     talk.say(Ended(1, 2, Exit(1)))  # of a generation long gone
     assert talk.state() is State.RUNNING
+
+
+def test_what_ended_meanwhile_is_never_told_to_run(talk):
+    def told(launch: Launch) -> list[State]:
+        actions = talk.supervisor.handle(Missed(launch, Exit()), talk.now)
+        return [x.launch.state for x in actions if isinstance(x, Changed)]
+
+    launch = Launch(1, "a", state=State.RUNNING, generation=3)
+    assert told(launch) == [State.FAILED]
+    assert told(replace(launch, stop=True)) == [State.EXITED]
+    assert told(replace(launch, restart="always")) == [State.BACKOFF]
+    assert talk.pass_time(supervisor.FIRST_PAUSE) == [Spawn(1, 4)]
 
 
 def test_down_stops_dependents_first_and_the_broker_last(talk):
