@@ -237,7 +237,12 @@ for _function, _names, _settings in _NAMES:
 
 
 def _parse(arguments: list[str]) -> None:
-    app(arguments, standalone_mode=False, prog_name="viscript")
+    try:
+        app(arguments, standalone_mode=False, prog_name="viscript")
+    except SystemExit as end:  # what typer makes of a broken pipe
+        if isinstance(end.__context__, BrokenPipeError):
+            raise end.__context__ from None
+        raise
 
 
 def wants_json(arguments: list[str]) -> bool:

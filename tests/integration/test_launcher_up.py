@@ -5,8 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
-from tests.support.instance import APPS, alive, instance, until
+import pytest
+
+from tests.support.instance import APPS, alive, belongs, instance, until
 
 
 def up_in_the_foreground(made, *options: str) -> subprocess.Popen:
@@ -54,3 +58,56 @@ def test_detached_up_answers_with_a_document(tmp_path):
         assert told["broker"]["endpoint"].startswith("tcp://127.0.0.1:")
         assert [x["app"] for x in told["launches"]] == ["sleeper"]
         assert told["problems"] == {}
+
+
+def running(made) -> list[str]:
+    """The command lines of all processes of this instance."""
+    numbers = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    return [
+        Path(f"/proc/{pid}/cmdline").read_text()
+        for pid in numbers
+        if alive(pid) and belongs(pid, made.root)
+    ]
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.2, 0.3, 0.45, 0.6])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_nothing_stays_when_it_is_interrupted_early(tmp_path, number, seconds):
+    with instance(tmp_path / "h", up=False) as made:
+        process = up_in_the_foreground(made)
+        time.sleep(seconds)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=40)
+        assert "error: " not in err
+        assert running(made) == []
+
+
+def test_nothing_stays_when_nobody_reads_it_any_more(tmp_path):
+    with instance(tmp_path / "h", up=False) as made:
+        process = up_in_the_foreground(made, "--json")
+        process.stdout.close()
+        assert process.wait(timeout=40) == 141
+        assert process.stderr.read() == ""
+        process.stderr.close()
+        assert running(made) == []
+
+
+def test_ctrl_c_counts_when_the_reader_has_ended_by_it_too(tmp_path):
+    with instance(tmp_path / "h", up=False) as made:
+        process = up_in_the_foreground(made)
+        until(lambda: made.run("status", code=None).returncode == 0)
+        process.stdout.close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=40) == 141
+        assert process.stderr.read() == ""
+        process.stderr.close()
+        assert running(made) == []
+
+
+def test_down_waits_for_a_daemon_that_is_just_starting(tmp_path):
+    with instance(tmp_path / "h", up=False) as made:
+        process = up_in_the_foreground(made)
+        until((made.root / "daemon.lock").exists)
+        until(lambda: made.run("down", code=None).returncode == 0)
+        process.communicate(timeout=40)
+        assert running(made) == []

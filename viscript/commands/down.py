@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 SUBJECT = "viscript.down"
 TIMEOUT = 120.0  # seconds
+STARTING = 15.0  # within which a daemon that has begun can be asked
+PAUSE = 0.1
 
 
 class Request(Struct):
@@ -40,7 +43,7 @@ async def handle(launcher: Launcher, _request: Request) -> Reply:
 
 
 def run(home: Home, config: Path, *, as_json: bool) -> None:
-    if not home.exists():
+    if not home.exists() and not is_locked(home.lock):
         raise NoDaemon(f"{home.root}: nothing was ever started here")
     ended: dict[int, Status] = {}
 
@@ -50,7 +53,8 @@ def run(home: Home, config: Path, *, as_json: bool) -> None:
             if not as_json:
                 say(describe(status))
 
-    end_all(home, config, tell, say if not as_json else lambda _: None)
+    if not end_all(home, config, tell, say if not as_json else lambda _: None):
+        raise NoDaemon(f"{home.root}: nothing is running")
     if as_json:
         document({"home": str(home.root), "launches": list(ended.values())})
     else:
@@ -59,33 +63,40 @@ def run(home: Home, config: Path, *, as_json: bool) -> None:
 
 def end_all(
     home: Home, config: Path, tell: Callable[[Status], None], remark: Callable[[str], None]
-) -> None:
-    """End what runs; `tell` hears of each launch that has ended. `NoDaemon` when nothing runs."""
+) -> bool:
+    """End what runs; `tell` hears of each launch that has ended. False when nothing runs."""
     if is_locked(home.lock):
         _by_daemon(home, tell)
         _wait_for_daemon(home)
     elif not leftovers(home):
-        raise NoDaemon(f"{home.root}: nothing is running")
+        return False
     if leftovers(home):
         remark("the daemon is gone; ending what it left")
         _by_a_new_daemon(home, config, tell)
     if leftovers(home):
         raise Failed(f"{home.root}: some of it could not be ended; see: {home.daemon_log}")
+    return True
 
 
 def _by_daemon(home: Home, tell: Callable[[Status], None]) -> None:
-    """Ask the daemon, and follow it as long as there is a bus to follow it on."""
+    """Ask the daemon, once it can be, and follow it as long as there is a bus to follow it on."""
     from viscript.client import Client
 
-    try:
-        with Client(home) as client:
-            ids = [x.id for x in client.ask(SUBJECT, Request(), Reply).launches]
-            wait.follow(client, ids, "ended", TIMEOUT, tell)
-    except NoDaemon:
-        # The broker may go before the last answer. Anything else shows in what is left.
-        if not is_locked(home.lock) or home.daemon.exists():
-            return
-        raise
+    asked = False
+    deadline = time.monotonic() + STARTING
+    while not asked:
+        try:
+            with Client(home) as client:
+                launches = client.ask(SUBJECT, Request(), Reply).launches
+                asked = True
+                wait.follow(client, [x.id for x in launches], "ended", TIMEOUT, tell)
+        except NoDaemon:
+            # The broker may go before the last answer. Anything else shows in what is left.
+            if asked or not is_locked(home.lock):
+                return
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(PAUSE)  # it is just starting, or ending
 
 
 def _wait_for_daemon(home: Home) -> None:
@@ -106,7 +117,9 @@ def _by_a_new_daemon(home: Home, config: Path, tell: Callable[[Status], None]) -
     from viscript.spawning import events, spawn_daemon
 
     home.create()
-    for event in events(spawn_daemon(home, config, "--down")):
+    read, write = os.pipe()
+    spawn_daemon(home, config, write, "--down")
+    for event in events(read):
         if event is not None and event.kind == "error":
             raise accept(event.error, event.text)
         if event is not None and event.launch is not None and event.launch.ended is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from viscript.errors import Failed
 from viscript.home import is_locked, occupied
 from viscript.output import document, say
 from viscript.protocol import Event, accept
-from viscript.spawning import events, spawn_daemon
+from viscript.spawning import events, skip_events, spawn_daemon
 from viscript.supervisor import FINAL
 
 if TYPE_CHECKING:
@@ -50,19 +51,24 @@ def run(home: Home, config: Path, *, detach: bool, as_json: bool) -> None:
     if is_locked(home.lock):
         raise occupied(home)
     configuration.load(config)  # what is wrong with it is said before anything is started
-    stream = events(spawn_daemon(home, config))
     outcome = Outcome()
     show = _say if not as_json else _ignore if detach else _line_of_json
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    read, write = os.pipe()
     try:
+        spawn_daemon(home, config, write)
+        stream = events(read)
         _until_up(stream, outcome, home, show)
         if not detach:
             _stay(stream, outcome, home, show)
             return
     except KeyboardInterrupt:
-        show(None, "\nstopping everything")
-        _end(home, config, show)
+        _end(home, config, read, show)
         return
+    except OSError:  # nobody reads what is shown here any more
+        if not detach:
+            _end(home, config, read, _ignore)
+        raise
     if as_json:
         from viscript.client import daemon_info
 
@@ -97,12 +103,26 @@ def _ignore(_event: Event | None, _text: str) -> None:
     """One document follows at the end."""
 
 
-def _end(home: Home, config: Path, show: Show) -> None:
+def _end(home: Home, config: Path, stream: int, show: Show) -> None:
+    """End everything, also what has only begun to start, and whether or not it can be shown."""
+    problems: list[OSError] = []
+
+    def tell(event: Event | None, text: str) -> None:
+        if not problems:
+            try:
+                show(event, text)
+            except OSError as problem:
+                problems.append(problem)
+
+    tell(None, "\nstopping everything")
+    skip_events(stream, lambda: is_locked(home.lock) and home.daemon.exists())
     down.end_all(
-        home, config, lambda status: show(Event("launch", launch=status), describe(status)),
-        lambda text: show(None, text),
+        home, config, lambda status: tell(Event("launch", launch=status), describe(status)),
+        lambda text: tell(None, text),
     )  # fmt: skip
-    show(None, "down: everything has ended")
+    tell(None, "down: everything has ended")
+    if problems:
+        raise problems[0]
 
 
 def _until_up(stream: Iterator[Event | None], outcome: Outcome, home: Home, show: Show) -> None:
