@@ -41,10 +41,10 @@ check: venv
 	$(BIN)/lint-imports
 
 bench: venv
-	.ci/install_system
-	$(BIN)/python -P benchmarks/start.py $(BENCH_OPTIONS)
-	$(BIN)/python -P benchmarks/bus.py $(BENCH_OPTIONS)
-	$(BIN)/python -P benchmarks/socks.py $(BENCH_OPTIONS)
+	@.ci/install_system
+	@$(BIN)/python -P benchmarks/start.py $(BENCH_OPTIONS)
+	@$(BIN)/python -P benchmarks/bus.py $(BENCH_OPTIONS)
+	@$(BIN)/python -P benchmarks/socks.py $(BENCH_OPTIONS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
