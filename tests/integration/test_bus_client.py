@@ -343,6 +343,7 @@ async def test_a_revoked_key_is_disconnected_and_let_in_again_when_allowed() -> 
             broker.allow("alice", "app")
             broker.reload()
             await asyncio.wait_for(alice.wait_connected(), 10)
+            assert alice.connected
 
 
 async def test_leaving_tells_the_others_and_frees_everything() -> None:

@@ -240,8 +240,9 @@ def test_the_local_socket_is_this_users_alone(mesh: Mesh) -> None:
 async def test_an_app_that_speaks_nonsense_is_cut(mesh: Mesh, sent: bytes) -> None:
     with connect_raw(mesh) as sock:
         sock.sendall(sent)
-        while await asyncio.to_thread(sock.recv, 4096):
+        while heard := await asyncio.to_thread(sock.recv, 4096):
             pass
+        assert heard == b""
     await works(mesh)
 
 

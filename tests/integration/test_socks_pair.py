@@ -64,14 +64,14 @@ def test_a_page_comes_through(pair: Pair, web: Web, host: str):
 
 def test_an_ipv6_target(pair: Pair):
     try:
-        server = counting_server("::1")
-        with server as port, connect(pair.socks_port) as sock:
-            assert ask(sock, "::1", port) == 0
-            sock.sendall(b"12345")
-            sock.shutdown(socket.SHUT_WR)
-            assert receive_all(sock) == b"5"
-    except OSError as error:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:  # of this machine, not of what is tested
         pytest.skip(f"no IPv6 loopback: {error}")
+    with counting_server("::1") as port, connect(pair.socks_port) as sock:
+        assert ask(sock, "::1", port) == 0
+        sock.sendall(b"12345")
+        sock.shutdown(socket.SHUT_WR)
+        assert receive_all(sock) == b"5"
 
 
 def test_data_sent_before_the_replies_arrives_once_and_in_order(pair: Pair, web: Web):

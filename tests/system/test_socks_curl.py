@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -14,10 +13,6 @@ import pytest
 
 from tests.support.stack import Stack, free_port, socks_stack
 from tests.support.web import PAGE, SLOW_LINES, SLOW_PAUSE, Web, web_server
-
-pytestmark = pytest.mark.skipif(
-    shutil.which("curl") is None, reason="curl is missing: .ci/install_system"
-)
 
 PROXY_FAILED = 97  # CURLE_PROXY
 CUT = {18, 56}  # CURLE_PARTIAL_FILE, CURLE_RECV_ERROR

@@ -260,13 +260,14 @@ def test_the_longest_texts_of_a_peer_never_make_a_head_over_the_limit() -> None:
 
 def test_random_heads_never_raise_out_of_the_router() -> None:
     chance = random.Random(7)
-    table = Table(alice="admin")
+    table = Table(alice="admin", bob="app")
     for _ in range(2000):
         alice = table.dial("alice")
         if chance.random() < 0.5:
             alice.say(wire.Hello())
         for heard in alice.say_raw(chance.randbytes(chance.randrange(40))):
             decode(wire.encode(heard))
+    assert table.join("bob").in_session
 
 
 def test_a_key_may_not_open_sessions_without_end() -> None:

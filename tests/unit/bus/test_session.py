@@ -213,6 +213,7 @@ def test_pongs_keep_the_session_alive() -> None:
         line.passes(6)
         line.sends()
         line.hears(wire.Pong(0, 1))
+    assert line.session.welcome is not None
 
 
 def test_what_is_queued_for_one_subject_leaves_as_one_batch() -> None:
