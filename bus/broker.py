@@ -33,6 +33,8 @@ BATCH = 256  # messages read before timers and connections are looked at
 LIVELY = 0.0003
 # Seconds between hearing that a connection is lost and acting on it: what came on it last is read first.
 LAST_WORDS = 0.02
+# Seconds. A pipe that drains wakes us, unless one of several blocked sessions swallowed another's news.
+BLOCKED = 0.05
 REPORT = 10.0  # seconds between log lines about refusals
 GRACE = 0.05  # seconds between GOODBYE and the cut, so that it can still leave
 MAX_MESSAGE = LIMITS.payload + (
@@ -134,9 +136,7 @@ class Broker:
         if self._monitor_fd in ready:
             self._hear_of_connections()
         now = time.monotonic()
-        blocked, self._blocked = self._blocked, {}
-        for session in blocked:
-            self._flush(session)
+        self._retry_blocked()
         for _ in range(BATCH):
             if not self._receive(now):
                 break
@@ -154,8 +154,9 @@ class Broker:
         self._write(now)
         while self._cuts and self._cuts[0][0] <= now:
             _cut(self._cuts.popleft()[1])
-        # Writing may have swallowed the descriptor's edge, so look at the socket's state itself.
-        return more or sockets.readable(self._socket)
+        # Writing may have swallowed the descriptor's edge, so look at the socket's state itself; looking
+        # swallows it as well, and with it the news that a full pipe has room again.
+        return more or sockets.readable(self._socket) or self._retry_blocked()
 
     def _pause(self) -> float:
         """Seconds until the next timer."""
@@ -166,8 +167,7 @@ class Broker:
 
     def _wait(self, seconds: float) -> set[int]:
         """The descriptors that have something to tell, after at most `seconds`."""
-        # A blocked session wakes us when its pipe drains; the second is in case that was missed.
-        limit = min(seconds, 1.0) if self._blocked else seconds
+        limit = min(seconds, BLOCKED) if self._blocked else seconds
         start = time.monotonic()
         found = self._poll.poll(0)
         while not found and self._lively and time.monotonic() < start + min(limit, LIVELY):
@@ -252,21 +252,30 @@ class Broker:
         for connection in self.router.take_cuts():
             self._cuts.append((now, connection))
 
-    def _flush(self, session: Session) -> None:
+    def _retry_blocked(self) -> bool:
+        """Whether anything left that was waiting for room."""
+        blocked, self._blocked = self._blocked, {}
+        return any([self._flush(session) for session in blocked])
+
+    def _flush(self, session: Session) -> bool:
+        """Send what the session's pipe takes; whether anything left."""
         outbox, rid = session.outbox, session.connection.rid
+        left = False
         while len(outbox):
             outgoing = outbox.next
             try:
                 self._send(rid, outgoing.head, outgoing.body)
             except sockets.Again:
                 self._blocked[session] = None
-                return
+                break
             except sockets.ZMQError:  # EHOSTUNREACH: gone, as the monitor will tell
                 outbox.clear()
-                return
+                break
+            left = True
             outbox.pop()
             session.bytes_out += outgoing.size
             session.messages_out += outgoing.count
+        return left
 
     def _send(self, rid: bytes, head: bytes, body: bytes | None) -> None:
         """Hand one message to libzmq. Only the first frame can be refused, so none is torn."""

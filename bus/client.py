@@ -330,7 +330,9 @@ class Bus:
             case wire.Welcome():
                 self._on_welcome()
             case wire.Error(err=err, msg=problem):
-                log.warning("the broker refused: %s: %s", err, problem)
+                # A reply that comes after its deadline is nobody's fault.
+                level = logging.DEBUG if err == "no_request" else logging.WARNING
+                log.log(level, "the broker refused: %s: %s", err, problem)
             case _:
                 pass
 
@@ -398,7 +400,19 @@ class Bus:
         socket, session = self._socket, self._session
         if socket is None or self._closed:
             return
-        sent = False
+        while session.next is not None:
+            self._send_all(socket)
+            # Trying to send may have swallowed the descriptor's edge, so look at the state itself.
+            state = sockets.state(socket)
+            if state & sockets.READABLE:
+                self._loop.call_soon(self._read)
+            if not state & sockets.WRITABLE:
+                break
+        if not self._room.is_set() and not session.full:
+            self._room.set()
+
+    def _send_all(self, socket: sockets.Socket) -> None:
+        session = self._session
         while (outgoing := session.next) is not None:
             try:
                 if outgoing.body is None:
@@ -408,13 +422,8 @@ class Bus:
                     small = len(outgoing.body) < sockets.COPY_BELOW
                     socket.send(outgoing.body, sockets.DONTWAIT, copy=small)
             except sockets.Again:
-                break
+                return
             session.sent(time.monotonic())
-            sent = True
-        if not self._room.is_set() and not session.full:
-            self._room.set()
-        if sent and sockets.readable(socket):  # sending may have swallowed the descriptor's edge
-            self._loop.call_soon(self._read)
 
     def _arm(self) -> None:
         """Set the timer for the session's next deadline."""

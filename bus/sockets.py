@@ -27,8 +27,9 @@ DONTWAIT = int(zmq.DONTWAIT)
 MORE = int(zmq.SNDMORE | zmq.DONTWAIT)
 RCVMORE = int(zmq.RCVMORE)
 SRCFD = int(zmq.SRCFD)
+READABLE = int(zmq.POLLIN)
+WRITABLE = int(zmq.POLLOUT)
 _EVENTS = int(zmq.EVENTS)
-_POLLIN = int(zmq.POLLIN)
 
 DOMAIN = "bus"  # ZAP domain; must not be empty, or libzmq lets everybody in
 HANDSHAKE_MS = 4000
@@ -190,8 +191,13 @@ def descriptor(socket: Socket) -> int:
     return int(socket.getsockopt(zmq.FD))
 
 
+def state(socket: Socket) -> int:
+    """`READABLE` and `WRITABLE`, as they are now. Asking may swallow the descriptor's edge: act on both."""
+    return int(socket.getsockopt(_EVENTS))
+
+
 def readable(socket: Socket) -> bool:
-    return bool(int(socket.getsockopt(_EVENTS)) & _POLLIN)
+    return bool(state(socket) & READABLE)
 
 
 def wait(sockets: list[Socket], seconds: float) -> None:

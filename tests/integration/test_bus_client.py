@@ -164,6 +164,16 @@ async def test_a_thousand_requests_at_once_are_each_answered_with_their_own() ->
             assert answers == bodies
 
 
+async def test_full_pipes_are_filled_again_as_soon_as_they_have_room() -> None:
+    with running_broker(alice="app", bob="app") as broker:
+        async with joined(broker, "alice") as alice, joined(broker, "bob") as bob:
+            await bob.serve("app.echo", lambda request: request.body)
+            bodies = [b"%d" % n for n in range(1000)]
+            for _ in range(10):  # a round takes 40 ms; a missed edge stood for up to 5 s
+                asked = (alice.request("app.echo", body, timeout=2) for body in bodies)
+                assert await asyncio.gather(*asked) == bodies
+
+
 # Signals, topics.
 
 
