@@ -255,7 +255,7 @@ class Broker:
     def _retry_blocked(self) -> bool:
         """Whether anything left that was waiting for room."""
         blocked, self._blocked = self._blocked, {}
-        return any([self._flush(session) for session in blocked])
+        return sum(map(self._flush, blocked)) > 0
 
     def _flush(self, session: Session) -> bool:
         """Send what the session's pipe takes; whether anything left."""
