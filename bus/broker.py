@@ -20,8 +20,9 @@ from pathlib import Path
 from bus import keystore, sockets
 from bus.access import AccessList
 from bus.identity import KeyPair
-from bus.peers import Connection, Session
-from bus.router import LIMITS, Router
+from bus.routing.peers import Connection, Session
+from bus.routing.router import Router
+from bus.routing.sessions import LIMITS
 from bus.signals import BrokerInfo
 from bus.version import VERSION
 from bus.zap import ZapHandler
@@ -69,7 +70,7 @@ class Broker:
 
     def _open(self, keypair: KeyPair, access: AccessList) -> None:
         self._zap = ZapHandler(
-            self._context, {sockets.DOMAIN: lambda key: key in self.router.access}
+            self._context, {sockets.DOMAIN: lambda key: key in self.router.sessions.access}
         )
         self._socket = sockets.serve(
             self._context, keypair, self._files.endpoint, max_message=MAX_MESSAGE
@@ -105,7 +106,7 @@ class Broker:
     @property
     def refused(self) -> Counter[str]:
         """How often what was refused since the start: connections and commands."""
-        return self._zap.refused + self.router.denied
+        return self._zap.refused + self.router.sessions.denied
 
     def stop(self) -> None:
         self._running = False
@@ -198,19 +199,27 @@ class Broker:
         rid, user = first.bytes, str(first.get("User-Id"))
         session = self.router.session(rid, user)
         if session is None:
-            self._meet(first, rid, user, head if parts <= 2 else b"", now)
+            self._meet(
+                first, Connection(rid, user), (head, body) if parts <= 2 else (b"", None), now
+            )
         elif parts > 2:
             self.router.malformed(session, "a message is one or two frames after the routing id")
         else:
             self.router.handle(session, head, body, now)
         return True
 
-    def _meet(self, first: sockets.Frame, rid: bytes, user: str, head: bytes, now: float) -> None:
+    def _meet(
+        self,
+        first: sockets.Frame,
+        peer: Connection,
+        message: tuple[bytes, bytes | None],
+        now: float,
+    ) -> None:
         """A message from a connection that is no session (yet)."""
         self._hear_of_connections()  # its descriptor may have been another's a moment ago
         fd = int(first.get(sockets.SRCFD))
         inode = self._inodes[fd] = _inode(fd)
-        self.router.meet(Connection(rid, user, fd, inode), head, now)
+        self.router.meet(Connection(peer.rid, peer.user, fd, inode), *message, now)
 
     def _hear_of_connections(self) -> None:
         for event in sockets.events(self._monitor):
@@ -241,15 +250,15 @@ class Broker:
 
     def _write(self, now: float) -> None:
         """Send what the router has decided, as far as the peers take it."""
-        for session in self.router.take_dirty():
+        for session in self.router.sessions.take_dirty():
             if session not in self._blocked:
                 self._flush(session)
-        for stray in self.router.take_strays():
+        for stray in self.router.sessions.take_strays():
             with contextlib.suppress(sockets.ZMQError):  # gone or full: then it need not hear
                 self._send(stray.connection.rid, stray.head, None)
             if stray.cut:
                 self._cuts.append((time.monotonic() + GRACE, stray.connection))
-        for connection in self.router.take_cuts():
+        for connection in self.router.sessions.take_cuts():
             self._cuts.append((now, connection))
 
     def _retry_blocked(self) -> bool:

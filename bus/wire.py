@@ -20,6 +20,8 @@ MAX_HEAD = 4096 + 4
 MAX_BATCH = 1024
 MAX_DEADLINE = 86_400_000  # milliseconds
 MAX_MESSAGE_TEXT = 1024  # bytes of the text of an error
+MAX_WINDOW = 1 << 20  # messages, or chunks, that may be under way at once
+MAX_PULL = 256  # records of one PULL or READ
 
 Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Key = Annotated[str, Meta(min_length=40, max_length=40)]
@@ -27,12 +29,30 @@ Subject = Annotated[str, Meta(min_length=1, max_length=255)]
 Text = Annotated[str, Meta(max_length=255)]
 Count = Annotated[int, Meta(ge=1, le=MAX_BATCH)]
 Milliseconds = Annotated[int, Meta(ge=0, le=MAX_DEADLINE)]
+Window = Annotated[int, Meta(ge=0, le=MAX_WINDOW)]
+Word = Annotated[str, Meta(max_length=64)]  # a name, an id or a token
+Name = Annotated[str, Meta(min_length=1, max_length=64)]  # of a topic or a consumer
 
 
 class Command(Struct, frozen=True, omit_defaults=True):
     """Base of all commands; `code` is the fourth byte of the head."""
 
     code: ClassVar[int]
+
+
+# What a client may say HELLO with; the broker uses the commands of one only towards who names it.
+CREDIT = "credit"  # CREDIT and the key `credit`
+STREAMS = "streams"  # streamed replies and their CREDIT and CANCEL
+NOTICES = "notices"  # ENDED and NOTICE
+DURABLE = "durable"  # durable topics
+CAPS = (CREDIT, STREAMS, NOTICES, DURABLE)
+
+
+class Grant(Struct, frozen=True, omit_defaults=True):
+    """Leave to send: messages and bytes of bodies."""
+
+    m: Window = 0
+    b: Id = 0
 
 
 # Client to broker.
@@ -46,6 +66,8 @@ class Hello(Command, frozen=True):
     lang: Annotated[str, Meta(max_length=32)] = ""
     ver: Annotated[str, Meta(max_length=32)] = ""
     caps: Annotated[list[Annotated[str, Meta(max_length=32)]], Meta(max_length=32)] = []
+    credit: Grant | None = None  # deliveries under way at once; absent: as many as there are
+    will: Subject | None = None  # where HELLO's body is published if the session ends without BYE
 
 
 class Ping(Command, frozen=True):
@@ -60,6 +82,15 @@ class Bye(Command, frozen=True):
     reason: Text = ""
 
 
+class Enrol(Command, frozen=True):
+    """Asks that this key be admitted; the one command of a key that is not."""
+
+    code = 0x04
+    id: Id
+    name: Word = ""
+    token: Text = ""
+
+
 class Publish(Command, frozen=True):
     """Body to all subscribers of `s`; with `n` the body is an array of n bodies."""
 
@@ -67,6 +98,7 @@ class Publish(Command, frozen=True):
     s: Subject
     n: Count = 1
     id: Id | None = None  # asks for an OK
+    mid: Word = ""  # a durable topic stores what has the same once
 
 
 class Signal(Command, frozen=True):
@@ -84,6 +116,8 @@ class Subscribe(Command, frozen=True):
     sid: Id  # chosen by the client; deliveries carry it
     s: Subject
     policy: Annotated[str, Meta(max_length=16)] = "drop_old"
+    q: Word = ""  # queue group: each message goes to one of its members
+    window: Window = 0  # of a queue group: messages under way to this member at once; 0: no limit
 
 
 class Unsubscribe(Command, frozen=True):
@@ -100,6 +134,11 @@ class Request(Command, frozen=True):
     s: Subject
     dl: Milliseconds  # time left
     to: Key | None = None
+    idem: Word = ""  # the same again gets the same reply, however often it is asked
+    stream: Annotated[int, Meta(ge=0, le=64)] = (
+        0  # chunks of a streamed reply under way at once; 0: one reply
+    )
+    all: bool = False  # everybody who serves `s` is asked
 
 
 class Reply(Command, frozen=True):
@@ -110,20 +149,78 @@ class Reply(Command, frozen=True):
     err: Annotated[str, Meta(max_length=64)] = ""
     msg: Annotated[str, Meta(max_length=1024)] = ""
     num: Annotated[int, Meta(ge=0, le=999)] = 0
+    more: bool = False  # a chunk; the reply that ends the stream comes without
 
 
 class Serve(Command, frozen=True):
-    """Offers to answer requests on `s`."""
+    """Offers to answer requests on `s`; the rest is told to who looks for services."""
 
     code = 0x16
     id: Id
     s: Subject
+    name: Word = ""
+    ver: Annotated[str, Meta(max_length=32)] = ""
+    desc: Text = ""
+    inflight: Annotated[int, Meta(ge=0, le=1024)] = 0  # requests at once; 0: no limit
 
 
 class Unserve(Command, frozen=True):
     code = 0x17
     id: Id
     s: Subject
+
+
+class Credit(Command, frozen=True):
+    """More leave: to a subscription `sid`, to the streamed reply to `ref`, or to the whole session."""
+
+    code = 0x18
+    sid: Id | None = None
+    ref: Id | None = None
+    m: Window = 0
+    b: Id = 0
+
+
+class Cancel(Command, frozen=True):
+    """The reply to request `ref` is no longer wanted."""
+
+    code = 0x19
+    ref: Id
+
+
+class Pull(Command, frozen=True):
+    """Up to `n` records for a consumer of a durable topic; waits `wait` for the first."""
+
+    code = 0x20
+    id: Id
+    topic: Name
+    consumer: Name
+    n: Annotated[int, Meta(ge=1, le=MAX_PULL)] = 1
+    wait: Milliseconds = 0
+
+
+class Settle(Command, frozen=True):
+    """What became of records that were pulled."""
+
+    code = 0x21
+    topic: Name
+    consumer: Name
+    seqs: Annotated[list[Id], Meta(min_length=1, max_length=MAX_PULL)]
+    act: Annotated[str, Meta(max_length=8)] = "ack"  # ack, nak, wip or term
+    delay: Milliseconds = 0  # of nak: not again before
+    id: Id | None = None  # asks for an OK
+
+
+class Read(Command, frozen=True):
+    """Up to `n` records of a durable topic from a place on; nothing is remembered of it."""
+
+    code = 0x22
+    id: Id
+    topic: Name
+    seq: Id | None = None  # the first wanted
+    time: Id | None = None  # Unix milliseconds; what was stored then or later
+    last: Id | None = None  # the last so many
+    n: Annotated[int, Meta(ge=1, le=MAX_PULL)] = 1
+    wait: Milliseconds = 0
 
 
 # Broker to client.
@@ -171,6 +268,9 @@ class Goodbye(Command, frozen=True):
 class Ok(Command, frozen=True):
     code = 0x84
     ref: Id
+    seq: Id | None = None  # of a stored message; after PULL and READ the next to come
+    dup: bool = False  # it was stored before, under `seq`
+    left: Id | None = None  # after PULL and READ: records that wait
 
 
 class Error(Command, frozen=True):
@@ -179,6 +279,17 @@ class Error(Command, frozen=True):
     err: Text
     msg: Annotated[str, Meta(max_length=1024)] = ""
     ref: Id | None = None
+    retry: Milliseconds = 0  # worth trying again after
+
+
+class Enrolled(Command, frozen=True):
+    """What became of ENROL; the connection is cut next."""
+
+    code = 0x86
+    ref: Id
+    state: Word  # accepted, pending or rejected
+    fingerprint: Word  # of the key that asked, to be compared by people
+    roles: list[str] = []
 
 
 class Delivery(Command, frozen=True, rename={"sender": "from"}):
@@ -197,6 +308,18 @@ class SignalDelivery(Command, frozen=True, rename={"sender": "from"}):
     sender: Key
 
 
+class Record(Command, frozen=True, rename={"sender": "from"}):
+    """One stored message, for the PULL or READ `ref`."""
+
+    code = 0x92
+    ref: Id
+    seq: Id
+    s: Subject
+    sender: Key
+    t: Id  # when it was stored, Unix milliseconds
+    dlv: Id = 0  # how often it was delivered to this consumer, this time included; 0: READ
+
+
 class RequestDelivery(Command, frozen=True, rename={"sender": "from"}):
     """A request to answer with `Reply(r)`; `direct` when it was addressed to your key."""
 
@@ -206,6 +329,7 @@ class RequestDelivery(Command, frozen=True, rename={"sender": "from"}):
     sender: Key
     dl: Milliseconds
     direct: bool = False
+    stream: Window = 0  # chunks that may be sent before more are granted; 0: one reply
 
 
 class ReplyDelivery(Command, frozen=True, rename={"sender": "from"}):
@@ -215,22 +339,59 @@ class ReplyDelivery(Command, frozen=True, rename={"sender": "from"}):
     err: Annotated[str, Meta(max_length=64)] = ""
     msg: Annotated[str, Meta(max_length=1024)] = ""
     num: Annotated[int, Meta(ge=0, le=999)] = 0
+    more: bool = False  # more replies, or chunks, to `ref` will come
 
 
 class Gap(Command, frozen=True):
-    """`lost` messages of subscription `sid` were dropped just before the next delivery."""
+    """`lost` messages of subscription `sid` were dropped, of all it was to get the `first`-th and on."""
 
     code = 0x96
     sid: Id
     lost: Id
+    first: Id = 0  # counted from 1
+
+
+class CreditDelivery(Command, frozen=True):
+    """The requester takes `m` more chunks of the reply with handle `r`."""
+
+    code = 0x97
+    r: Id
+    m: Window
+
+
+class CancelDelivery(Command, frozen=True):
+    """Nobody waits for the reply with handle `r` any more."""
+
+    code = 0x98
+    r: Id
+
+
+class Ended(Command, frozen=True):
+    """The broker has taken away the subscription `sid` or, without, the service `s`."""
+
+    code = 0x99
+    num: int
+    s: Subject
+    sid: Id | None = None
+    reason: Text = ""
+
+
+class Notice(Command, frozen=True):
+    """The broker will stop: no new requests, and GOODBYE within `drain` milliseconds."""
+
+    code = 0x9A
+    drain: Milliseconds
+    reason: Text = ""
 
 
 FROM_CLIENT: tuple[type[Command], ...] = (
-    Hello, Ping, Bye, Publish, Signal, Subscribe, Unsubscribe, Request, Reply, Serve, Unserve,
+    Hello, Ping, Bye, Enrol, Publish, Signal, Subscribe, Unsubscribe, Request, Reply, Serve, Unserve,
+    Credit, Cancel, Pull, Settle, Read,
 )  # fmt: skip
 FROM_BROKER: tuple[type[Command], ...] = (
-    Welcome, Pong, Goodbye, Ok, Error,
-    Delivery, SignalDelivery, RequestDelivery, ReplyDelivery, Gap,
+    Welcome, Pong, Goodbye, Ok, Error, Enrolled,
+    Delivery, SignalDelivery, Record, RequestDelivery, ReplyDelivery, Gap,
+    CreditDelivery, CancelDelivery, Ended, Notice,
 )  # fmt: skip
 
 _ENCODE = msgspec.msgpack.Encoder().encode

@@ -9,8 +9,9 @@ import msgspec
 from bus import signals, wire
 from bus.access import AccessList
 from bus.identity import from_bytes
-from bus.peers import Connection, Session
-from bus.router import LIMITS, Router
+from bus.routing.peers import Connection, Session
+from bus.routing.router import Router
+from bus.routing.sessions import LIMITS
 from bus.signals import AccessEntry
 
 BROKER_KEY = from_bytes(bytes(32))
@@ -57,7 +58,7 @@ class Peer:
         router, (rid, user) = self.table.router, (self.connection.rid, self.connection.user)
         session = router.session(rid, user)
         if session is None:
-            router.meet(self.connection, head, self.table.now)
+            router.meet(self.connection, head, body, self.table.now)
         else:
             router.handle(session, head, body, self.table.now)
         return self.hears()
@@ -123,16 +124,16 @@ class Table:
 
     def carry_out(self) -> None:
         """Do what the shell does: write to those who read, cut whom the router cuts."""
-        for session in self.router.take_dirty():
+        for session in self.router.sessions.take_dirty():
             peer = self._peers[session.user]
             while peer.reading and len(session.outbox):
                 outgoing = session.outbox.pop()
                 peer.inbox.append((decode(outgoing.head), outgoing.body))
-        for stray in self.router.take_strays():
+        for stray in self.router.sessions.take_strays():
             peer = self._peers[stray.connection.user]
             peer.inbox.append((decode(stray.head), None))
             peer.cut = peer.cut or stray.cut
-        for connection in self.router.take_cuts():
+        for connection in self.router.sessions.take_cuts():
             self._peers[connection.user].cut = True
 
     def resumes(self, peer: Peer) -> list[tuple[wire.Command, bytes | None]]:

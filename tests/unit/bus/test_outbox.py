@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from bus import wire
-from bus.outbox import DISCONNECT, DROP_NEW, DROP_OLD, Drops, Outbox, Outgoing
+from bus.routing.outbox import DISCONNECT, DROP_NEW, DROP_OLD, Drops, Outbox, Outgoing
 
 decode = wire.Decoder(wire.FROM_BROKER).decode
 MESSAGES, BYTES = 40, 4000

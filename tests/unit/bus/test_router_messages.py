@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from bus import wire
-from bus.router import LIMITS
+from bus.routing.sessions import LIMITS
 from tests.support.dialogue import Peer, Table, key_of, only, refused
 
 SMALL = msgspec.structs.replace(

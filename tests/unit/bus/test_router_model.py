@@ -149,14 +149,14 @@ class RouterAgainstModel(RuleBasedStateMachine):
     @invariant()
     def the_router_holds_no_more_than_the_model(self) -> None:
         router = self.table.router
-        assert router.session_count == len(self.present)
-        assert set(router._requests._pending) == set(self.waiting)
+        assert len(router.sessions) == len(self.present)
+        assert set(router._requests._handles._pending) == set(self.waiting)
         for peer in self.present:
             own = [w for w in self.waiting.values() if w[0] is peer]
             assert peer.session.inflight == len(own)
         if not self.present:
-            assert router._subscriptions._root.empty
-            assert router._services._root.empty
+            assert router._publishing._subscriptions._root.empty
+            assert router._requests._services._root.empty
 
 
 TestRouterAgainstModel = RouterAgainstModel.TestCase

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from bus import wire
-from bus.router import LIMITS
+from bus.routing.sessions import LIMITS
 from bus.signals import AccessEntry, AccessKey, SessionsQuery
 from tests.support.dialogue import BROKER_KEY, Peer, Table, key_of, only, refused
 
@@ -183,7 +183,7 @@ def test_deadlines_of_answered_requests_do_not_pile_up() -> None:
         [request] = alice.say(wire.Request(number, "app.clock", 86_400_000))
         assert isinstance(request, wire.RequestDelivery)
         alice.say(wire.Reply(request.r))
-    assert len(table.router._requests._deadlines) <= 1100
+    assert len(table.router._requests._handles._deadlines) <= 1100
 
 
 # Requests to the broker.

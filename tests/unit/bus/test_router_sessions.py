@@ -8,7 +8,7 @@ from zmq.utils import z85
 
 from bus import signals, wire
 from bus.access import AccessList
-from bus.router import HEARTBEAT, LIMITS, MAX_SESSIONS
+from bus.routing.sessions import HEARTBEAT, LIMITS, MAX_SESSIONS
 from bus.signals import AccessEntry
 from tests.support.dialogue import Peer, Table, decode, key_of, only, refused
 
@@ -69,7 +69,7 @@ def test_a_routing_id_of_another_form_is_refused_with_the_way_out(rid: bytes) ->
     assert (error.num, error.err) == (400, "bad_routing_id")
     assert "16 random bytes" in error.msg
     assert alice.cut
-    assert table.router.session_count == 0
+    assert len(table.router.sessions) == 0
 
 
 def test_a_key_removed_between_handshake_and_hello_is_refused_and_cut() -> None:
@@ -98,7 +98,7 @@ def test_bye_is_answered_by_goodbye_and_the_cut() -> None:
     goodbye = only(alice.say(wire.Bye("lunch")), wire.Goodbye)
     assert (goodbye.num, goodbye.reason) == (0, "lunch")
     assert alice.cut
-    assert table.router.session_count == 0
+    assert len(table.router.sessions) == 0
 
 
 @pytest.mark.parametrize("head", [b"\xff" * 20, b"SB\x01\x10\x80", b"SB\x01\x02\x81\xa1t\xa1x"])
@@ -129,8 +129,8 @@ def test_the_routing_id_of_another_key_ends_its_session_and_cuts_the_thief() -> 
     assert thief.cut
     assert alice.cut
     assert not alice.in_session
-    assert table.router.session_count == 0
-    assert table.router.denied["foreign_routing_id"] == 1
+    assert len(table.router.sessions) == 0
+    assert table.router.sessions.denied["foreign_routing_id"] == 1
 
 
 def test_a_thief_who_does_not_even_say_hello_is_cut_as_well() -> None:
@@ -152,7 +152,7 @@ def test_a_reconnect_with_the_same_routing_id_has_to_say_hello_again() -> None:
     assert not new.cut
     only(new.say(wire.Hello()), wire.Welcome)
     assert new.say(wire.Publish("app.x")) == []  # the old subscription is gone
-    assert table.router.session_count == 1
+    assert len(table.router.sessions) == 1
 
 
 def test_ping_is_answered_with_its_number() -> None:
@@ -199,7 +199,7 @@ def test_a_stopping_broker_says_goodbye_to_all() -> None:
 def test_a_removed_key_is_cut_at_once_in_all_its_sessions() -> None:
     table = Table(alice="app", bob="app")
     one, two, bob = table.join("alice"), table.join("alice"), table.join("bob")
-    table.router.replace_access(table.router.access.without(key_of("alice")))
+    table.router.replace_access(table.router.sessions.access.without(key_of("alice")))
     for peer in (one, two):
         assert only(peer.hears(), wire.Goodbye).num == 401
         assert peer.cut
@@ -210,7 +210,7 @@ def test_changed_roles_end_the_session_and_the_next_has_them() -> None:
     table = Table(alice="app")
     alice = table.join("alice")
     entry = AccessEntry(key_of("alice"), "alice", ["operator"])
-    table.router.replace_access(table.router.access.with_entry(entry))
+    table.router.replace_access(table.router.sessions.access.with_entry(entry))
     assert only(alice.hears(), wire.Goodbye).num == 403
     assert only(table.dial("alice").say(wire.Hello()), wire.Welcome).roles == ["operator"]
 
@@ -219,7 +219,7 @@ def test_a_list_that_changes_nothing_for_a_key_leaves_its_session_alone() -> Non
     table = Table(alice="app")
     alice = table.join("alice")
     entry = AccessEntry(key_of("bob"), "bob", ["app"])
-    table.router.replace_access(table.router.access.with_entry(entry))
+    table.router.replace_access(table.router.sessions.access.with_entry(entry))
     assert alice.in_session
 
 
@@ -240,7 +240,7 @@ def test_presence_comes_from_the_broker_on_a_subject_of_the_key_in_hex() -> None
     alice = table.join("alice")
     delivery = only(watcher.hears(), wire.Delivery)
     assert delivery.s == f"$SYS.presence.{z85.decode(alice.key).hex()}"
-    assert delivery.sender == table.router._info.key
+    assert delivery.sender == table.router.sessions.info.key
 
 
 def test_the_longest_texts_of_a_peer_never_make_a_head_over_the_limit() -> None:
@@ -278,7 +278,7 @@ def test_a_key_may_not_open_sessions_without_end() -> None:
     error = only(one_more.say(wire.Hello()), wire.Error)
     assert (error.num, error.err) == (429, "limit")
     assert one_more.cut
-    assert table.router.session_count == MAX_SESSIONS
+    assert len(table.router.sessions) == MAX_SESSIONS
 
 
 def test_sessions_of_one_key_share_what_the_broker_keeps_for_them() -> None:

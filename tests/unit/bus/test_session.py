@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bus import errors, wire
 from bus.errors import RemoteProtocolError
-from bus.router import LIMITS
+from bus.routing.sessions import LIMITS
 from bus.session import BATCH_BYTES, BATCH_MESSAGES, ClientSession, Settled
 
 KEY = "k" * 40

@@ -12,7 +12,7 @@ import pytest
 
 from bus import access, signals, wire
 from bus.errors import RemoteProtocolError
-from bus.router import LIMITS
+from bus.routing.sessions import LIMITS
 
 ROOT = Path(__file__).parents[3]
 VECTORS: dict[str, Any] = json.loads((ROOT / "tests/vectors/sb1.json").read_text())
@@ -109,8 +109,8 @@ def test_every_body_type_has_a_vector() -> None:
 
 def test_the_registry_of_errors_is_what_the_broker_can_say() -> None:
     raised = set()
-    for path in ("wire.py", "router.py", "system.py"):
-        for node in ast.walk(ast.parse((ROOT / "bus" / path).read_text())):
+    for path in [ROOT / "bus/wire.py", *(ROOT / "bus/routing").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "RemoteProtocolError":
                 number, name = node.args[0], node.args[1]
                 assert isinstance(number, ast.Constant)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -10,16 +10,14 @@ import msgspec
 from bus import signals
 from bus.access import AccessError, AccessList
 from bus.errors import Refused, RemoteProtocolError
-from bus.peers import Session
+from bus.routing.sessions import Sessions
 
 
 @dataclass(frozen=True)
 class System:
     """Answers from what the router lends it."""
 
-    info: signals.BrokerInfo
-    sessions: Callable[[str | None], Iterable[Session]]  # of one key, or all
-    access: Callable[[], AccessList]
+    sessions: Sessions
     change_access: Callable[[AccessList], None]  # saves, swaps in; may raise OSError
 
     def answer(self, subject: str, body: bytes) -> bytes:
@@ -36,17 +34,18 @@ class System:
         match subject:
             case signals.SESSIONS:
                 key = signals.unpack(body, signals.SessionsQuery).key if body else None
-                return signals.Sessions([session.info() for session in self.sessions(key)])
+                found = self.sessions if key is None else self.sessions.of(key)
+                return signals.Sessions([session.info() for session in found])
             case signals.INFO:
-                return msgspec.structs.replace(self.info, sessions=len(list(self.sessions(None))))
+                return msgspec.structs.replace(self.sessions.info, sessions=len(self.sessions))
             case signals.ACCESS_PUT:
                 entry = signals.unpack(body, signals.AccessEntry)
-                self.change_access(self.access().with_entry(entry))
+                self.change_access(self.sessions.access.with_entry(entry))
             case signals.ACCESS_REMOVE:
                 key = signals.unpack(body, signals.AccessKey).key
-                self.change_access(self.access().without(key))
+                self.change_access(self.sessions.access.without(key))
             case signals.ACCESS_LIST:
-                return signals.AccessEntries(self.access().entries)
+                return signals.AccessEntries(self.sessions.access.entries)
             case _:
                 problem = f"the broker does not serve {subject}"
                 raise RemoteProtocolError(404, "no_responders", problem)

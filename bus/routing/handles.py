@@ -1,4 +1,4 @@
-"""Requests on their way through the broker: who asked, who must answer, and until when.
+"""Requests on their way through the broker, by handle: who asked, who must answer, and until when.
 
 A handle is for one worker and one answer. Handles of two starts of the broker are far apart, so that a
 late answer to the last one meets no request of this.
@@ -10,7 +10,7 @@ import heapq
 import itertools
 from dataclasses import dataclass
 
-from bus.peers import Session
+from bus.routing.peers import Session
 
 _STALE = 1024  # deadlines of answered requests that may stay in the heap
 
@@ -22,7 +22,7 @@ class Pending:
     worker: Session
 
 
-class Requests:
+class Handles:
     """The requests that wait for a reply. `now` and deadlines are monotonic seconds."""
 
     def __init__(self, epoch: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bus.access import Rights
-from bus.outbox import Drops, Outbox
+from bus.routing.outbox import Drops, Outbox
 from bus.signals import SessionInfo
 
 
@@ -42,6 +42,9 @@ class Session:
     since: float  # Unix seconds
     heard: float  # monotonic seconds
     outbox: Outbox
+    caps: frozenset[str] = frozenset()
+    lang: str = ""
+    ver: str = ""
     key: str = ""  # Z85; this and the next are fields because every message needs them
     user: str = ""
     open: bool = True

@@ -1,0 +1,5 @@
+"""What the broker decides, without sockets and clocks.
+
+`router` is the front: the shell feeds it and carries out what it finds there. `sessions` knows who is
+there and what waits for them; `publishing`, `requests` and `system` answer the commands of their subject.
+"""
