@@ -124,7 +124,7 @@ def test_the_handle_of_another_session_is_worth_nothing() -> None:
 def test_handles_of_another_start_of_the_broker_are_far_away() -> None:
     def first_handle(epoch: int) -> int:
         table = Table(alice="app")
-        table.router._requests.__init__(epoch)  # type: ignore[misc]
+        table.router._requests._handles.__init__(epoch)  # type: ignore[misc]
         alice = serving(table.join("alice"))
         request = only(alice.say(wire.Request(5, "app.clock", 99)), wire.RequestDelivery)
         return request.r
