@@ -166,7 +166,7 @@ class ClientSession:
         """Seconds until `handle_timer` has work."""
         times = [w.deadline - now for w in self._waiting.values() if w.deadline is not None]
         if self.welcome:
-            times.append(self._spoke + self.welcome.hb / 2000 - now)
+            times.append(self._spoke + self.welcome.hb / 1250 - now)
             times.append(self._heard + 3 * self.welcome.hb / 1000 - now)
         return max(0.0, min(times, default=10.0))
 
@@ -175,7 +175,7 @@ class ClientSession:
         if self.welcome:
             if now - self._heard > 3 * self.welcome.hb / 1000:
                 raise Unreachable("the broker has been silent for three heartbeats")
-            if now - self._spoke >= self.welcome.hb / 2000:
+            if now - self._spoke >= self.welcome.hb / 1250:
                 self._push(wire.Ping(t=0), transient=True)
         overdue = [
             i for i, w in self._waiting.items() if w.deadline is not None and w.deadline <= now

@@ -27,13 +27,14 @@ DONTWAIT = int(zmq.DONTWAIT)
 MORE = int(zmq.SNDMORE | zmq.DONTWAIT)
 RCVMORE = int(zmq.RCVMORE)
 SRCFD = int(zmq.SRCFD)
+MAX_SOCKETS = int(zmq.MAX_SOCKETS)  # of a context
 READABLE = int(zmq.POLLIN)
 WRITABLE = int(zmq.POLLOUT)
 _EVENTS = int(zmq.EVENTS)
 
 DOMAIN = "bus"  # ZAP domain; must not be empty, or libzmq lets everybody in
 HANDSHAKE_MS = 4000
-HEARTBEAT_MS = 5000
+HEARTBEAT_MS = 10_000
 HEARTBEAT_TIMEOUT_MS = 15_000
 HEARTBEAT_TTL_MS = 30_000  # above 65,500 it overflows and disconnects (libzmq#4226)
 CURVE_OVERHEAD = 33
