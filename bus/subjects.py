@@ -8,6 +8,7 @@ Matching is by whole tokens, so ``app.web`` never reaches a subscriber of ``app.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 MAX_LENGTH = 255
@@ -52,6 +53,17 @@ def covers(wide: str, narrow: str) -> bool:
     return len(wide_tokens) == len(narrow_tokens)
 
 
+def overlaps(one: str, other: str) -> bool:
+    """Whether some subject is matched by both patterns."""
+    tokens, others = one.split("."), other.split(".")
+    for a, b in zip(tokens, others, strict=False):
+        if ">" in {a, b}:
+            return True
+        if a != b and "*" not in {a, b}:
+            return False
+    return len(tokens) == len(others)
+
+
 class _Branch(Generic[T]):
     __slots__ = ("branches", "here", "rest")
 
@@ -71,12 +83,18 @@ MAX_REMEMBERED = 1024  # subjects whose matches a tree keeps
 class SubjectTree(Generic[T]):
     """Patterns with a value each; `match` returns the values whose pattern matches a subject.
 
-    Matches are remembered until a pattern comes or goes: traffic repeats its subjects.
+    Matches are remembered until a pattern comes or goes: traffic repeats its subjects. `accepts` may rule
+    out a match; it is asked once for what is remembered, so its answer must hold until `forget`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, accepts: Callable[[T, str], bool] | None = None) -> None:
         self._root: _Branch[T] = _Branch()
         self._remembered: dict[str, list[T]] = {}
+        self._accepts = accepts
+
+    def forget(self) -> None:
+        """Ask `accepts` anew from now on."""
+        self._remembered.clear()
 
     def add(self, pattern: str, value: T) -> None:
         self._remembered.clear()
@@ -107,7 +125,10 @@ class SubjectTree(Generic[T]):
         if found is None:
             if len(self._remembered) >= MAX_REMEMBERED:
                 self._remembered.clear()
-            found = self._remembered[subject] = self._search(subject)
+            found = self._search(subject)
+            if self._accepts is not None:
+                found = [value for value in found if self._accepts(value, subject)]
+            self._remembered[subject] = found
         return found
 
     def _search(self, subject: str) -> list[T]:

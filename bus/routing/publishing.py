@@ -14,8 +14,12 @@ class Publishing:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._subscriptions: subjects.SubjectTree[Subscription] = subjects.SubjectTree()
+        self._subscriptions: subjects.SubjectTree[Subscription] = subjects.SubjectTree(_may_get)
         sessions.leaving.append(self._leave)
+
+    def rights_changed(self) -> None:
+        """The rights of a session whose subscriptions stay are others now."""
+        self._subscriptions.forget()
 
     def publish(self, sender: str, subject: str, n: int, body: bytes) -> None:
         """Queue `n` messages for every subscriber; who may publish was looked at before."""
@@ -75,3 +79,8 @@ def check_pattern(pattern: str) -> None:
     """`RemoteProtocolError` 400 unless this may be subscribed to or served."""
     if not subjects.is_pattern(pattern):
         raise RemoteProtocolError(400, "bad_subject", f"not a pattern: {pattern!r}")
+
+
+def _may_get(subscription: Subscription, subject: str) -> bool:
+    """Whether no deny of its key withholds the subject from a subscription that matches it."""
+    return subscription.session.rights.delivers(subject)

@@ -90,7 +90,7 @@ class Sessions:
             raise RemoteProtocolError(429, "limit", problem)
         session = Session(
             connection, next(self._numbers), hello.name or entry.name, entry.roles,
-            rules.rights_of(entry.roles), self.clock(), now,
+            rules.rights_for(entry), self.clock(), now,
             Outbox(
                 self.limits.queue_messages, self.limits.queue_bytes,
                 self._budgets.setdefault(connection.key, Budget(2 * self.limits.queue_bytes)),
@@ -153,10 +153,8 @@ class Sessions:
                 session.allowed.clear()
             allowed = session.allowed[verb, pattern] = rules.may(session.rights, verb, pattern)
         if not allowed:
-            roles = ", ".join(session.roles)
-            raise RemoteProtocolError(
-                403, "denied", f"{verb} {pattern}: not allowed to role {roles}"
-            )
+            whom = f"role {', '.join(session.roles)}" if session.roles else "this key"
+            raise RemoteProtocolError(403, "denied", f"{verb} {pattern}: not allowed to {whom}")
 
     def check_room(self, held: int, what: str) -> None:
         if held >= self.limits.subscriptions:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bus.subjects import SubjectTree, covers, is_pattern, is_subject
+from bus.subjects import SubjectTree, covers, is_pattern, is_subject, overlaps
 
 tokens = st.sampled_from(["a", "b", "ab", "$SYS", "x-1"])
 subjects = st.lists(tokens, min_size=1, max_size=5).map(".".join)
@@ -122,3 +122,40 @@ def test_the_memory_of_a_tree_is_bounded() -> None:
     for number in range(5000):
         tree.match(f"a.{number}")
     assert len(tree._remembered) <= 1024
+
+
+@given(patterns, patterns, subjects)
+def test_patterns_that_match_the_same_subject_overlap(one: str, other: str, subject: str) -> None:
+    if matches(one, subject) and matches(other, subject):
+        assert overlaps(one, other)
+
+
+@given(patterns, patterns)
+def test_patterns_that_overlap_match_a_common_subject(one: str, other: str) -> None:
+    """The subject is put together from both: where one leaves a token open, the other names it."""
+    assert overlaps(one, other) == overlaps(other, one)
+    if overlaps(one, other):
+        assert matches(one, common(one, other))
+        assert matches(other, common(one, other))
+
+
+def common(one: str, other: str) -> str:
+    tokens, others = one.split("."), other.split(".")
+    longer, shorter = sorted([tokens, others], key=len, reverse=True)
+    merged = []
+    for index, token in enumerate(longer):
+        facing = shorter[index] if index < len(shorter) and shorter[index] != ">" else "*"
+        merged.append(facing if token in {"*", ">"} else token)
+    return ".".join("x" if token in {"*", ">"} else token for token in merged)
+
+
+def test_a_tree_asks_once_for_what_it_remembers() -> None:
+    asked = []
+    tree: SubjectTree[int] = SubjectTree(lambda value, subject: asked.append(subject) or value > 1)
+    tree.add("a.*", 1)
+    tree.add("a.b", 2)
+    assert tree.match("a.b") == tree.match("a.b") == [2]
+    assert asked == ["a.b", "a.b"]
+    tree.forget()
+    assert tree.match("a.b") == [2]
+    assert len(asked) == 4
