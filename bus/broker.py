@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bus import keystore, sockets
 from bus.access import AccessList
@@ -23,9 +24,14 @@ from bus.identity import KeyPair
 from bus.routing.peers import Connection, Session
 from bus.routing.router import Router
 from bus.routing.sessions import LIMITS
+from bus.routing.watching import Figures, Vitals, Watching
 from bus.signals import BrokerInfo
 from bus.version import VERSION
+from bus.vitals import Pulse, read_vitals
 from bus.zap import ZapHandler
+
+if TYPE_CHECKING:
+    from bus.monitor import Monitor
 
 BATCH = 256  # messages read before timers and connections are looked at
 # Seconds. When the last message came as soon as this, the next is awaited awake, yielding the processor to
@@ -50,6 +56,7 @@ class BrokerFiles:
     endpoint: str
     key_file: Path
     access_file: Path
+    monitor: tuple[str, int] | None = None  # pages over HTTP
 
 
 class Broker:
@@ -59,6 +66,9 @@ class Broker:
         """Bind and read; `KeyFileError`, `AccessError` or `BusError` say what is wrong."""
         self._files = files
         self._log = log
+        self._start = time.time()
+        self._pulse = Pulse()
+        self._access_problem = ""  # of the last reload
         keypair = keystore.load(files.key_file)
         access = keystore.load_access(files.access_file)
         self._context = sockets.new_context()
@@ -81,10 +91,12 @@ class Broker:
             epoch=int.from_bytes(os.urandom(6)), version=VERSION, pid=os.getpid(), sessions=0,
         )  # fmt: skip
         self.router = Router(
-            access, self.info, save_access=lambda a: keystore.save_access(self._files.access_file, a),
-            clock=time.time,
+            access, self.info, save_access=self._save_access, clock=time.time,
         )  # fmt: skip
+        self._watching = Watching(self.router.sessions, vitals=self._vitals, render=_render)
+        self.router.add(self._watching)
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._pages = self._open_pages()
         self._zap_fd = self._zap.fileno()
         self._monitor_fd = sockets.descriptor(self._monitor)
         self._poll = select.poll()
@@ -98,6 +110,7 @@ class Broker:
         self._inodes: dict[int, int] = {}  # of accepted descriptors, for the monitor's DISCONNECTED
         self._timer = 0.0  # when the router has something to do without a message
         self._lively = False
+        self._woke = time.monotonic()  # when this turn of the loop began
         self._next_report = 0.0
         self._reported: Counter[str] = Counter()  # refusals that the log has
         self._running = True
@@ -107,6 +120,11 @@ class Broker:
     def refused(self) -> Counter[str]:
         """How often what was refused since the start: connections and commands."""
         return self._zap.refused + self.router.sessions.denied
+
+    @property
+    def pages(self) -> str | None:
+        """Where the pages over HTTP are, if they are wanted."""
+        return self._pages.url if self._pages is not None else None
 
     def stop(self) -> None:
         self._running = False
@@ -119,6 +137,8 @@ class Broker:
 
     def run(self) -> None:
         try:
+            if self._pages is not None:
+                self._pages.start()
             busy = False
             while self._running:
                 busy = self._turn(self._wait(0.0 if busy else self._pause()))
@@ -126,6 +146,8 @@ class Broker:
             self._write(time.monotonic())
             time.sleep(GRACE)
         finally:
+            if self._pages is not None:
+                self._pages.close()
             self._socket.disable_monitor()
             self._context.destroy(linger=0)
             os.close(self._wake_read)
@@ -134,6 +156,8 @@ class Broker:
     def _turn(self, ready: set[int]) -> bool:
         """Do what there is to do, once; True when there may be more at once."""
         more = self._zap.drain() if self._zap_fd in ready else False
+        if self._pages is not None and self._wake_read in ready:
+            self._pages.inbox.answer(self._watching)
         if self._monitor_fd in ready:
             self._hear_of_connections()
         now = time.monotonic()
@@ -170,13 +194,15 @@ class Broker:
         """The descriptors that have something to tell, after at most `seconds`."""
         limit = min(seconds, BLOCKED) if self._blocked else seconds
         start = time.monotonic()
+        self._pulse.took(start - self._woke)
         found = self._poll.poll(0)
         while not found and self._lively and time.monotonic() < start + min(limit, LIVELY):
             os.sched_yield()
             found = self._poll.poll(0)
         if not found and limit > 0:
             found = self._poll.poll(limit * 1000)
-        self._lively = time.monotonic() < start + LIVELY
+        self._woke = time.monotonic()
+        self._lively = self._woke < start + LIVELY
         ready = {fd for fd, _ in found}
         if self._wake_read in ready:
             os.read(self._wake_read, 512)
@@ -233,6 +259,7 @@ class Broker:
     def _report_refusals(self, now: float) -> None:
         """Tell at intervals what was refused since: one line however many knock."""
         self._next_report = now + REPORT
+        self._pulse.tick()
         refused = self.refused
         if refused != self._reported:
             self._log("refused", dict(refused - self._reported))
@@ -243,10 +270,27 @@ class Broker:
         try:
             access = keystore.load_access(self._files.access_file)
         except Exception as error:  # noqa: BLE001 - whatever is wrong, the list in force stays
+            self._access_problem = f"the access list was not reloaded: {error}"
             self._log("access list not reloaded", {"error": str(error)})
             return
+        self._access_problem = ""
         self.router.replace_access(access)
         self._log("access list reloaded", {"keys": len(access.entries)})
+
+    def _save_access(self, access: AccessList) -> None:
+        keystore.save_access(self._files.access_file, access)
+        self._access_problem = ""  # the file is what is in force again
+
+    def _open_pages(self) -> Monitor | None:
+        if self._files.monitor is None:
+            return None
+        from bus.monitor import Monitor
+
+        return Monitor(self._files.monitor, self._wake)
+
+    def _vitals(self) -> Vitals:
+        problems = (self._access_problem,) if self._access_problem else ()
+        return read_vitals(self._start, self._pulse, self._zap.refused, problems)
 
     def _write(self, now: float) -> None:
         """Send what the router has decided, as far as the peers take it."""
@@ -299,6 +343,12 @@ class Broker:
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_write, b".")
+
+
+def _render(figures: Figures) -> str:
+    from bus import metrics  # imports prometheus-client, so only when somebody asks
+
+    return metrics.text(figures)
 
 
 def _inode(fd: int) -> int:

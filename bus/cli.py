@@ -110,8 +110,9 @@ def run(
     signal.signal(signal.SIGINT, lambda *_: broker.stop())
     signal.signal(signal.SIGHUP, lambda *_: broker.reload())
     logs.event(
-        logger, "listening", endpoint=broker.info.endpoint, key=broker.info.key, pid=os.getpid()
-    )
+        logger, "listening", endpoint=broker.info.endpoint, key=broker.info.key, pid=os.getpid(),
+        **({"monitor": broker.pages} if broker.pages else {}),
+    )  # fmt: skip
     broker.run()
     logs.event(logger, "stopped", refused=dict(broker.refused))
 

@@ -14,19 +14,25 @@ class SettingsError(BusError):
     """The configuration file is missing or wrong; the message names it."""
 
 
-class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     endpoint: str  # tcp://HOST:PORT; port 0 takes a free one
     key_file: str
     access_file: str
+    monitor: str = ""  # 127.0.0.1:PORT: pages over HTTP, see docs/monitoring.md; empty: none
 
     def files(self, folder: Path) -> BrokerFiles:
-        return BrokerFiles(self.endpoint, folder / self.key_file, folder / self.access_file)
+        """Where everything is; `ValueError` when `monitor` is no loopback address."""
+        monitor = loopback(self.monitor) if self.monitor else None
+        return BrokerFiles(
+            self.endpoint, folder / self.key_file, folder / self.access_file, monitor
+        )
 
 
 def load(path: Path) -> BrokerSettings:
     """`SettingsError` names the file and what to do."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=BrokerSettings)
+        settings = msgspec.json.decode(path.read_bytes(), type=BrokerSettings)
+        settings.files(path.parent)
     except FileNotFoundError:
         raise SettingsError(
             f"{path}: no such file; make one: bus-broker init {path.parent}"
@@ -35,6 +41,27 @@ def load(path: Path) -> BrokerSettings:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise SettingsError(f"{path}: {error}") from None
+    return settings
+
+
+def loopback(text: str) -> tuple[str, int]:
+    """Host and port of the monitor's ``127.0.0.1:PORT`` or ``[::1]:PORT``; `ValueError` tells a wrong one."""
+    import ipaddress
+
+    host, _, port = text.rpartition(":")
+    wanted = "write 127.0.0.1:PORT"
+    if not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
+        raise ValueError(f"monitor: {text!r} has no port from 0 to 65535; {wanted}")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if host[:1] + host[-1:] == "[]" else host)
+    except ValueError:
+        raise ValueError(f"monitor: {text!r} does not begin with an address; {wanted}") from None
+    if not address.is_loopback:
+        problem = (
+            f"monitor: {host} is not a loopback address, and the pages ask nobody who they are"
+        )
+        raise ValueError(f"{problem}; {wanted}")
+    return str(address), int(port)
 
 
 def save(path: Path, settings: BrokerSettings) -> None:
