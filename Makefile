@@ -20,7 +20,7 @@ venv: $(STAMP)
 $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
 	@$(PYTHON) -m pip --version >/dev/null || { echo "make: $(PYTHON) has no pip; install it (Debian: apt-get install python3-pip)" >&2; exit 2; }
-	$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --editable . $$($(PYTHON) .ci/dev_requirements.py)
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --editable . $$($(PYTHON) .ci/dev_requirements.py dev)
 	@$(BIN)/python -m compileall -q bus viscript nodes apps
 	@touch $@
 
@@ -42,6 +42,7 @@ check: venv
 
 bench: venv
 	@.ci/install_system
+	@$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check $$($(PYTHON) .ci/dev_requirements.py bench)
 	@$(BIN)/python -P benchmarks/start.py $(BENCH_OPTIONS)
 	@$(BIN)/python -P benchmarks/bus.py $(BENCH_OPTIONS)
 	@$(BIN)/python -P benchmarks/socks.py $(BENCH_OPTIONS)

@@ -1,311 +1,247 @@
-"""The bus against NATS' Python client through nats-server, alternating in one run.
+"""The bus against NATS' Python client through nats-server, in turns in one run.
 
 Ours runs as shipped: CURVE, access checks on every message, the asyncio client at both ends. NATS runs
-in clear text without permissions. Publisher, subscriber and server are processes of their own.
-
-Rows: pubsub-1to1-128 (128-byte messages, delivered per second) and reqrep-single-p50 (one request at a
-time, median round trip).
+in clear text without permissions; so does mosquitto with paho-mqtt, for the record. Publishers, subscribers
+and brokers are processes of their own. The rows are listed in docs/benchmarks.md; `--rows a,b` runs some.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import shutil
-import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 # Run as a script, this file's folder comes first on the path and `bus` would be this file.
 sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).parent]
 sys.path.append(str(Path(__file__).parents[1]))
 
-import nats  # noqa: E402
+import psutil  # noqa: E402
 
-from benchmarks import report  # noqa: E402
-from bus import Address, KeyPair, Request, connect, keystore  # noqa: E402
+from benchmarks import brokers, report  # noqa: E402
+from bus import Address, keystore, signals  # noqa: E402
+from bus.caller import Caller  # noqa: E402
 
-SIZE = 128  # bytes a message
-SUBJECT = "bench.topic"
-SERVICE = "bench.echo"
-
-
-# The workers: one process each, told by JSON on standard input, telling one JSON line at the end.
-
-
-def worker(role: str) -> None:
-    job = json.loads(sys.stdin.readline())
-    print(json.dumps(asyncio.run(WORKERS[role](job))), flush=True)
-
-
-def ready() -> None:
-    print("ready", flush=True)
-
-
-def told_to_go() -> None:
-    sys.stdin.readline()
-
-
-def ours(job: dict[str, str]) -> tuple[Address, KeyPair]:
-    return Address(job["endpoint"], job["key"]), keystore.load(Path(job["key_file"]))
-
-
-async def our_subscriber(job: dict[str, str]) -> dict[str, float]:
-    count = int(job["count"])
-    async with connect(*ours(job)) as bus:
-        subscription = await bus.subscribe(SUBJECT)
-        ready()
-        seen = 0
-        async for message in subscription:
-            assert len(message.body) == SIZE
-            seen += 1
-            if seen == count:
-                break
-        return {"end": time.monotonic(), "lost": subscription.lost}
-
-
-async def our_publisher(job: dict[str, str]) -> dict[str, float]:
-    count, body = int(job["count"]), bytes(SIZE)
-    async with connect(*ours(job)) as bus:
-        ready()
-        told_to_go()
-        start = time.monotonic()
-        for _ in range(count):
-            await bus.publish(SUBJECT, body)
-        await bus.request("$SYS.info")  # everything before it has reached the broker
-        return {"start": start}
-
-
-async def our_server(job: dict[str, str]) -> dict[str, float]:
-    def echo(request: Request) -> bytes:
-        return request.body
-
-    async with connect(*ours(job)) as bus:
-        await bus.serve(SERVICE, echo)
-        ready()
-        await asyncio.to_thread(told_to_go)
-        return {}
-
-
-async def our_requester(job: dict[str, str]) -> dict[str, float]:
-    async with connect(*ours(job)) as bus:
-        return await round_trips(int(job["count"]), lambda body: bus.request(SERVICE, body))
-
-
-async def nats_subscriber(job: dict[str, str]) -> dict[str, float]:
-    count, seen, done = int(job["count"]), 0, asyncio.Event()
-
-    async def arrived(message: nats.aio.msg.Msg) -> None:
-        nonlocal seen
-        assert len(message.data) == SIZE
-        seen += 1
-        if seen == count:
-            done.set()
-
-    client = await nats.connect(job["endpoint"])
-    await client.subscribe(SUBJECT, cb=arrived)
-    await client.flush()
-    ready()
-    await done.wait()
-    end = time.monotonic()
-    await client.close()
-    return {"end": end, "lost": 0}
-
-
-async def nats_publisher(job: dict[str, str]) -> dict[str, float]:
-    count, body = int(job["count"]), bytes(SIZE)
-    client = await nats.connect(job["endpoint"])
-    ready()
-    told_to_go()
-    start = time.monotonic()
-    for _ in range(count):
-        await client.publish(SUBJECT, body)
-    await client.flush()
-    await client.close()
-    return {"start": start}
-
-
-async def nats_server_side(job: dict[str, str]) -> dict[str, float]:
-    async def echo(message: nats.aio.msg.Msg) -> None:
-        await message.respond(message.data)
-
-    client = await nats.connect(job["endpoint"])
-    await client.subscribe(SERVICE, cb=echo)
-    await client.flush()
-    ready()
-    await asyncio.to_thread(told_to_go)
-    await client.close()
-    return {}
-
-
-async def nats_requester(job: dict[str, str]) -> dict[str, float]:
-    client = await nats.connect(job["endpoint"])
-    times = await round_trips(int(job["count"]), lambda body: client.request(SERVICE, body))
-    await client.close()
-    return times
-
-
-async def round_trips(count: int, ask: Callable[[bytes], object]) -> dict[str, float]:
-    """Median round trip in microseconds, one request at a time, after a tenth as warm-up."""
-    body, taken = bytes(SIZE), []
-    for _ in range(count + count // 10):
-        start = time.perf_counter_ns()
-        await ask(body)  # type: ignore[misc]
-        taken.append(time.perf_counter_ns() - start)
-    return {"p50": statistics.median(taken[count // 10 :]) / 1000}
-
-
-WORKERS = {
-    "our_subscriber": our_subscriber, "our_publisher": our_publisher,
-    "our_server": our_server, "our_requester": our_requester,
-    "nats_subscriber": nats_subscriber, "nats_publisher": nats_publisher,
-    "nats_server": nats_server_side, "nats_requester": nats_requester,
-}  # fmt: skip
-
-
-# The measurements.
+FOLDER = Path(__file__).parent
+MEMBERS, PROCESSES = 2000, 10  # of the crowd
 
 
 class Worker:
-    """A worker process."""
+    """A process of `traffic.py` or `crowd.py`."""
 
-    def __init__(self, role: str, job: dict[str, object]) -> None:
+    def __init__(self, job: brokers.Job, *command: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", __file__, "--worker", role],
+            [sys.executable, "-P", *command],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        self._tell(json.dumps(job))
+        self.tell(job)
+
+    def tell(self, job: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
 
     def wait_ready(self) -> None:
         assert self._line() == "ready"
 
-    def go(self) -> None:
-        self._tell("go")
+    def answer(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self._line())
+        return found
 
-    def result(self) -> dict[str, float]:
-        told: dict[str, float] = json.loads(self._line())
-        self._process.wait(30)
-        return told
+    def result(self) -> dict[str, Any]:
+        found = self.answer()
+        self.end()
+        return found
 
-    def _tell(self, line: str) -> None:
+    def end(self) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
+        self._process.stdin.close()
+        self._process.wait(30)
 
     def _line(self) -> str:
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
 
-def delivered_rate(side: str, job: dict[str, object], count: int) -> float:
-    """Messages per second from the first publish to the last delivery."""
-    job = {**job, "count": count}
-    subscriber = Worker(f"{side}_subscriber", job)
-    subscriber.wait_ready()
-    publisher = Worker(f"{side}_publisher", job)
+def traffic(role: str, job: brokers.Job, **more: object) -> Worker:
+    return Worker({**job, **more}, str(FOLDER / "traffic.py"), role)
+
+
+# The measurements: one run of one side.
+
+
+def delivered(
+    side: str, job: brokers.Job, *, size: int, count: int, readers: int = 1, processes: int = 1
+) -> float:
+    """Messages per second from the first publish to the last delivery, over all readers."""
+    more = {"size": size, "count": count, "readers": readers // processes}
+    subscribers = [traffic(f"{side}_subscriber", job, **more) for _ in range(processes)]
+    for subscriber in subscribers:
+        subscriber.wait_ready()
+    publisher = traffic(f"{side}_publisher", job, **more)
     publisher.wait_ready()
-    publisher.go()
+    publisher.tell("go")
     start = publisher.result()["start"]
-    end = subscriber.result()
-    assert end["lost"] == 0
-    return count / (end["end"] - start)
+    ends = [subscriber.result() for subscriber in subscribers]
+    assert not any(end["lost"] for end in ends)
+    return count * readers / (max(end["end"] for end in ends) - start)
 
 
-def round_trip(side: str, job: dict[str, object], count: int) -> float:
-    """Median round trip of one request at a time, microseconds."""
-    server = Worker(f"{side}_server", job)
+def asked(
+    side: str, job: brokers.Job, *, count: int, flight: int, pace: float = 0
+) -> dict[str, float]:
+    server = traffic(f"{side}_server", job)
     server.wait_ready()
-    result = Worker(f"{side}_requester", {**job, "count": count}).result()
-    server.go()
+    result = traffic(
+        f"{side}_requester", job, size=128, count=count, flight=flight, pace=pace
+    ).result()
+    server.tell("go")
     server.result()
-    return result["p50"]
+    return result
 
 
-@contextmanager
-def our_broker(folder: Path) -> Iterator[dict[str, object]]:
-    command = [sys.executable, "-P", "-m", "bus.cli"]
-    subprocess.run(
-        [*command, "init", str(folder), "--endpoint", "tcp://127.0.0.1:0"],
-        check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    broker = subprocess.Popen(
-        [*command, "run", str(folder), "--log", "json"], stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert broker.stderr is not None
-        listening = json.loads(broker.stderr.readline())
-        yield {
-            "endpoint": listening["endpoint"], "key": listening["key"],
-            "key_file": str(folder / "admin.key"),
-        }  # fmt: skip
-    finally:
-        broker.terminate()
-        broker.wait(10)
+def stored(side: str, job: brokers.Job, *, count: int) -> float:
+    rate: float = traffic(f"{side}_storer", job, size=128, count=count, flight=64).result()["rate"]
+    return rate
 
 
-@contextmanager
-def nats_broker() -> Iterator[dict[str, object]]:
-    binary = shutil.which("nats-server", path="/usr/sbin:/usr/bin:/usr/local/bin")
-    if binary is None:
-        raise SystemExit("nats-server is not installed: run .ci/install_system")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [binary, "-a", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-        yield {"endpoint": f"nats://127.0.0.1:{port}"}
-    finally:
-        server.terminate()
-        server.wait(10)
+class Turns:
+    """Runs ours and the peer in turns and reports the row."""
+
+    def __init__(self, out: report.Report, runs: int, jobs: dict[str, brokers.Job]) -> None:
+        self._out, self._runs, self.jobs = out, runs, jobs
+
+    def rates(
+        self, name: str, unit: str, at_least: float, measure: Callable[[str, brokers.Job], float],
+        peer: str = "nats", peer_name: str = "nats-py",
+    ) -> None:  # fmt: skip
+        ours, theirs = self._measure(name, measure, peer)
+        self._out.add(report.rate(name, unit, ours, theirs, peer_name, at_least))
+
+    def times(
+        self, name: str, at_least: float, measure: Callable[[str, brokers.Job], float]
+    ) -> None:
+        ours, theirs = self._measure(name, measure, "nats")
+        self._out.add(report.duration(name, "µs", ours, theirs, "nats-py", at_least))
+
+    def _measure(
+        self, name: str, measure: Callable[[str, brokers.Job], float], peer: str
+    ) -> tuple[list[float], list[float]]:
+        found: dict[str, list[float]] = {"our": [], peer: []}
+        for _ in range(self._runs):
+            for side, results in found.items():
+                results.append(measure(side, self.jobs[side]))
+        for side, results in found.items():
+            self._out.note(f"# {name} {side}: {[round(r) for r in results]}")
+        return found["our"], found[peer]
+
+
+def make_topic(broker: brokers.OurBroker) -> None:
+    address = Address(str(broker.job["endpoint"]), str(broker.job["key"]))
+    with Caller(address, keystore.load(broker.folder / "admin.key")) as caller:
+        config = signals.TopicConfig("bench", ["topic.bench.stored"])
+        caller.request(signals.TOPIC_PUT, signals.pack(config))
+
+
+def crowd(out: report.Report, broker: brokers.OurBroker, members: int) -> None:
+    """Idle sessions: memory and processor time of the broker; then it is killed and all come back."""
+    process = psutil.Process(broker.process.pid)
+    before, each = process.memory_info().rss, members // PROCESSES
+    workers = [
+        Worker(
+            {**broker.job, "key_file": str(broker.folder / f"crowd{n}.key"), "members": each},
+            str(FOLDER / "crowd.py"),
+        )
+        for n in range(PROCESSES)
+    ]
+    for worker in workers:
+        worker.tell({"do": "up"})
+    answers = [worker.answer() for worker in workers]
+    epoch = answers[0]["epoch"]
+    kib = (process.memory_info().rss - before) / members / 1024
+    out.add(report.duration("idle-2000-memory", "KiB", [kib], [60.0], "limit", 1.0))
+    spent, start = sum(process.cpu_times()[:2]), time.monotonic()
+    time.sleep(30)
+    percent = (sum(process.cpu_times()[:2]) - spent) / (time.monotonic() - start) * 100
+    out.add(report.duration("idle-2000-cpu", "%", [percent], [5.0], "limit", 1.0))
+    times = []
+    for _ in range(5):
+        broker.kill()
+        start = time.monotonic()
+        broker.start()
+        for worker in workers:
+            worker.tell({"do": "back", "epoch": epoch})
+        answers = [worker.answer() for worker in workers]
+        epoch = answers[0]["epoch"]
+        times.append(max(answer["at"] for answer in answers) - start)
+    out.add(report.duration("comeback-2000", "s", times, [10.0] * 5, "limit", 1.0))
+    for worker in workers:
+        worker.end()
 
 
 def main() -> int:
     parser = report.arguments(__doc__ or "")
-    parser.add_argument("--worker", help="internal: run one worker process")
+    parser.add_argument("--rows", help="only these, joined by commas")
     options = parser.parse_args()
-    if options.worker:
-        worker(options.worker)
-        return 0
     out = report.Report("bus against nats-py through nats-server", as_json=options.json)
-    runs, messages, requests = (3, 100_000, 1000) if options.quick else (7, 300_000, 5000)
-    rates: dict[str, list[float]] = {"our": [], "nats": []}
-    trips: dict[str, list[float]] = {"our": [], "nats": []}
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        our_broker(Path(folder) / "broker") as job,
-        nats_broker() as peer,
-    ):
-        for _ in range(runs):
-            for side, where in (("our", job), ("nats", peer)):
-                rates[side].append(delivered_rate(side, where, messages))
-                trips[side].append(round_trip(side, where, requests))
-    for side, found in rates.items():
-        out.note(
-            f"# {side}: {[round(r) for r in found]} msg/s, {[round(t) for t in trips[side]]} µs"
-        )
-    out.add(report.rate("pubsub-1to1-128", "msg/s", rates["our"], rates["nats"], "nats-py", 4.0))
-    # A round trip at most 1.2 times as long as the peer's.
-    out.add(
-        report.duration("reqrep-single-p50", "µs", trips["our"], trips["nats"], "nats-py", 1 / 1.2)
-    )
+    quick, wanted = options.quick, (options.rows or "").split(",")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        broker = stack.enter_context(brokers.ours(folder / "broker", crowd_keys=PROCESSES))
+        (folder / "nats").mkdir()
+        jobs = {"our": broker.job, "nats": stack.enter_context(brokers.nats(folder / "nats"))}
+        jobs["mqtt"] = stack.enter_context(brokers.mosquitto(folder))
+        turns = Turns(out, 3 if quick else 7, jobs)
+        scale = 10 if quick else 1
+        rows = rows_of(turns, scale, broker, out)
+        for name, run in rows.items():
+            if wanted == [""] or name in wanted:
+                run()
     return out.exit_code()
+
+
+def rows_of(
+    turns: Turns, scale: int, broker: brokers.OurBroker, out: report.Report
+) -> dict[str, Callable[[], None]]:
+    """Every row by name, in the order in which they run."""
+
+    def topic(size: int, count: int, readers: int = 1, processes: int = 1) -> Any:
+        return lambda side, job: delivered(
+            side, job, size=size, count=count // scale, readers=readers, processes=processes
+        )
+
+    def stores() -> None:
+        make_topic(broker)
+        turns.rates("durable-64", "msg/s", 1.0, lambda s, j: stored(s, j, count=20_000 // scale))
+
+    return {
+        "pubsub-1to1-128": lambda: turns.rates(
+            "pubsub-1to1-128", "msg/s", 6.0, topic(128, 300_000)
+        ),
+        "pubsub-1to1-64k": lambda: turns.rates(
+            "pubsub-1to1-64k", "msg/s", 3.0, topic(65_536, 6_000)
+        ),
+        "pubsub-1to20-128": lambda: turns.rates(
+            "pubsub-1to20-128", "msg/s", 4.0, topic(128, 30_000, 20, 2)
+        ),
+        "reqrep-single-p50": lambda: turns.times(
+            "reqrep-single-p50", 1.0, lambda s, j: asked(s, j, count=5000 // scale, flight=1)["p50"]
+        ),
+        "reqrep-64-rate": lambda: turns.rates(
+            "reqrep-64-rate", "req/s", 2.0,
+            lambda s, j: asked(s, j, count=20_000 // scale, flight=64)["rate"],
+        ),
+        "durable-64": stores,
+        "mqtt-1to1-128": lambda: turns.rates(
+            "mqtt-1to1-128", "msg/s", 0.0, topic(128, 100_000), "mqtt", "paho-mqtt"
+        ),
+        "crowd": lambda: crowd(out, broker, MEMBERS),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ class Crowd:
 
 
 def main() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     job = json.loads(sys.stdin.readline())
     keypair = keystore.load(Path(job["key_file"]))
