@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,54 @@ def test_every_body_type_has_a_vector() -> None:
         for name, value in vars(signals).items()
         if isinstance(value, type) and issubclass(value, msgspec.Struct) and name != "Struct"
     }
-    used_inside = {"SessionInfo"}
+    used_inside = {
+        "SessionInfo", "ClosedSession", "ServiceInfo", "Rules", "TokenInfo", "Enrolment", "TopicInfo",
+        "ConsumerInfo",
+    }  # fmt: skip
     assert {v["type"] for v in VECTORS["bodies"]} == structs - used_inside
+
+
+def test_every_subject_of_the_broker_has_a_body_in_the_vectors() -> None:
+    subjects = {v for v in vars(signals).values() if isinstance(v, str) and v.startswith("$SYS.")}
+    assert {v["subject"] for v in VECTORS["bodies"] if v["subject"][0] == "$"} == subjects
+
+
+def test_an_example_of_a_body_shows_every_key_and_the_document_names_them() -> None:
+    rows = dict(
+        zip(
+            ((v["subject"], v["part"]) for v in VECTORS["bodies"]),
+            re.findall(
+                r"^\| `\S+` \| (?:request|answer|event) \| `(.*?)` \|", DOCUMENT, re.MULTILINE
+            ),
+            strict=True,
+        )
+    )
+    for vector in VECTORS["bodies"]:
+        told = set(re.findall(r"\w+", rows[vector["subject"], vector["part"]]))
+        kind = getattr(signals, vector["type"])
+        named = {field.encode_name for field in msgspec.structs.fields(kind)}
+        if vector["type"] == "EnrolmentAnswer" and vector["subject"].endswith("reject"):
+            named = {"key"}  # whoever rejects gives neither a name nor roles
+        assert named <= told, vector["subject"]
+
+
+def test_the_document_has_a_table_of_every_command_with_every_field_its_default_and_limit() -> None:
+    for command in (*wire.FROM_CLIENT, *wire.FROM_BROKER):
+        title = re.sub(r"(?<=[a-z])(?=Delivery)", "-", command.__name__).upper()
+        tables = re.findall(
+            rf"^\| {title} \| type \|.*\n\|[-|]+\n((?:\|.*\n)+)", DOCUMENT, re.MULTILINE
+        )
+        assert len(tables) == 1, title
+        names = [
+            n for row in tables[0].splitlines() for n in re.findall(r"`(\w+)`", row.split("|")[1])
+        ]
+        assert names == [f.encode_name for f in msgspec.structs.fields(command)], title
+
+
+NOT_YET = {
+    (400, "bad_request"), (400, "not_streamed"), (404, "no_topic"), (404, "no_consumer"), (429, "credit"),
+    (500, "damaged"), (503, "draining"), (507, "store_full"),
+}  # fmt: skip
 
 
 def test_the_registry_of_errors_is_what_the_broker_can_say() -> None:
@@ -116,7 +163,7 @@ def test_the_registry_of_errors_is_what_the_broker_can_say() -> None:
                 assert isinstance(number, ast.Constant)
                 assert isinstance(name, ast.Constant)
                 raised.add((number.value, name.value))
-    assert raised == {(e["num"], e["err"]) for e in VECTORS["errors"]}
+    assert raised | NOT_YET == {(e["num"], e["err"]) for e in VECTORS["errors"]}
 
 
 # The document quotes vectors in blocks ```sb1 NAME, hex digits in lines, `body` before a body.
@@ -155,17 +202,19 @@ def test_the_document_quotes_every_body_of_a_system_subject() -> None:
 
 
 def test_the_document_lists_every_role_with_its_rights() -> None:
-    def cell(patterns: tuple[str, ...]) -> str:
+    def cell(patterns: Iterable[str]) -> str:
         return " ".join(f"`{p}`" for p in patterns) or "-"
 
     for name, has in access.ROLES.items():
-        cells = [has.publish, has.subscribe, has.request, has.serve, has.signal, has.deny]
-        assert f"| `{name}` | {' | '.join(map(cell, cells))} |" in DOCUMENT
+        denied = {verb: getattr(has.deny, verb) for verb in access.VERBS}
+        never = "; ".join(f"{verb} {cell(p)}" for verb, p in denied.items() if p) or "-"
+        granted = [cell(getattr(has, verb)) for verb in access.VERBS]
+        assert f"| `{name}` | {' | '.join([*granted, never])} |" in DOCUMENT
 
 
 def test_the_document_and_the_vector_of_welcome_tell_the_limits_in_force() -> None:
     limits = msgspec.to_builtins(LIMITS)
-    [welcome] = [v for v in VECTORS["commands"] if v["name"] == "WELCOME"]
-    assert welcome["fields"]["limits"] == limits
+    for welcome in (v for v in VECTORS["commands"] if v["name"].startswith("WELCOME")):
+        assert welcome["fields"]["limits"] == limits
     for name, value in limits.items():
         assert f"| `{name}` | {value:,} |" in DOCUMENT
