@@ -226,8 +226,8 @@ class Read(Command, frozen=True):
 # Broker to client.
 
 
-class Limits(Struct, frozen=True):
-    """What the broker accepts from this session; bytes and counts."""
+class Limits(Struct, frozen=True, omit_defaults=True):
+    """What the broker accepts from this session; bytes and counts. 0: not told."""
 
     payload: int
     head: int
@@ -236,6 +236,10 @@ class Limits(Struct, frozen=True):
     inflight: int
     queue_messages: int
     queue_bytes: int
+    sessions: int = 0  # of one key at a time
+    will: int = 0  # bytes of its body
+    group_messages: int = 0  # that wait for a queue group of which no member has room
+    group_bytes: int = 0
 
 
 class Welcome(Command, frozen=True):
@@ -394,6 +398,11 @@ FROM_BROKER: tuple[type[Command], ...] = (
     CreditDelivery, CancelDelivery, Ended, Notice,
 )  # fmt: skip
 
+
+class UnknownCommand(RemoteProtocolError):
+    """SB/1, but newer than we are: a client ignores it."""
+
+
 _ENCODE = msgspec.msgpack.Encoder().encode
 _PREFIX = {c: MAGIC + bytes((VERSION, c.code)) for c in FROM_CLIENT + FROM_BROKER}
 _decode_bodies = msgspec.msgpack.Decoder(list[bytes]).decode
@@ -447,8 +456,9 @@ def _unknown(head: bytes) -> RemoteProtocolError:
         return RemoteProtocolError(
             426, "version", f"protocol version {head[2]}, this side speaks 1"
         )
-    command = f"0x{head[3]:02x}" if len(head) > 3 else "missing"
-    return RemoteProtocolError(400, "bad_frame", f"unknown command: {command}")
+    if len(head) <= 3:
+        return RemoteProtocolError(400, "bad_frame", "unknown command: missing")
+    return UnknownCommand(400, "bad_frame", f"unknown command: 0x{head[3]:02x}")
 
 
 def join(bodies: list[bytes]) -> bytes:
