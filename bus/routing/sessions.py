@@ -9,27 +9,32 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from bus import access as rules
 from bus import signals, subjects, wire
 from bus.access import AccessList
 from bus.errors import RemoteProtocolError
-from bus.routing.outbox import Budget, Outbox, Outgoing
-from bus.routing.peers import Connection, Session, Stray
+from bus.routing.outbox import Budget, CreditedOutbox, Outbox, Outgoing
+from bus.routing.peers import Connection, Session, Stray, Will
+from bus.signals import AccessEntry
 
 HEARTBEAT = 10.0  # seconds; a session is dead after three of them in silence
 MAX_SESSIONS = 256  # of one key
 MAX_CACHE = 1024  # permissions remembered per session
+MAX_WILL = 64 << 10  # bytes of the body of a will
 
 LIMITS = wire.Limits(
     payload=1 << 20, head=wire.MAX_HEAD, batch=wire.MAX_BATCH, subscriptions=1024, inflight=1024,
     queue_messages=1 << 19, queue_bytes=64 << 20,
+    sessions=MAX_SESSIONS, will=MAX_WILL, group_messages=1 << 16, group_bytes=16 << 20,
 )  # fmt: skip
 
 # Called when a session has ended: it, the number and the reason of its GOODBYE.
 Leaving = Callable[[Session, int, str], None]
+# Hears what happened to a session: one of `signals.EVENTS`, it, a number and a reason as in GOODBYE.
+Note = Callable[[str, Session, int, str], None]
 
 
 class Sessions:
@@ -49,6 +54,9 @@ class Sessions:
         self.clock = clock
         self.denied: Counter[str] = Counter()  # refused acts per error, for the log
         self.leaving: list[Leaving] = []
+        self.changed: list[Callable[[Session], None]] = []  # its rights are others now
+        self.granted: list[Callable[[Session], None]] = []  # deliveries to it may leave again
+        self.note: Note = lambda _what, _session, _num, _reason: None
         self._by_rid: dict[bytes, Session] = {}
         self._by_key: dict[str, list[Session]] = {}  # newest last
         self._budgets: dict[str, Budget] = {}  # what the outboxes of a key's sessions share
@@ -56,6 +64,7 @@ class Sessions:
         self._dirty: dict[Session, None] = {}
         self._strays: list[Stray] = []
         self._cuts: list[Connection] = []
+        self._ending: deque[tuple[Session, int, str]] = deque()  # those whose leaving is to be told
 
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._by_rid.values()))
@@ -80,23 +89,24 @@ class Sessions:
 
     # Coming and going.
 
-    def open(self, connection: Connection, hello: wire.Hello, now: float) -> Session:
+    def open(
+        self, connection: Connection, hello: wire.Hello, body: bytes, now: float
+    ) -> Session:
         """Make the connection a session and welcome it; `RemoteProtocolError` when it cannot be one."""
         entry = self.access.get(connection.key)
         if entry is None:  # removed between the handshake and HELLO
             raise RemoteProtocolError(401, "key_unknown", "this key is not allowed")
-        if len(self.of(connection.key)) >= MAX_SESSIONS:
-            problem = f"at most {MAX_SESSIONS} sessions of one key at a time"
+        if len(self.of(connection.key)) >= self.limits.sessions:
+            problem = f"at most {self.limits.sessions} sessions of one key at a time"
             raise RemoteProtocolError(429, "limit", problem)
         session = Session(
-            connection, next(self._numbers), hello.name or entry.name, entry.roles,
-            rules.rights_for(entry), self.clock(), now,
-            Outbox(
-                self.limits.queue_messages, self.limits.queue_bytes,
-                self._budgets.setdefault(connection.key, Budget(2 * self.limits.queue_bytes)),
-            ),
+            connection, next(self._numbers), hello.name or entry.name, entry,
+            rules.rights_for(entry), self.clock(), now, Outbox(0, 0),
             caps=frozenset(hello.caps) & frozenset(wire.CAPS), lang=hello.lang, ver=hello.ver,
         )  # fmt: skip
+        if hello.will is not None:
+            self._accept_will(session, Will(hello.will, body))
+        session.outbox = self._outbox(session, hello.credit)
         self._by_rid[connection.rid] = session
         self._by_key.setdefault(session.key, []).append(session)
         welcome = wire.Welcome(
@@ -123,16 +133,50 @@ class Sessions:
         if goodbye:
             head = wire.encode(wire.Goodbye(num, wire.clip(reason, 255)))
             self._strays.append(Stray(session.connection, head, cut=True))
-        for leave in self.leaving:
-            leave(session, num, reason)
+        # What is told may end others, whose end is told, ...: one after the other, never one in another.
+        self._ending.append((session, num, reason))
+        if len(self._ending) == 1:
+            while self._ending:
+                for leave in self.leaving:
+                    leave(*self._ending[0])
+                self._ending.popleft()
+
+    def _outbox(self, session: Session, credit: wire.Grant | None) -> Outbox:
+        limits = self.limits
+        budget = self._budgets.setdefault(session.key, Budget(2 * limits.queue_bytes))
+
+        def on_loss(messages: int) -> None:
+            self.note("slow", session, 429, f"{messages} messages were dropped")
+
+        if credit is None:
+            return Outbox(limits.queue_messages, limits.queue_bytes, budget, on_loss)
+        return CreditedOutbox(
+            credit, limits.queue_messages, limits.queue_bytes, budget, on_loss
+        )
+
+    def _accept_will(self, session: Session, will: Will) -> None:
+        self.permit(session, "publish", will.subject)
+        if len(will.body) > self.limits.will:
+            problem = f"will of {len(will.body)} bytes, at most {self.limits.will}"
+            raise RemoteProtocolError(413, "too_large", problem)
+        session.will = will
 
     def refuse(
-        self, connection: Connection, error: RemoteProtocolError, *, cut: bool = True
+        self,
+        connection: Connection,
+        error: RemoteProtocolError,
+        *,
+        ref: int | None = None,
+        cut: bool = True,
     ) -> None:
         """Tell a connection that is no session why its message was refused."""
         self.denied[error.err] += 1
-        head = wire.encode(wire.Error(error.code, error.err, wire.clip(str(error))))
+        head = wire.encode(wire.Error(error.code, error.err, wire.clip(str(error)), ref))
         self._strays.append(Stray(connection, head, cut))
+
+    def dismiss(self, connection: Connection, head: bytes) -> None:
+        """Tell a connection that is no session one thing, and cut it."""
+        self._strays.append(Stray(connection, head, cut=True))
 
     def cut(self, connection: Connection) -> None:
         self._cuts.append(connection)
@@ -156,6 +200,26 @@ class Sessions:
             whom = f"role {', '.join(session.roles)}" if session.roles else "this key"
             raise RemoteProtocolError(403, "denied", f"{verb} {pattern}: not allowed to {whom}")
 
+    def still_may(self, session: Session, verb: rules.Verb, pattern: str) -> bool:
+        """Whether what was permitted once still is."""
+        return rules.may(session.rights, verb, pattern)
+
+    def change_rights(self, session: Session, entry: AccessEntry) -> None:
+        """Measure a session by another entry of the access list; `changed` takes away what it lost."""
+        session.entry = entry
+        session.rights = rules.rights_for(entry)
+        session.allowed.clear()
+        for check in self.changed:
+            check(session)
+
+    def end(self, session: Session, subject: str, sid: int | None) -> None:
+        """Tell that a subscription, or without `sid` a service, was taken away by `change_rights`."""
+        reason = "the rights of this key have changed"
+        if wire.NOTICES in session.caps:
+            self.send(session, wire.encode(wire.Ended(403, subject, sid, reason)))
+        else:
+            self.close(session, 403, reason)
+
     def check_room(self, held: int, what: str) -> None:
         if held >= self.limits.subscriptions:
             raise RemoteProtocolError(429, "limit", f"at most {self.limits.subscriptions} {what}")
@@ -172,9 +236,16 @@ class Sessions:
 
     def error(self, session: Session, error: RemoteProtocolError, ref: int | None) -> None:
         self.denied[error.err] += 1
+        if error.code == 403:
+            self.note("denied", session, 403, str(error))
         self.send(
             session, wire.encode(wire.Error(error.code, error.err, wire.clip(str(error)), ref))
         )
+
+    def answer(self, session: Session, ref: int, value: object) -> None:
+        """The broker's own reply to a request, one of `bus.signals`."""
+        head = wire.encode(wire.ReplyDelivery(ref, self.info.key))
+        self.send(session, head, signals.pack(value))
 
     def send(self, session: Session, head: bytes, body: bytes | None = None) -> None:
         """What must arrive or end the session."""
@@ -189,10 +260,15 @@ class Sessions:
             self.denied["slow"] += 1
             self.close(session, 429, "too slow: its queue at the broker is full")
 
-    def wake(self, session: Session) -> None:
-        """There may be something to write again: the session was granted credit."""
-        if session.open:
-            self._dirty[session] = None
+    def grant(self, session: Session, messages: int, size: int) -> None:
+        """More leave for deliveries to a session; 400 when it did not ask for them to be counted."""
+        if not isinstance(session.outbox, CreditedOutbox):
+            problem = "CREDIT: this session's HELLO named no credit, so its deliveries are not counted"
+            raise RemoteProtocolError(400, "bad_request", problem)
+        session.outbox.grant(messages, size)
+        self._dirty[session] = None
+        for serve in self.granted:
+            serve(session)
 
     # For the shell.
 
