@@ -345,6 +345,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _send(self, reply: Reply) -> None:
         self.close_connection = True
+        self.request_version = (
+            self.protocol_version
+        )  # to what looks like HTTP/0.9 as well: a status
         self.connection.settimeout(DEADLINE)
         self.send_response(reply.status)
         self.send_header("Content-Type", reply.kind)
