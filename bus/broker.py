@@ -8,7 +8,9 @@ descriptor that libzmq has reused is never mistaken for its former owner.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import secrets
 import select
 import socket as sockets_of_python
 import time
@@ -18,13 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bus import keystore, sockets
+from bus import doorkeeper, keystore, sockets
 from bus.access import AccessList
+from bus.doorkeeper import Doorkeeper
+from bus.enrolment import TOKEN_BYTES
 from bus.identity import KeyPair
+from bus.routing.enrolment import STAY, Enrolment
 from bus.routing.peers import Connection, Session
 from bus.routing.router import Router
 from bus.routing.sessions import LIMITS
-from bus.routing.watching import Figures, Vitals, Watching
+from bus.routing.watching import Figures, Sources, Vitals, Watching
 from bus.signals import BrokerInfo
 from bus.version import VERSION
 from bus.vitals import Pulse, read_vitals
@@ -42,6 +47,7 @@ LIVELY = 0.0003
 LAST_WORDS = 0.02
 # Seconds. A pipe that drains wakes us, unless one of several blocked sessions swallowed another's news.
 BLOCKED = 0.05
+LOCKED = 0.1  # seconds that we wait for another program to leave the enrolment file alone
 REPORT = 10.0  # seconds between log lines about refusals
 GRACE = 0.05  # seconds between GOODBYE and the cut, so that it can still leave
 MAX_MESSAGE = LIMITS.payload + (
@@ -79,9 +85,7 @@ class Broker:
             raise
 
     def _open(self, keypair: KeyPair, access: AccessList) -> None:
-        self._zap = ZapHandler(
-            self._context, {sockets.DOMAIN: lambda key: key in self.router.sessions.access}
-        )
+        self._zap = ZapHandler(self._context, {sockets.DOMAIN: self._admits})
         self._socket = sockets.serve(
             self._context, keypair, self._files.endpoint, max_message=MAX_MESSAGE
         )
@@ -93,8 +97,21 @@ class Broker:
         self.router = Router(
             access, self.info, save_access=self._save_access, clock=time.time,
         )  # fmt: skip
-        self._watching = Watching(self.router.sessions, vitals=self._vitals, render=_render)
+        sources = Sources(
+            services=lambda: self.router.requests.services().services,
+            closed=lambda: self.router.presence.closed,
+        )
+        self._watching = Watching(
+            self.router.sessions, sources, vitals=self._vitals, render=_render
+        )
         self.router.add(self._watching)
+        self._enrolment = Enrolment(
+            self.router.sessions, self.router.change_access,
+            Doorkeeper(self._files.access_file.with_name(doorkeeper.NAME), patience=LOCKED),
+            lambda: secrets.token_urlsafe(TOKEN_BYTES),
+        )  # fmt: skip
+        self.router.add(self._enrolment)
+        self.router.enrol = self._enrolment.meets
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._pages = self._open_pages()
         self._zap_fd = self._zap.fileno()
@@ -108,6 +125,9 @@ class Broker:
         self._cuts: deque[tuple[float, Connection]] = deque()
         self._gone: deque[tuple[float, int]] = deque()  # inodes of lost connections
         self._inodes: dict[int, int] = {}  # of accepted descriptors, for the monitor's DISCONNECTED
+        self._mute: dict[
+            int, tuple[float, int]
+        ] = {}  # by descriptor: said nothing yet, cut when, inode
         self._timer = 0.0  # when the router has something to do without a message
         self._lively = False
         self._woke = time.monotonic()  # when this turn of the loop began
@@ -179,6 +199,7 @@ class Broker:
         self._write(now)
         while self._cuts and self._cuts[0][0] <= now:
             _cut(self._cuts.popleft()[1])
+        self._cut_mute(now)
         # Writing may have swallowed the descriptor's edge, so look at the socket's state itself; looking
         # swallows it as well, and with it the news that a full pipe has room again.
         return more or sockets.readable(self._socket) or self._retry_blocked()
@@ -188,6 +209,7 @@ class Broker:
         now = time.monotonic()
         self._timer = now + self.router.next_timer(now)
         due = [queue[0][0] for queue in (self._cuts, self._gone) if queue]
+        due += [when for when, _ in itertools.islice(self._mute.values(), 1)]
         return max(0.0, min([self._timer, *due]) - now)
 
     def _wait(self, seconds: float) -> set[int]:
@@ -245,16 +267,37 @@ class Broker:
         self._hear_of_connections()  # its descriptor may have been another's a moment ago
         fd = int(first.get(sockets.SRCFD))
         inode = self._inodes[fd] = _inode(fd)
+        self._mute.pop(fd, None)
         self.router.meet(Connection(peer.rid, peer.user, fd, inode), *message, now)
 
     def _hear_of_connections(self) -> None:
         for event in sockets.events(self._monitor):
-            if event.kind == sockets.DISCONNECTED:
+            if event.kind == sockets.ACCEPTED:
+                self._mute.pop(event.value, None)  # so that the oldest comes first
+                self._mute[event.value] = time.monotonic() + STAY, _inode(event.value)
+            elif event.kind == sockets.DISCONNECTED:
+                self._mute.pop(event.value, None)
                 inode = self._inodes.pop(event.value, None)
                 if inode is not None:
                     self._gone.append((time.monotonic() + LAST_WORDS, inode))
             elif event.kind == sockets.ACCEPT_FAILED:
                 self._log("accept failed", {"error": os.strerror(event.value)})
+
+    def _admits(self, key: str, address: str) -> bool:
+        """Whether the handshake succeeds: the key is allowed, or may ask to be."""
+        return key in self.router.sessions.access or self._enrolment.admits(
+            address, time.monotonic()
+        )
+
+    def _cut_mute(self, now: float) -> None:
+        """Cut who connected and never said a word."""
+        while self._mute:
+            fd, (due, inode) = next(iter(self._mute.items()))
+            if due > now:
+                return
+            del self._mute[fd]
+            self.router.sessions.denied["mute"] += 1
+            _cut(Connection(b"", "", fd, inode))
 
     def _report_refusals(self, now: float) -> None:
         """Tell at intervals what was refused since: one line however many knock."""

@@ -7,7 +7,7 @@ give as `Sources`. Nothing here costs anything while nobody asks, but one additi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bus import signals
@@ -38,9 +38,9 @@ class Vitals:
 class Sources:
     """What other parts of the broker know; until one is set, there is nothing of its kind."""
 
-    services: Callable[[], list[signals.ServiceInfo]] = list
-    topics: Callable[[], list[signals.TopicInfo]] = list
-    closed: Callable[[], list[signals.ClosedSession]] = list  # newest first
+    services: Callable[[], Sequence[signals.ServiceInfo]] = tuple
+    topics: Callable[[], Sequence[signals.TopicInfo]] = tuple
+    closed: Callable[[], Sequence[signals.ClosedSession]] = tuple  # newest first
     store_problem: Callable[[], str] = str  # a sentence; empty: the store is well
 
 
@@ -51,7 +51,7 @@ class Figures:
     varz: signals.Varz
     health: signals.Health
     vitals: Vitals
-    topics: list[signals.TopicInfo]
+    topics: Sequence[signals.TopicInfo]
     closed: Mapping[
         int, int
     ]  # sessions that have ended since the start, by the number of their end
@@ -81,11 +81,12 @@ class Watching(Part):
     def __init__(
         self,
         sessions: Sessions,
+        sources: Sources,
         *,
         vitals: Callable[[], Vitals] = Vitals,
         render: Callable[[Figures], str] | None = None,
     ) -> None:
-        self.sources = Sources()
+        self.sources = sources
         self._sessions = sessions
         self._vitals = vitals
         self._render = render
@@ -98,6 +99,7 @@ class Watching(Part):
         known: dict[str, Answer] = {
             signals.VARZ: lambda _: self.varz(),
             signals.HEALTH: lambda _: self.health(),
+            signals.CLOSED: lambda _: self.closed(),
         }
         render = self._render
         if render is not None:
@@ -120,13 +122,13 @@ class Watching(Part):
         return signals.Sessions([session.info() for session in self._sessions])
 
     def closed(self) -> signals.ClosedSessions:
-        return signals.ClosedSessions(self.sources.closed())
+        return signals.ClosedSessions(list(self.sources.closed()))
 
     def services(self) -> signals.Services:
-        return signals.Services(self.sources.services())
+        return signals.Services(list(self.sources.services()))
 
     def topics(self) -> signals.Topics:
-        return signals.Topics(self.sources.topics())
+        return signals.Topics(list(self.sources.topics()))
 
     def _varz(self, vitals: Vitals, topics: int) -> signals.Varz:
         sessions, info = self._sessions, self._sessions.info
