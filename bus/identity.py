@@ -7,6 +7,7 @@ Z85 (ZeroMQ RFC 32) is the text form of keys; subjects and file names use hex, b
 from __future__ import annotations
 
 import base64
+import hashlib
 from dataclasses import dataclass, field
 
 KEY_BYTES = 32
@@ -56,6 +57,15 @@ def from_hex(text: str) -> str:
 def short(key: str) -> str:
     """The first 8 hex digits: for people to recognise, never to decide by."""
     return to_hex(key)[:8]
+
+
+def fingerprint(key: str) -> str:
+    """What two people compare to know that they mean the same key: eight groups of four.
+
+    The first 160 bits of the SHA-256 of the raw key in base32, lower case: no digit looks like a letter.
+    """
+    text = base64.b32encode(hashlib.sha256(to_bytes(key)).digest()[:20]).decode().lower()
+    return "-".join(text[at : at + 4] for at in range(0, len(text), 4))
 
 
 @dataclass(frozen=True)

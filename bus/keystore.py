@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -24,20 +26,21 @@ class _KeyFile(msgspec.Struct, frozen=True):
 
 
 def create(path: Path) -> KeyPair:
-    """Make a new key pair in a new file of mode 0600; `FileExistsError` when there is one."""
+    """Make a new key pair in a new file of mode 0600; `FileExistsError` when there is one.
+
+    The file appears whole or not at all, whatever happens to the disk or the power.
+    """
     keypair = new_keypair()
     text = msgspec.json.encode(_KeyFile(keypair.public, keypair.secret)) + b"\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    with _written(path, text) as temporary:
+        os.link(temporary, path)  # other than a rename, it never replaces
+        temporary.unlink()
     return keypair
 
 
 def load(path: Path) -> KeyPair:
     """The key pair in `path`; `KeyFileError` says what is wrong and what to do."""
-    text = _read_private(path)
+    text = read_private(path)
     try:
         found = msgspec.json.decode(text, type=_KeyFile)
         if not is_key(found.secret) or public_of(found.secret) != found.public:
@@ -55,28 +58,50 @@ def load_or_create(path: Path) -> KeyPair:
     if path.exists():
         return load(path)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return create(path)
+    try:
+        return create(path)
+    except FileExistsError:  # somebody was faster
+        return load(path)
 
 
 def load_access(path: Path) -> AccessList:
     """The access list in `path`; `AccessError` names the file."""
     try:
-        return access.decode(_read_private(path))
+        return access.decode(read_private(path))
     except (AccessError, KeyFileError) as error:
         raise AccessError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
 
 
 def save_access(path: Path, entries: AccessList) -> None:
-    """Replace the file at once and for good: after return it survives a power cut. `OSError`."""
+    """Replace the file at once and for good: after return it survives a power cut.
+
+    `AccessError` when the list is longer than a file may be, `OSError` when it cannot be written; then the
+    old file is whole.
+    """
+    text = access.encode(entries)
+    if len(text) > _MAX_FILE:
+        raise AccessError(f"{path}: the list would have {len(text)} bytes, at most {_MAX_FILE}")
+    write_private(path, text)
+
+
+def write_private(path: Path, text: bytes) -> None:
+    """Replace the file, mode 0600, at once and for good; `OSError` leaves the old one whole."""
+    with _written(path, text) as temporary:
+        temporary.replace(path)
+
+
+@contextmanager
+def _written(path: Path, text: bytes) -> Iterator[Path]:
+    """A private file beside `path` with `text` safe on disk, to be given its name; its folder is synced."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(access.encode(entries))
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
+        yield temporary
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -86,7 +111,8 @@ def save_access(path: Path, entries: AccessList) -> None:
         os.close(folder)
 
 
-def _read_private(path: Path) -> bytes:
+def read_private(path: Path) -> bytes:
+    """What is in the file; `KeyFileError` when it is missing, too large or others may reach it."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode

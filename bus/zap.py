@@ -23,13 +23,17 @@ MAX_PER_TURN = 64
 _VERSION = b"1.0"
 
 
+# Whether this key may connect from this address (of the network, without a port).
+Policy = Callable[[str, str], bool]
+
+
 class ZapHandler:
-    """The ZAP handler of one context; `policies` decide per domain whether a key (Z85) may connect.
+    """The ZAP handler of one context; `policies` decide, per domain, who may connect.
 
     `refused` counts refusals by reason. libzmq never retries after the 400 that a refusal is.
     """
 
-    def __init__(self, context: Context, policies: dict[str, Callable[[str], bool]]) -> None:
+    def __init__(self, context: Context, policies: dict[str, Policy]) -> None:
         self.socket: Socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind(ENDPOINT)
@@ -58,13 +62,15 @@ class ZapHandler:
         if len(rest) < 6 or rest[0] != _VERSION:  # not from libzmq's ZAP client
             self.refused["malformed"] += 1
             return
-        request, domain, mechanism, credentials = rest[1], rest[2], rest[5], rest[6:]
-        key = self._admitted(domain, mechanism, credentials)
+        request, domain, address, mechanism, credentials = *rest[1:4], rest[5], rest[6:]
+        key = self._admitted(domain, address, mechanism, credentials)
         user = f"{key} {next(self._numbers)}".encode() if key else b""
         status = [b"200", b"OK"] if key else [b"400", b"this key is not allowed"]
         self.socket.send_multipart([*envelope, _VERSION, request, *status, user, b""])
 
-    def _admitted(self, domain: bytes, mechanism: bytes, credentials: list[bytes]) -> str | None:
+    def _admitted(
+        self, domain: bytes, address: bytes, mechanism: bytes, credentials: list[bytes]
+    ) -> str | None:
         policy = self._policies.get(domain.decode("ascii", "replace"))
         if policy is None or mechanism != b"CURVE":
             self.refused["domain_or_mechanism"] += 1
@@ -73,7 +79,7 @@ class ZapHandler:
             self.refused["malformed"] += 1
             return None
         key = from_bytes(credentials[0])
-        if not policy(key):
+        if not policy(key, address.decode("ascii", "replace")):
             self.refused["key_unknown"] += 1
             return None
         return key

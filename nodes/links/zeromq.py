@@ -47,7 +47,7 @@ class Transport:
         self._context = context
         self._keypair = keypair
         self._loop = asyncio.get_running_loop()
-        self._zap = ZapHandler(context, {DOMAIN: admits})
+        self._zap = ZapHandler(context, {DOMAIN: lambda key, _address: admits(key)})
         self._ports: list[Port] = []
         self._links: dict[str, tuple[Port, ZmqLink]] = {}
         self._loop.add_reader(self._zap.fileno(), self._admit)
