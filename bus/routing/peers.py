@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from bus.access import Rights
 from bus.routing.outbox import Drops, Outbox
-from bus.signals import SessionInfo
+from bus.signals import AccessEntry, SessionInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,17 @@ class Subscription:
     session: Session
     pattern: str
     drops: Drops
+    group: str = ""  # of which it is a member
+    window: int = 0  # of a member: messages under way to it at once; 0: no limit
+    used: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What is published for a session that ends without having said so."""
+
+    subject: str
+    body: bytes
 
 
 @dataclass(eq=False)
@@ -37,7 +48,7 @@ class Session:
     connection: Connection
     number: int
     name: str
-    roles: list[str]
+    entry: AccessEntry  # of the access list, as it was last looked at
     rights: Rights
     since: float  # Unix seconds
     heard: float  # monotonic seconds
@@ -48,6 +59,7 @@ class Session:
     key: str = ""  # Z85; this and the next are fields because every message needs them
     user: str = ""
     open: bool = True
+    will: Will | None = None
     subscriptions: dict[int, Subscription] = field(default_factory=dict)
     served: set[str] = field(default_factory=set)
     inflight: int = 0  # requests of ours that wait for a reply
@@ -61,12 +73,18 @@ class Session:
         self.key = self.connection.key
         self.user = self.connection.user
 
+    @property
+    def roles(self) -> list[str]:
+        return self.entry.roles
+
     def info(self) -> SessionInfo:
         return SessionInfo(
             key=self.key, name=self.name, since=self.since,
             bytes_in=self.bytes_in, bytes_out=self.bytes_out,
             messages_in=self.messages_in, messages_out=self.messages_out,
-            subscriptions=len(self.subscriptions),
+            subscriptions=len(self.subscriptions), session=self.number, roles=self.roles,
+            lang=self.lang, ver=self.ver, services=len(self.served), queued=self.outbox.messages,
+            queued_bytes=self.outbox.bytes, lost=self.outbox.lost,
         )  # fmt: skip
 
 

@@ -89,9 +89,7 @@ class Sessions:
 
     # Coming and going.
 
-    def open(
-        self, connection: Connection, hello: wire.Hello, body: bytes, now: float
-    ) -> Session:
+    def open(self, connection: Connection, hello: wire.Hello, body: bytes, now: float) -> Session:
         """Make the connection a session and welcome it; `RemoteProtocolError` when it cannot be one."""
         entry = self.access.get(connection.key)
         if entry is None:  # removed between the handshake and HELLO
@@ -99,14 +97,16 @@ class Sessions:
         if len(self.of(connection.key)) >= self.limits.sessions:
             problem = f"at most {self.limits.sessions} sessions of one key at a time"
             raise RemoteProtocolError(429, "limit", problem)
+        budget = self._budgets.get(connection.key) or Budget(2 * self.limits.queue_bytes)
         session = Session(
             connection, next(self._numbers), hello.name or entry.name, entry,
-            rules.rights_for(entry), self.clock(), now, Outbox(0, 0),
+            rules.rights_for(entry), self.clock(), now, self._outbox(hello.credit, budget),
             caps=frozenset(hello.caps) & frozenset(wire.CAPS), lang=hello.lang, ver=hello.ver,
         )  # fmt: skip
         if hello.will is not None:
             self._accept_will(session, Will(hello.will, body))
-        session.outbox = self._outbox(session, hello.credit)
+        session.outbox.on_loss = lambda lost: self._note_loss(session, lost)
+        self._budgets[session.key] = budget
         self._by_rid[connection.rid] = session
         self._by_key.setdefault(session.key, []).append(session)
         welcome = wire.Welcome(
@@ -141,18 +141,14 @@ class Sessions:
                     leave(*self._ending[0])
                 self._ending.popleft()
 
-    def _outbox(self, session: Session, credit: wire.Grant | None) -> Outbox:
+    def _outbox(self, credit: wire.Grant | None, budget: Budget) -> Outbox:
         limits = self.limits
-        budget = self._budgets.setdefault(session.key, Budget(2 * limits.queue_bytes))
-
-        def on_loss(messages: int) -> None:
-            self.note("slow", session, 429, f"{messages} messages were dropped")
-
         if credit is None:
-            return Outbox(limits.queue_messages, limits.queue_bytes, budget, on_loss)
-        return CreditedOutbox(
-            credit, limits.queue_messages, limits.queue_bytes, budget, on_loss
-        )
+            return Outbox(limits.queue_messages, limits.queue_bytes, budget)
+        return CreditedOutbox(credit, limits.queue_messages, limits.queue_bytes, budget)
+
+    def _note_loss(self, session: Session, lost: int) -> None:
+        self.note("slow", session, 429, f"{lost} messages were dropped")
 
     def _accept_will(self, session: Session, will: Will) -> None:
         self.permit(session, "publish", will.subject)
@@ -263,12 +259,16 @@ class Sessions:
     def grant(self, session: Session, messages: int, size: int) -> None:
         """More leave for deliveries to a session; 400 when it did not ask for them to be counted."""
         if not isinstance(session.outbox, CreditedOutbox):
-            problem = "CREDIT: this session's HELLO named no credit, so its deliveries are not counted"
+            problem = (
+                "CREDIT: this session's HELLO named no credit, so its deliveries are not counted"
+            )
             raise RemoteProtocolError(400, "bad_request", problem)
+        had_credit = session.outbox.has_credit
         session.outbox.grant(messages, size)
         self._dirty[session] = None
-        for serve in self.granted:
-            serve(session)
+        if not had_credit:
+            for serve in self.granted:
+                serve(session)
 
     # For the shell.
 

@@ -2,51 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import msgspec
 
-from bus import signals
+from bus import signals, wire
 from bus.access import AccessError, AccessList
 from bus.errors import Refused, RemoteProtocolError
+from bus.routing.parts import Answer, Part, Question
 from bus.routing.sessions import Sessions
 
 
-@dataclass(frozen=True)
-class System:
-    """Answers from what the router lends it."""
+class System(Part):
+    """Who may answer what: its own answers and those that other parts bring."""
 
-    sessions: Sessions
-    change_access: Callable[[AccessList], None]  # saves, swaps in; may raise OSError
+    def __init__(self, sessions: Sessions, change_access: Callable[[AccessList], None]) -> None:
+        self._sessions = sessions
+        self._change_access = change_access  # saves, swaps in; may raise OSError
+        self._known: dict[str, Answer] = {}
 
-    def answer(self, subject: str, body: bytes) -> bytes:
-        """The answer's body; `RemoteProtocolError` tells the requester what is wrong."""
+    def learn(self, answers: Mapping[str, Answer]) -> None:
+        self._known.update(answers)
+
+    def ask(self, subject: str, question: Question) -> None:
+        """Answer, now or later; `RemoteProtocolError` tells the requester what is wrong."""
+        answer = self._known.get(subject)
+        if answer is None:
+            problem = f"the broker does not serve {subject}"
+            raise RemoteProtocolError(404, "no_responders", problem)
         try:
-            return signals.pack(self._answer(subject, body))
+            value = answer(question)
         except (Refused, AccessError) as error:
             raise RemoteProtocolError(400, "bad_body", str(error)) from None
         except OSError as error:
             problem = f"the access list was not saved: {error}"
             raise RemoteProtocolError(500, "internal", problem) from None
+        if value is not None:
+            self._sessions.answer(question.session, question.ref, value)
 
-    def _answer(self, subject: str, body: bytes) -> object:
-        match subject:
-            case signals.SESSIONS:
-                key = signals.unpack(body, signals.SessionsQuery).key if body else None
-                found = self.sessions if key is None else self.sessions.of(key)
-                return signals.Sessions([session.info() for session in found])
-            case signals.INFO:
-                return msgspec.structs.replace(self.sessions.info, sessions=len(self.sessions))
-            case signals.ACCESS_PUT:
-                entry = signals.unpack(body, signals.AccessEntry)
-                self.change_access(self.sessions.access.with_entry(entry))
-            case signals.ACCESS_REMOVE:
-                key = signals.unpack(body, signals.AccessKey).key
-                self.change_access(self.sessions.access.without(key))
-            case signals.ACCESS_LIST:
-                return signals.AccessEntries(self.sessions.access.entries)
-            case _:
-                problem = f"the broker does not serve {subject}"
-                raise RemoteProtocolError(404, "no_responders", problem)
+    @property
+    def answers(self) -> Mapping[str, Answer]:
+        return {
+            signals.SESSIONS: self._list_sessions,
+            signals.INFO: self._info,
+            signals.KICK: self._kick,
+            signals.ACCESS_PUT: self._put_access,
+            signals.ACCESS_REMOVE: self._remove_access,
+            signals.ACCESS_LIST: lambda _: signals.AccessEntries(self._sessions.access.entries),
+        }
+
+    def _list_sessions(self, question: Question) -> object:
+        body = question.body
+        key = signals.unpack(body, signals.SessionsQuery).key if body else None
+        found = self._sessions if key is None else self._sessions.of(key)
+        return signals.Sessions([session.info() for session in found])
+
+    def _info(self, _question: Question) -> object:
+        return msgspec.structs.replace(self._sessions.info, sessions=len(self._sessions))
+
+    def _kick(self, question: Question) -> object:
+        """End sessions; a will of theirs fires. Who kicks itself is not answered."""
+        query = signals.unpack(question.body, signals.KickQuery)
+        if query.key is None and query.session is None:
+            raise RemoteProtocolError(400, "bad_body", "KickQuery: name a key or a session")
+        found = [
+            session
+            for session in self._sessions
+            if query.key in {None, session.key} and query.session in {None, session.number}
+        ]
+        reason = f"kicked: {query.reason}" if query.reason else "kicked"
+        for session in found:
+            self._sessions.close(session, 403, wire.clip(reason, 255))
+        return signals.Kicked(len(found))
+
+    def _put_access(self, question: Question) -> object:
+        entry = signals.unpack(question.body, signals.AccessEntry)
+        self._change_access(self._sessions.access.with_entry(entry))
+        return signals.Done()
+
+    def _remove_access(self, question: Question) -> object:
+        key = signals.unpack(question.body, signals.AccessKey).key
+        self._change_access(self._sessions.access.without(key))
         return signals.Done()

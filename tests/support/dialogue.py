@@ -126,7 +126,7 @@ class Table:
         """Do what the shell does: write to those who read, cut whom the router cuts."""
         for session in self.router.sessions.take_dirty():
             peer = self._peers[session.user]
-            while peer.reading and len(session.outbox):
+            while peer.reading and session.outbox.next is not None:
                 outgoing = session.outbox.pop()
                 peer.inbox.append((decode(outgoing.head), outgoing.body))
         for stray in self.router.sessions.take_strays():
@@ -141,7 +141,7 @@ class Table:
         peer.reading = True
         outbox = peer.session.outbox
         kept = []
-        while len(outbox):
+        while outbox.next is not None:
             outgoing = outbox.pop()
             kept.append((decode(outgoing.head), outgoing.body))
         return kept
