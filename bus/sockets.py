@@ -119,15 +119,17 @@ def dial(
     *,
     max_message: int,
     send_frames: int = SEND_FRAMES,
+    routing_id: bytes | None = None,
 ) -> tuple[Socket, Socket]:
     """A connecting DEALER and its monitor, which must be drained.
 
     libzmq's own reconnecting is off: one socket is one connection, and a lost one is replaced whole,
-    so that nothing of an old session reaches a new one. Raises `Unreachable` for an impossible endpoint.
+    so that nothing of an old session reaches a new one. A new `routing_id` is made unless one is given.
+    Raises `Unreachable` for an impossible endpoint.
     """
     socket = context.socket(zmq.DEALER)
     _common(socket, max_message)
-    socket.setsockopt(zmq.ROUTING_ID, b"\x01" + os.urandom(16))
+    socket.setsockopt(zmq.ROUTING_ID, routing_id or b"\x01" + os.urandom(16))
     socket.setsockopt(zmq.RECONNECT_IVL, -1)
     socket.setsockopt(zmq.CONNECT_TIMEOUT, HANDSHAKE_MS)
     socket.setsockopt(zmq.SNDHWM, send_frames)
