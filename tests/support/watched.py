@@ -16,6 +16,8 @@ import msgspec
 from bus.settings import load, save
 from tests.support.broker import Broker
 
+EVERY_PAGE = ["/healthz", "/varz", "/sessions", "/closed", "/services", "/topics", "/metrics", "/"]
+
 
 @dataclass(frozen=True)
 class Pages:

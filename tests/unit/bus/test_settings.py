@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,39 @@ def test_a_missing_file_is_told_with_the_command_that_makes_one(tmp_path: Path) 
 def test_a_folder_in_its_place_is_told(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [("0.0.0.0:7601", "0.0.0.0 is not a loopback address"), ("192.168.1.5:80", "192.168.1.5 is not a"),
+     ("[::]:7601", "is not a loopback address"), ("localhost:7601", "does not begin with an address"),
+     ("127.0.0.1", "has no port"), ("127.0.0.1:x", "has no port"), ("127.0.0.1:65536", "has no port"),
+     ("127.0.0.1:-1", "has no port"), (":7601", "does not begin with an address"),
+     ("127.0.0.1:\u0663", "has no port")],
+)  # fmt: skip
+def test_a_monitor_that_others_could_reach_or_nobody_is_told_with_the_way_out(
+    tmp_path: Path, address: str, problem: str
+) -> None:
+    path = tmp_path / "broker.json"
+    path.write_text(json.dumps({**GOOD, "monitor": address}))
+    with pytest.raises(SettingsError, match=f"monitor: .*{re.escape(problem)}.*127.0.0.1:PORT"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        ("127.0.0.1:7601", ("127.0.0.1", 7601)),
+        ("127.1.2.3:0", ("127.1.2.3", 0)),
+        ("[::1]:1", ("::1", 1)),
+    ],
+)
+def test_a_monitor_on_loopback_is_kept(
+    tmp_path: Path, address: str, found: tuple[str, int]
+) -> None:
+    settings = BrokerSettings("tcp://127.0.0.1:7600", "k", "a", monitor=address)
+    save(tmp_path / "broker.json", settings)
+    assert load(tmp_path / "broker.json").files(tmp_path).monitor == found
 
 
 def record(message: str, **fields: object) -> logging.LogRecord:
