@@ -222,15 +222,17 @@ class Daemon:
         """
         alive = processes.look(self._home.launches / "broker")[0] is not Fate.ENDED
         try:
-            kept = load_broker(self._home.broker).endpoint if self._home.broker.exists() else None
+            found = load_broker(self._home.broker) if self._home.broker.exists() else None
         except SettingsError as error:
             raise Failed(f"{error}; move it away to have a new one made") from None
+        kept = found.endpoint if found is not None else None
         if kept is not None and (alive or (self._store.is_up and not _taken(kept))):
             if self._settings.endpoint not in (None, kept):
                 log.warning("the broker stays at %s until `viscript down`", kept)
             return kept
         endpoint = self._settings.endpoint or _free_endpoint()
-        save_broker(self._home.broker, BrokerSettings(endpoint, "keys/broker.key", "access.json"))
+        settings = found or BrokerSettings(endpoint, "keys/broker.key", "access.json")
+        save_broker(self._home.broker, msgspec.structs.replace(settings, endpoint=endpoint))
         return endpoint
 
     def _changed(self, record: Record) -> None:

@@ -1,5 +1,8 @@
 """What the broker tells of itself: figures that add up, problems that are named, metrics that are bounded."""
 
+import re
+from pathlib import Path
+
 import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -160,6 +163,17 @@ def test_every_metric_has_a_name_of_its_own_and_a_help_text() -> None:
     names = [family.name for family in families]
     assert len(names) == len(set(names)) > 20
     assert all(family.documentation.endswith(".") for family in families)
+
+
+def test_the_document_lists_every_metric_and_no_other() -> None:
+    text = metrics.text(watched(Table(), Sources(topics=lambda: [topic("jobs")])).figures())
+    exported = set(re.findall(r"^# TYPE viscript_bus_(\w+) ", text, re.MULTILINE))
+    document = (Path(__file__).parents[3] / "docs" / "monitoring.md").read_text()
+    section = document.partition("## Metrics")[2].partition("Scraping:")[0]
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == exported
+    used = set(re.findall(r"viscript_bus_(\w+)", document.partition("Scraping:")[2]))
+    assert used < exported
 
 
 def test_the_longest_turn_shows_for_a_window_after_its_own() -> None:
