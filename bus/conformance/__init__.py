@@ -4,7 +4,7 @@ For a broker of one's own that holds nothing dear: the checks publish, subscribe
 remove a durable topic. Only sockets and the vectors are used, none of this package's codecs.
 """
 
-from bus.conformance.checks import FAILED, PASSED, SKIPPED, Result
+from bus.conformance.results import FAILED, PASSED, SKIPPED, Result
 from bus.conformance.run import exit_code, run
 
 __all__ = ["FAILED", "PASSED", "SKIPPED", "Result", "exit_code", "run"]

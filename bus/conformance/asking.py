@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bus.conformance.checks import Checks, Unexpected
+from bus.conformance.checks import Checks
+from bus.conformance.results import Unexpected
 from bus.conformance.table import Peer, Table
 
 ASKING = Checks()

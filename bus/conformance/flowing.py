@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from bus.conformance.checks import Checks, Unexpected
+from bus.conformance.checks import Checks
 from bus.conformance.publishing import subscribed
+from bus.conformance.results import Unexpected
 from bus.conformance.table import Peer, Table
 
 FLOWING = Checks()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bus.conformance.checks import Check, Checks, Unexpected
+from bus.conformance.checks import Check, Checks
+from bus.conformance.results import Unexpected
 from bus.conformance.table import Table
 from bus.conformance.vectors import load
 

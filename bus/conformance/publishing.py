@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from bus.conformance.checks import Checks, Unexpected
+from bus.conformance.checks import Checks
+from bus.conformance.results import Unexpected
 from bus.conformance.table import Peer, Table
 
 PUBLISHING = Checks()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from bus.conformance.asking import ASKING
-from bus.conformance.checks import FAILED, PASSED, SKIPPED, Check, Result, Skipped, Unexpected
+from bus.conformance.checks import Check
 from bus.conformance.flowing import FLOWING
 from bus.conformance.heads import HEADS
 from bus.conformance.publishing import PUBLISHING
+from bus.conformance.results import FAILED, PASSED, SKIPPED, Result, Skipped, Unexpected
 from bus.conformance.sessions import SESSIONS
 from bus.conformance.storing import STORING
 from bus.conformance.table import Table

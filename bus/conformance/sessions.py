@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bus import sockets
-from bus.conformance.checks import Checks, Skipped, Unexpected
+from bus.conformance.checks import Checks
+from bus.conformance.results import Skipped, Unexpected
 from bus.conformance.table import Table
 from bus.identity import to_hex
 

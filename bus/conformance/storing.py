@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from bus.conformance.checks import Checks, Skipped, Unexpected
+from bus.conformance.checks import Checks
+from bus.conformance.results import Skipped, Unexpected
 from bus.conformance.table import Heard, Peer, Table
 
 STORING = Checks()

@@ -11,7 +11,7 @@ from typing import Any, Self
 import msgspec
 
 from bus import sockets
-from bus.conformance.checks import Skipped, Unexpected
+from bus.conformance.results import Skipped, Unexpected
 from bus.conformance.vectors import codes
 from bus.identity import Address, KeyPair
 
