@@ -6,24 +6,19 @@ import logging
 import os
 import signal
 import sys
-from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-EXIT_CONFIG = 8
-EXIT_CONFLICT = 9
-CONFIG_NAME = "broker.json"
+from bus import keys
+from bus.exits import EXIT_CONFIG, EXIT_CONFLICT, fail
+from bus.keys import CONFIG_NAME, Folder
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="The message broker of Viscript: CURVE public keys are identities, nobody unknown gets in.\n\n"
     "Exit codes: 0 stopped cleanly, 2 usage, 8 configuration or key file, 9 endpoint taken.",
 )  # fmt: skip
-
-Folder = Annotated[
-    Path, typer.Argument(help="Folder that holds broker.json, the key and the access list.")
-]
 
 
 @app.command()
@@ -43,7 +38,7 @@ def init(
     config = folder / CONFIG_NAME
     try:
         if config.exists():
-            _fail(
+            fail(
                 f"{config}: there is a broker here already; run: bus-broker run {folder}",
                 EXIT_CONFLICT,
             )
@@ -54,33 +49,12 @@ def init(
         keystore.save_access(folder / "access.json", entries)
         save(config, BrokerSettings(endpoint, "broker.key", "access.json"))
     except KeyFileError as error:
-        _fail(str(error), EXIT_CONFIG)
+        fail(str(error), EXIT_CONFIG)
     except OSError as error:
-        _fail(f"{error.filename or folder}: cannot be made: {error.strerror}", EXIT_CONFIG)
+        fail(f"{error.filename or folder}: cannot be made: {error.strerror}", EXIT_CONFIG)
     typer.echo(f"broker key  {broker.public}")
     typer.echo(f"admin key   {folder / 'admin.key'}")
     typer.echo(f"start it    bus-broker run {folder}")
-
-
-@app.command()
-def allow(
-    folder: Folder,
-    key: Annotated[str, typer.Argument(help="Public key in Z85 form.")],
-    role: Annotated[list[str], typer.Option(help="Role; may be given several times.")],
-    name: Annotated[str, typer.Option(help="Name for people; carries no right.")] = "",
-) -> None:
-    """Allow a key, or change its roles. A running broker takes it over on SIGHUP."""
-    from bus import keystore
-    from bus.access import AccessError
-    from bus.signals import AccessEntry
-
-    path = folder / "access.json"
-    try:
-        entries = keystore.load_access(path)
-        keystore.save_access(path, entries.with_entry(AccessEntry(key, name, role)))
-    except (AccessError, OSError) as error:
-        _fail(str(error), EXIT_CONFIG)
-    typer.echo(f"{key} is allowed as {', '.join(role)}; tell a running broker: kill -HUP PID")
 
 
 @app.command()
@@ -90,22 +64,21 @@ def run(
 ) -> None:
     """Run the broker in the foreground until SIGTERM or SIGINT; SIGHUP reads the access list again."""
     from bus import logs
-    from bus.access import AccessError
     from bus.broker import Broker
-    from bus.errors import BusError, KeyFileError
-    from bus.settings import SettingsError, load
+    from bus.errors import BusError, EndpointTaken
+    from bus.settings import load
 
     if log not in {"lines", "json"}:
-        _fail(f"--log is lines or json, not {log}", 2)
+        fail(f"--log is lines or json, not {log}", 2)
     logs.configure("json" if log == "json" else "lines")
     logger = logging.getLogger("bus.broker")
     try:
         files = load(folder / CONFIG_NAME).files(folder)
         broker = Broker(files, lambda what, fields: logs.event(logger, what, **fields))
-    except (SettingsError, KeyFileError, AccessError) as error:
-        _fail(str(error), EXIT_CONFIG)
+    except EndpointTaken as error:
+        fail(str(error), EXIT_CONFLICT)
     except BusError as error:
-        _fail(str(error), EXIT_CONFLICT)
+        fail(str(error), EXIT_CONFIG)
     signal.signal(signal.SIGTERM, lambda *_: broker.stop())
     signal.signal(signal.SIGINT, lambda *_: broker.stop())
     signal.signal(signal.SIGHUP, lambda *_: broker.reload())
@@ -117,9 +90,7 @@ def run(
     logs.event(logger, "stopped", refused=dict(broker.refused))
 
 
-def _fail(problem: str, code: int) -> NoReturn:
-    typer.echo(f"bus-broker: {problem}", err=True)
-    raise typer.Exit(code)
+keys.register(app)
 
 
 def main() -> None:

@@ -24,8 +24,12 @@ class KeyFileError(BusError):
     """A key file is missing, unreadable, open to others or not a key."""
 
 
+class EndpointTaken(BusError):
+    """Another program listens where we were to listen."""
+
+
 class Unreachable(BusError):
-    """The broker does not answer, or the connection was lost: the outcome is unknown."""
+    """The broker does not answer, is stopping, or the connection was lost: the outcome is unknown."""
 
 
 class NotAuthorised(BusError):
@@ -36,12 +40,20 @@ class NotPresent(BusError):
     """Nobody serves this subject, or the addressed key is not on the bus."""
 
 
+class NoTopic(BusError):
+    """No durable topic takes this subject in, or there is no topic or consumer of this name."""
+
+
+class StoreFull(BusError):
+    """The durable topic takes nothing more: its limit, or the broker's disk, is reached."""
+
+
 class DeadlineExceeded(BusError):
     """No reply came before the deadline."""
 
 
 class Overflow(BusError):
-    """The bounded send buffer is full: the broker is away or slower than we publish."""
+    """A bounded buffer is full: the broker is slower than we publish, or our reader than it delivers."""
 
 
 class Refused(BusError):

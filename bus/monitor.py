@@ -10,6 +10,7 @@ browser that was lured here by a name of somebody else's (DNS rebinding) is turn
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.server
 import io
 import ipaddress
@@ -27,7 +28,7 @@ from typing import Any
 import msgspec
 
 from bus import signals
-from bus.errors import BusError
+from bus.errors import BusError, EndpointTaken
 from bus.routing.watching import Figures, Watching
 
 PATIENCE = 2.0  # seconds that a page waits for the loop
@@ -203,7 +204,7 @@ class Monitor:
     """The HTTP server. The loop calls `inbox.answer` when it was woken, and `close` at the end."""
 
     def __init__(self, address: tuple[str, int], wake: Callable[[], None]) -> None:
-        """Listen; `BusError` when the address is taken."""
+        """Listen; `EndpointTaken`, or another `BusError`, when it cannot."""
         self.inbox = Inbox(wake)
         self._pages = Pages(self.inbox)
         self._open: dict[socket.socket, None] = {}  # connections, oldest first
@@ -214,7 +215,8 @@ class Monitor:
             self._listener = socket.create_server(address, family=family, backlog=128)
         except OSError as error:
             where = f"{address[0]}:{address[1]}"
-            raise BusError(f"monitor: cannot listen on {where}: {error.strerror}") from None
+            kind = EndpointTaken if error.errno == errno.EADDRINUSE else BusError
+            raise kind(f"monitor: cannot listen on {where}: {error.strerror}") from None
         self._thread = threading.Thread(target=self._accept, name="monitor", daemon=True)
 
     @property

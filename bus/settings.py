@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from bus import keystore
 from bus.broker import BrokerFiles
 from bus.errors import BusError
 
@@ -65,4 +66,6 @@ def loopback(text: str) -> tuple[str, int]:
 
 
 def save(path: Path, settings: BrokerSettings) -> None:
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(settings), indent=2) + b"\n")
+    keystore.write_private(
+        path, msgspec.json.format(msgspec.json.encode(settings), indent=2) + b"\n"
+    )

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import zmq
 
-from bus.errors import BusError, Unreachable
+from bus.errors import BusError, EndpointTaken, Unreachable
 from bus.identity import Address, KeyPair
 
 Again = zmq.Again
@@ -83,7 +83,7 @@ def serve(
 ) -> Socket:
     """A bound ROUTER that admits whom the ZAP handler of `domain` admits.
 
-    Raises `BusError` naming the endpoint when it cannot be bound.
+    Raises `EndpointTaken`, or another `BusError` naming the endpoint, when it cannot be bound.
     """
     socket = context.socket(zmq.ROUTER)
     _common(socket, max_message)
@@ -104,7 +104,8 @@ def serve(
         socket.bind(endpoint)
     except zmq.ZMQError as error:
         socket.close(linger=0)
-        raise BusError(f"cannot listen on {endpoint}: {error.strerror}") from None
+        kind = EndpointTaken if error.errno == zmq.EADDRINUSE else BusError
+        raise kind(f"cannot listen on {endpoint}: {error.strerror}") from None
     return socket
 
 
