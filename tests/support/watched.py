@@ -45,6 +45,11 @@ class Pages:
         assert response.headers["Content-Type"] == "application/json"
         return json.loads(body)
 
+    def text(self, path: str) -> str:
+        response, body = self.ask(path)
+        assert response.status == 200, (response.status, body)
+        return body.decode()
+
     def dial(self, timeout: float = 10) -> socket.socket:
         return socket.create_connection((self.host, self.port), timeout)
 
