@@ -11,35 +11,54 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bus.client import Bus, Message, Request, Subscription, connect
+    from bus.client import (
+        Answer,
+        Bus,
+        Message,
+        Page,
+        Pulled,
+        Record,
+        Request,
+        Stored,
+        Subscription,
+        connect,
+    )
     from bus.errors import (
         BusError,
         DeadlineExceeded,
         KeyFileError,
         LocalProtocolError,
         NotAuthorised,
+        NoTopic,
         NotPresent,
         Overflow,
         Refused,
         RemoteProtocolError,
+        StoreFull,
         Unreachable,
     )
     from bus.identity import Address, KeyPair
+    from bus.services import Service
 
 _HOME = {
-    "client": ("Bus", "Message", "Request", "Subscription", "connect"),
+    "client": (
+        "Answer", "Bus", "Message", "Page", "Pulled", "Record", "Request", "Stored", "Subscription",
+        "connect",
+    ),
     "errors": (
-        "BusError", "DeadlineExceeded", "KeyFileError", "LocalProtocolError", "NotAuthorised",
-        "NotPresent", "Overflow", "Refused", "RemoteProtocolError", "Unreachable",
+        "BusError", "DeadlineExceeded", "KeyFileError", "LocalProtocolError", "NoTopic", "NotAuthorised",
+        "NotPresent", "Overflow", "Refused", "RemoteProtocolError", "StoreFull", "Unreachable",
     ),
     "identity": ("Address", "KeyPair"),
+    "services": ("Service",),
 }  # fmt: skip
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "Address", "Bus", "BusError", "DeadlineExceeded", "KeyFileError", "KeyPair", "LocalProtocolError",
-    "Message", "NotAuthorised", "NotPresent", "Overflow", "Refused", "RemoteProtocolError", "Request",
-    "Subscription", "Unreachable", "connect",
+    "Address", "Answer", "Bus", "BusError", "DeadlineExceeded", "KeyFileError", "KeyPair",
+    "LocalProtocolError", "Message", "NoTopic", "NotAuthorised", "NotPresent", "Overflow", "Page", "Pulled",
+    "Record", "Refused", "RemoteProtocolError", "Request", "Service", "StoreFull", "Stored", "Subscription",
+    "Unreachable", "connect",
 ]  # fmt: skip
 
 

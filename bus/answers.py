@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from time import perf_counter
+from typing import Protocol
 
 import msgspec
 
-from bus import subjects, wire
+from bus import services, subjects, wire
 from bus.errors import BusError, Refused
+from bus.stream import Window
 from bus.subscription import Message
 
 log = logging.getLogger(__name__)
@@ -27,28 +31,63 @@ class Request(msgspec.Struct, frozen=True):
 
 
 # A handler that has nothing to wait for may be a plain function: it is answered without a task, which
-# takes a tenth off the round trip.
-RequestHandler = Callable[[Request], bytes | Awaitable[bytes]]
+# takes a tenth off the round trip. An async generator function answers with a stream of its chunks.
+RequestHandler = Callable[[Request], bytes | Awaitable[bytes] | AsyncGenerator[bytes, None]]
 SignalHandler = Callable[[Message], Awaitable[None] | None]
 
 
-Reply = Callable[[int, bytes, Refused | None], None]
+class Reply(Protocol):
+    """Queues a reply, or with `more` a chunk, by its handle; False when the request is over."""
+
+    def __call__(
+        self, handle: int, body: bytes, refused: Refused | None = None, *, more: bool = False
+    ) -> bool: ...
+
+
+class Endpoint:
+    """One subject or pattern that is answered, and how it went."""
+
+    __slots__ = (
+        "description", "errors", "handler", "name", "pattern", "requests", "seconds", "version",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        pattern: str,
+        handler: RequestHandler,
+        name: str = "",
+        version: str = "",
+        description: str = "",
+    ) -> None:
+        self.pattern = pattern
+        self.handler = handler
+        self.name = name
+        self.version = version
+        self.description = description
+        self.requests = self.errors = 0
+        self.seconds = 0.0
 
 
 class Answers:
     """Calls handlers and replies with what they return or raise.
 
     `reply` queues a reply by its handle; `write` lets what is queued leave, after a handler that took
-    its time.
+    its time; `room` waits while too much is queued.
     """
 
-    def __init__(self, reply: Reply, write: Callable[[], None]) -> None:
-        self.services: dict[str, RequestHandler] = {}  # by pattern, served through the broker
-        self.direct: dict[str, RequestHandler] = {}  # by subject, addressed to our key
+    def __init__(
+        self, reply: Reply, write: Callable[[], None], room: Callable[[], Awaitable[None]]
+    ) -> None:
+        self.services: dict[str, Endpoint] = {}  # by pattern, served through the broker
+        self.direct: dict[str, Endpoint] = {}  # by subject, addressed to our key
         self.signals: dict[str, SignalHandler] = {}
+        self.leaving = False  # nothing new is begun
         self._reply = reply
         self._write = write
+        self._room = room
         self._tasks: set[asyncio.Task[None]] = set()
+        # By handle: streamed replies, which end when their requester does.
+        self._streams: dict[int, tuple[Window, asyncio.Task[None]]] = {}
 
     async def close(self) -> None:
         """Cancel the handlers that still run."""
@@ -57,41 +96,118 @@ class Answers:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def finish(self, timeout: float) -> None:
+        """Wait until the handlers that run have answered, at most `timeout` seconds."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout)
+
+    # Requests.
+
     def asked(self, asked: wire.RequestDelivery, body: bytes) -> None:
-        handler = self._handler(asked)
-        if handler is None:
+        endpoint = self._endpoint(asked)
+        if self.leaving:
+            self._reply(asked.r, b"", Refused(503, "draining", "this participant is leaving"))
+        elif endpoint is None:
             refused = Refused(404, "no_handler", f"this participant does not answer {asked.s}")
             self._reply(asked.r, b"", refused)
         elif len(self._tasks) >= MAX_HANDLERS:
             self._reply(asked.r, b"", Refused(429, "busy", "too many requests at once"))
         else:
-            self._call(handler, asked.r, Request(asked.s, asked.sender, body, asked.dl / 1000))
+            self._call(endpoint, asked, Request(asked.s, asked.sender, body, asked.dl / 1000))
 
-    def _call(self, handler: RequestHandler, handle: int, request: Request) -> None:
-        try:
-            answer = handler(request)
-        except Exception as error:  # noqa: BLE001 - a handler's fault ends one request only
-            self._reply(handle, b"", _refusal(error, request.subject))
-            return
-        if isinstance(answer, bytes):
-            self._reply(handle, answer, None)
-        else:
-            self._spawn(self._answer(answer, handle, request.subject))
+    def granted(self, handle: int, chunks: int) -> None:
+        """The requester takes more chunks of a streamed reply."""
+        if handle in self._streams:
+            self._streams[handle][0].grant(chunks)
 
-    def _handler(self, asked: wire.RequestDelivery) -> RequestHandler | None:
+    def cancelled(self, handle: int) -> None:
+        """The requester takes no more; a handler with one reply is left to finish its work."""
+        if handle in self._streams:
+            self._streams[handle][1].cancel()
+
+    def lost(self) -> None:
+        """The connection is gone, and with it whoever took the streams."""
+        for _, task in self._streams.values():
+            task.cancel()
+
+    def _endpoint(self, asked: wire.RequestDelivery) -> Endpoint | None:
         if asked.direct:
             return self.direct.get(asked.s)
         exact = self.services.get(asked.s)
         if exact is not None:
             return exact
-        return next((h for p, h in self.services.items() if subjects.covers(p, asked.s)), None)
+        return next((e for p, e in self.services.items() if subjects.covers(p, asked.s)), None)
 
-    async def _answer(self, answer: Awaitable[bytes], handle: int, subject: str) -> None:
+    def _call(self, endpoint: Endpoint, asked: wire.RequestDelivery, request: Request) -> None:
+        start = perf_counter()
+        endpoint.requests += 1
         try:
-            self._reply(handle, await answer, None)
+            answer = endpoint.handler(request)
+        except Exception as error:  # noqa: BLE001 - a handler's fault ends one request only
+            self._failed(endpoint, asked.r, error)
+            return
+        if isinstance(answer, bytes):
+            self._reply(asked.r, answer)
+            endpoint.seconds += perf_counter() - start
+        elif isinstance(answer, AsyncGenerator):
+            self._start_stream(endpoint, asked, answer, start)
+        else:
+            self._spawn(self._answer(answer, asked.r, endpoint, start))
+
+    async def _answer(
+        self, answer: Awaitable[bytes], handle: int, endpoint: Endpoint, start: float
+    ) -> None:
+        try:
+            self._reply(handle, await answer)
         except Exception as error:  # noqa: BLE001 - as above
-            self._reply(handle, b"", _refusal(error, subject))
+            self._failed(endpoint, handle, error)
+        endpoint.seconds += perf_counter() - start
         self._write()
+
+    def _start_stream(
+        self,
+        endpoint: Endpoint,
+        asked: wire.RequestDelivery,
+        chunks: AsyncGenerator[bytes, None],
+        start: float,
+    ) -> None:
+        if not asked.stream:
+            problem = f"{asked.s} answers with a stream: ask for one"
+            self._failed(endpoint, asked.r, Refused(400, "streamed", problem))
+            return
+        window = Window(asked.stream)
+        task = self._spawn(self._stream(chunks, asked.r, endpoint, window, start))
+        self._streams[asked.r] = window, task
+        task.add_done_callback(lambda _: self._streams.pop(asked.r, None))
+
+    async def _stream(
+        self,
+        chunks: AsyncGenerator[bytes, None],
+        handle: int,
+        endpoint: Endpoint,
+        window: Window,
+        start: float,
+    ) -> None:
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    await window.take()
+                    await self._room()
+                    if not self._reply(handle, chunk, more=True):
+                        return  # too large: the requester has been told
+                    self._write()
+            self._reply(handle, b"")
+        except Exception as error:  # noqa: BLE001 - as above
+            self._failed(endpoint, handle, error)
+        finally:
+            endpoint.seconds += perf_counter() - start
+            self._write()
+
+    def _failed(self, endpoint: Endpoint, handle: int, error: Exception) -> None:
+        endpoint.errors += 1
+        self._reply(handle, b"", _refusal(error, endpoint.pattern))
+
+    # Signals.
 
     def signalled(self, message: Message) -> None:
         handler = self.signals.get(message.subject)
@@ -111,10 +227,29 @@ class Answers:
         except Exception:
             log.exception("the handler of the signal %s failed", subject)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    # Discovery.
+
+    def offered(self, instance: str) -> list[services.Service]:
+        """The named services, by name, with what their endpoints count."""
+        named: dict[str, list[Endpoint]] = {}
+        for endpoint in self.services.values():
+            if endpoint.name:
+                named.setdefault(endpoint.name, []).append(endpoint)
+        return [
+            services.Service(
+                name, endpoints[0].version, endpoints[0].description, instance,
+                [services.Endpoint(e.pattern, e.requests, e.errors, e.seconds) for e in endpoints],
+                sum(e.requests for e in endpoints), sum(e.errors for e in endpoints),
+                sum(e.seconds for e in endpoints),
+            )
+            for name, endpoints in named.items()
+        ]  # fmt: skip
 
 
 def _refusal(error: Exception, subject: str) -> Refused:

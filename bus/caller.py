@@ -8,7 +8,8 @@ from typing import Self
 from bus import sockets, subjects, wire
 from bus.errors import BusError, LocalProtocolError, NotAuthorised, RemoteProtocolError, Unreachable
 from bus.identity import Address, KeyPair
-from bus.session import ClientSession, Settled
+from bus.session import ClientSession
+from bus.waiting import Settled
 
 MAX_MESSAGE = 2 << 20
 
@@ -84,8 +85,11 @@ class Caller:
         return settled
 
     def _lost(self) -> Settled:
-        reason = self._session.farewell or f"no broker answers at {self.address.endpoint}"
-        raise Unreachable(reason)
+        farewell, refusal = self._session.farewell, self._session.refusal
+        if isinstance(refusal, NotAuthorised):
+            raise refusal
+        problem = f"no broker answers at {self.address.endpoint}"
+        raise Unreachable(farewell.reason if farewell else str(refusal or problem))
 
     def _read(self) -> list[Settled]:
         settled = []
@@ -99,7 +103,7 @@ class Caller:
                 ) from error
             if isinstance(event, Settled):
                 settled.append(event)
-            elif isinstance(event, wire.Error):
+            elif isinstance(event, wire.Error) and self._session.welcome is not None:
                 raise BusError(f"the broker refused: {event.msg}")
         return settled
 

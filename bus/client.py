@@ -1,22 +1,19 @@
-"""The asyncio client: one participant on the bus, reconnecting by itself.
-
-The socket's descriptor is watched directly and drained in bounded turns: `zmq.asyncio` is an order of
-magnitude slower. The descriptor is edge-triggered, so after every receive *and* send the state is looked
-at again; forgetting that shows as rare hangs (pyzmq#199, #1203).
-"""
+"""The asyncio client: one participant on the bus, reconnecting by itself. How to use it: docs/client.md."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import time
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import lru_cache
+from typing import Any
 
-from bus import sockets, subjects, wire
-from bus.answers import Answers, Request, RequestHandler, SignalHandler
+from bus import services, subjects, wire
+from bus.answers import Answers, Endpoint, Request, RequestHandler, SignalHandler
+from bus.asking import Answer, Asking, check_subject
+from bus.calls import Calls
+from bus.consumer import DurableTopics, Page, Pulled, Record, Stored
 from bus.errors import (
     BusError,
     LocalProtocolError,
@@ -26,52 +23,67 @@ from bus.errors import (
     Unreachable,
 )
 from bus.identity import Address, KeyPair
-from bus.session import DEADLINE_GRACE, ClientSession, Settled
-from bus.subscription import Message, Subscription
+from bus.link import Link
+from bus.session import ClientSession, Event
+from bus.subscription import DISCONNECT, DROP_OLD, Message, Share, Subscription
+from bus.waiting import Part, Postponed, Settled, Unknown, Withdrawn
 
 log = logging.getLogger(__name__)
 
-MAX_MESSAGE = 2 << 20  # bytes; over any broker's payload limit
-DRAIN = 128  # messages a turn, then the loop may do something else
-FIRST_RETRY, LAST_RETRY = 0.05, 2.0  # seconds between attempts to reconnect, before jitter
 CONNECT_TIMEOUT = 5.0
+GROUP_WINDOW = 64  # messages under way to a queue group's member, unless it says otherwise
+CLOSE_PATIENCE = 0.25  # seconds that a goodbye may take
+DRAIN_PATIENCE = 10.0
 _CLOSED = "this end of the connection was closed"
 
 
-class Bus:
+class Bus(Asking, DurableTopics):
     """A participant's connection to the bus; made by `connect`."""
 
-    def __init__(self, address: Address, keypair: KeyPair, name: str) -> None:
+    def __init__(
+        self,
+        address: Address,
+        keypair: KeyPair,
+        name: str = "",
+        will: tuple[str, bytes] | None = None,
+    ) -> None:
         self.address = address
         self.key = keypair.public
-        self._keypair = keypair
         self._loop = asyncio.get_running_loop()
-        self._context = sockets.new_context()
-        self._session = ClientSession(name)
-        self._socket: sockets.Socket | None = None
-        self._monitor: sockets.Socket | None = None
-        self._watched: list[int] = []
-        self._results: dict[int, asyncio.Future[bytes]] = {}
+        self._session = ClientSession(name, will)
+        self._queue = self._session.queue
+        self._link = Link(address, keypair, self._session, act=self._act, down=self._down)
+        self._calls = Calls(self._session, self._link)
+        self._answers = Answers(self._session.reply, self._link.write, self._calls.room)
         self._subscriptions: dict[int, Subscription] = {}
-        self._answers = Answers(self._session.reply, self._write)
-        self._welcomed = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
         self._reconnected: list[Callable[[], None]] = []
+        self._noticed: list[Callable[[float, str], None]] = []
         self._welcomes = 0
-        self._failures = 0  # consecutive
-        self._outcome: asyncio.Future[None] | None = None  # of the first connection
         self._flushing = False
         self._published = ""  # the subject checked last
-        self._timer: asyncio.TimerHandle | None = None
-        self._retry: asyncio.TimerHandle | None = None
+        self._instance = os.urandom(8).hex()
+        self._discoverable: bool | None = None  # None: not tried yet
         self._closed = False
+        self._handlers: dict[type[Any], Callable[[Any, bytes], None]] = {
+            Part: self._calls.part,
+            Postponed: lambda event, _: self._calls.arm(event.seconds),
+            Withdrawn: self._withdrawn,
+            Unknown: lambda event, _: log.debug("unknown command 0x%02x: ignored", event.code),
+            wire.SignalDelivery: self._signalled,
+            wire.CreditDelivery: lambda event, _: self._answers.granted(event.r, event.m),
+            wire.CancelDelivery: lambda event, _: self._answers.cancelled(event.r),
+            wire.Gap: self._skipped,
+            wire.Welcome: self._welcome,
+            wire.Goodbye: lambda _, __: self._link.parted.set(),
+            wire.Notice: self._notice,
+            wire.Error: self._refused,
+        }
 
-    # For participants.
+    # For participants: who we are.
 
     @property
     def connected(self) -> bool:
-        return self._welcomed.is_set()
+        return self._link.welcomed.is_set()
 
     @property
     def roles(self) -> list[str]:
@@ -87,37 +99,24 @@ class Bus:
         return self._session.bytes_out
 
     async def wait_connected(self) -> None:
-        await self._welcomed.wait()
+        await self._link.welcomed.wait()
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Call back after every WELCOME but the first; subscriptions and services are back by then."""
         self._reconnected.append(callback)
 
-    async def request(
-        self, subject: str, body: bytes = b"", *, to: str | None = None, timeout: float = 5.0
-    ) -> bytes:
-        """Ask who serves `subject`, or the participant `to`, and return the answer's body.
+    def on_notice(self, callback: Callable[[float, str], None]) -> None:
+        """Call back with seconds and reason when the broker says that it will stop within so long.
 
-        Raises `NotPresent` at once when there is nobody, `NotAuthorised`, `DeadlineExceeded`, `Refused` with
-        the answerer's own error, or `Unreachable` when the connection was lost and nobody knows.
+        It takes no new requests from then on; those that are idempotent wait for its successor.
         """
-        _check(subject)
-        ref = self._session.request(subject, body, to, timeout, time.monotonic())
-        self._arm_by(self._loop.time() + timeout + DEADLINE_GRACE)
-        return await self._settled(ref)
+        self._noticed.append(callback)
 
-    async def signal(
-        self, to: str, subject: str, body: bytes = b"", *, timeout: float = 5.0
-    ) -> None:
-        """Send one way to the participant `to`; returns when the broker has it. `NotPresent`."""
-        _check(subject)
-        ref = self._session.signal(to, subject, body, timeout, time.monotonic())
-        self._arm_by(self._loop.time() + timeout)
-        await self._settled(ref)
+    # Publishing and subscribing.
 
     def publish_nowait(self, subject: str, body: bytes = b"") -> None:
         """Publish, or raise `Overflow` when the bounded send buffer is full."""
-        if self._session.full:
+        if self._queue.full:
             raise Overflow(
                 f"publish {subject}: the send buffer is full, the broker is away or slower"
             )
@@ -127,327 +126,235 @@ class Bus:
         """Publish, waiting while the send buffer is full. At most once: nothing is sent again."""
         if self._publish(subject, body):
             await asyncio.sleep(0)  # a busy publisher must not starve its own loop
-            while self._session.full:
-                if self._closed:
-                    raise Unreachable(_CLOSED)
-                self._room.clear()
-                await self._room.wait()
+            if self._queue.full:
+                await self._calls.room()
 
     def _publish(self, subject: str, body: bytes) -> bool:
-        if self._closed:
-            raise Unreachable(_CLOSED)
+        if self._calls.barred is not None:
+            self._calls.check()
         if subject is not self._published:
-            _check(subject)
+            check_subject(subject)
             self._published = subject
-        if self._session.publish(subject, body):
-            self._write()
+        if self._queue.publish(subject, body):
+            self._link.write()
             return True
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
         return False
 
-    async def subscribe(self, pattern: str, *, policy: str = "drop_old") -> Subscription:
-        """Subscribe; what is published from the return on arrives. `NotAuthorised`."""
+    def _flush(self) -> None:
+        self._flushing = False
+        self._link.write()
+
+    async def subscribe(
+        self, pattern: str, *, policy: str = DROP_OLD, group: str = "", window: int = 0
+    ) -> Subscription:
+        """Subscribe; what is published from the return on arrives. `NotAuthorised`.
+
+        `policy` decides what gives way when the reader is too slow: drop_old, drop_new or disconnect. Each
+        message goes to one member of a `group`; at most `window` (64) of them are under way to this one,
+        and reading the next gives one back.
+        """
         if not subjects.is_pattern(pattern):
             raise LocalProtocolError(f"not a subject pattern: {pattern!r}")
-        ref, sid = self._session.subscribe(pattern, policy)
-        subscription = self._subscriptions[sid] = Subscription(pattern, lambda: self._drop(sid))
+        if window and not group:
+            raise LocalProtocolError(f"subscribe {pattern}: a window is for a queue group")
+        window = (window or GROUP_WINDOW) if group else 0
+        ref, sid = self._session.subscribe(pattern, policy, group, window)
+        share = Share(window, lambda n: self._give_back(sid, n)) if group else None
+        subscription = self._subscriptions[sid] = Subscription(
+            pattern, lambda: self._drop(sid), policy=policy, share=share
+        )
         try:
-            await self._settled(ref)
+            await self._calls.result(ref)
         except BaseException:
             self._drop(sid)
             raise
         return subscription
 
-    async def serve(self, subject: str, handler: RequestHandler) -> None:
-        """Answer requests on `subject` (a pattern is allowed) with `handler`. `NotAuthorised`."""
+    # Answering.
+
+    async def serve(
+        self,
+        subject: str,
+        handler: RequestHandler,
+        *,
+        name: str = "",
+        version: str = "",
+        description: str = "",
+        inflight: int = 0,
+    ) -> None:
+        """Answer requests on `subject` (a pattern is allowed) with `handler`. `NotAuthorised`.
+
+        An async generator function as `handler` answers with a stream of its chunks. The broker hands over
+        at most `inflight` requests at once (0: no limit). A service with a `name` is found by `discover`.
+        """
         if not subjects.is_pattern(subject):
             raise LocalProtocolError(f"not a subject pattern: {subject!r}")
-        self._answers.services[subject] = handler
+        served = self._answers.services
+        served[subject] = Endpoint(subject, handler, name, version, description)
         try:
-            await self._settled(self._session.serve(subject))
+            await self._calls.result(
+                self._session.serve(
+                    subject, name=name, ver=version, desc=description, inflight=inflight
+                )
+            )
         except BaseException:
             self._session.withdraw(subject)
-            del self._answers.services[subject]
+            served.pop(subject, None)
             raise
+        if name and self._discoverable is None:
+            await self._become_discoverable()
+
+    async def unserve(self, subject: str, *, timeout: float = 5.0) -> None:
+        """Answer no more requests on `subject`; those that are here already are still answered."""
+        ref = self._session.unserve(subject, timeout, self._calls.now)
+        if ref is not None:
+            await self._calls.result(ref, timeout)
+        self._answers.services.pop(subject, None)
 
     def answer(self, subject: str, handler: RequestHandler) -> None:
         """Answer requests that are addressed to this participant's key."""
-        self._answers.direct[subject] = handler
+        self._answers.direct[subject] = Endpoint(subject, handler)
 
     def on_signal(self, subject: str, handler: SignalHandler) -> None:
         self._answers.signals[subject] = handler
+
+    async def _become_discoverable(self) -> None:
+        def info(_request: Request) -> bytes:
+            return services.pack(self._answers.offered(self._instance))
+
+        self._discoverable = False
+        try:
+            await self.serve(services.INFO, info)
+            self._discoverable = True
+        except NotAuthorised as error:
+            log.debug("this participant's services are not found by name: %s", error)
 
     # Life.
 
     async def open(self, timeout: float) -> None:
         """Make the first connection; raises `NotAuthorised` or `Unreachable`."""
-        self._outcome = self._loop.create_future()
-        self._dial()
-        try:
-            async with asyncio.timeout(timeout):
-                await self._outcome
-        except TimeoutError:
-            raise Unreachable(f"no broker answers at {self.address.endpoint}") from None
-        finally:
-            self._outcome = None
+        await self._link.open(timeout)
 
-    async def close(self, reason: str = "") -> None:
-        """Say goodbye, end every task and iteration, free the sockets."""
+    async def drain(self, *, timeout: float = DRAIN_PATIENCE) -> None:
+        """Leave without dropping anything; what is not done within `timeout` seconds is cut off.
+
+        Stops serving, finishes what handlers have begun, lets what is queued leave, says goodbye.
+        """
+        end = self._loop.time() + timeout
+        for subject in list(self._answers.services):
+            with suppress(BusError):
+                await self.unserve(subject, timeout=max(0.0, end - self._loop.time()))
+        self._answers.leaving = True
+        await self._answers.finish(max(0.0, end - self._loop.time()))
+        if not self.connected and not self._queue.empty:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.wait_connected(), max(0.0, end - self._loop.time()))
+        await self.close("drained", patience=max(CLOSE_PATIENCE, end - self._loop.time()))
+
+    async def close(self, reason: str = "", *, patience: float = CLOSE_PATIENCE) -> None:
+        """Say goodbye, end every task and iteration, free the sockets.
+
+        What is queued leaves before the goodbye, as far as the broker takes it within `patience` seconds.
+        """
         if self._closed:
             return
-        await self._answers.close()
-        if self._socket is not None and self.connected:
-            self._session.bye(reason)
-            self._write()
-            await asyncio.sleep(0.01)  # LINGER is 0: give the goodbye time to leave
         self._closed = True
-        self._hang_up()
-        for timer in (self._timer, self._retry):
-            if timer is not None:
-                timer.cancel()
-        self._fail_all(Unreachable(_CLOSED))
-        self._room.set()
-        for subscription in self._subscriptions.values():
-            subscription.end()
-        self._context.destroy(linger=0)
-
-    def _dial(self) -> None:
-        self._retry = None
         try:
-            self._socket, self._monitor = sockets.dial(
-                self._context, self._keypair, self.address, max_message=MAX_MESSAGE
-            )
-        except Unreachable as error:
-            self._lost(str(error))
-            return
-        for socket, reader in ((self._socket, self._read), (self._monitor, self._hear)):
-            descriptor = sockets.descriptor(socket)
-            self._loop.add_reader(descriptor, reader)
-            self._watched.append(descriptor)
-        self._session.opened(time.monotonic())
-        self._arm()
-        self._write()
-        self._loop.call_soon(self._hear)
+            await self._answers.close()
+            if self.connected:
+                self._session.bye(reason)
+                self._calls.barred = Unreachable(_CLOSED)
+                await self._link.part(patience)
+        finally:
+            self._calls.barred = Unreachable(_CLOSED)
+            self._link.close()
+            self._calls.fail_all(self._calls.barred)
+            for subscription in self._subscriptions.values():
+                subscription.end()
 
-    def _hang_up(self) -> None:
-        for descriptor in self._watched:
-            self._loop.remove_reader(descriptor)
-        self._watched.clear()
-        if self._monitor is not None and self._socket is not None:
-            sockets.close(self._socket)
-            self._monitor.close(linger=0)
-        self._socket = self._monitor = None
+    # What arrives.
 
-    def _lost(self, reason: str, refusal: BusError | None = None) -> None:
-        """The connection is gone or was never made: fail what had left, and try again later."""
-        self._hang_up()
-        self._welcomed.clear()
-        for settled in self._session.lost(reason):
-            self._settle(settled)
-        if self._outcome is not None and not self._outcome.done() and refusal is not None:
-            self._outcome.set_exception(refusal)
-            return
-        pause = min(LAST_RETRY, FIRST_RETRY * 2 ** min(self._failures, 10))
-        self._failures += 1
-        if self._retry is None and not self._closed:
-            self._retry = self._loop.call_later(pause * random.uniform(0.5, 1.5), self._dial)  # noqa: S311
-
-    # Reading.
-
-    def _hear(self) -> None:
-        """Act on what the monitor tells of the connection."""
-        if self._monitor is None:
-            return
-        for event in sockets.events(self._monitor):
-            if event.kind == sockets.HANDSHAKE_REFUSED:
-                problem = f"the broker at {self.address.endpoint} does not allow the key {self.key}"
-                self._lost(problem, NotAuthorised(problem))
-                return
-            if event.kind & (sockets.DISCONNECTED | sockets.CLOSED | sockets.HANDSHAKE_FAILED):
-                self._read_rest()
-                self._lost(self._session.farewell or "the connection to the broker was lost")
-                return
-
-    def _read_rest(self) -> None:
-        """Take in what had arrived before the connection ended, such as GOODBYE."""
-        while self._socket is not None and self._receive():
-            pass
-
-    def _read(self) -> None:
-        for turn in range(DRAIN):
-            socket = self._socket
-            if socket is None:
-                return
-            # After the first, asking for the state is cheaper than an exception for "no more".
-            if (turn == 1 and not sockets.readable(socket)) or not self._receive():
-                break
+    def _act(self, event: Event | None, body: bytes) -> None:
+        kind = type(event)
+        if kind is wire.Delivery:
+            self._deliver(event, body)  # type: ignore[arg-type]
+        elif kind is Settled:
+            self._calls.settled(event)  # type: ignore[arg-type]
+        elif kind is wire.RequestDelivery:
+            self._answers.asked(event, body)  # type: ignore[arg-type]
         else:
-            self._loop.call_soon(self._read)
-        self._write()
+            handler = self._handlers.get(kind)
+            if handler is not None:
+                handler(event, body)
 
-    def _receive(self) -> bool:
-        """One message in; False when there is none."""
-        socket = self._socket
-        if socket is None:
-            return False
-        try:
-            frame = socket.recv(sockets.DONTWAIT, copy=False)
-        except sockets.Again:
-            return False
-        head, body, extra = frame.bytes, b"", False
-        if frame.more:
-            frame = socket.recv(0, copy=False)
-            body = frame.bytes
-            while frame.more:
-                frame = socket.recv(0, copy=False)
-                extra = True
-        try:
-            if extra:
-                raise RemoteProtocolError(400, "bad_frame", "more than two frames")
-            self._act(self._session.receive(head, body, time.monotonic()), body)
-        except RemoteProtocolError as error:
-            log.warning("the broker at %s does not speak SB/1: %s", self.address.endpoint, error)
-            self._lost(f"protocol error: {error}")
-        return True
-
-    def _act(self, event: wire.Command | Settled | None, body: bytes) -> None:
-        match event:
-            case wire.Delivery(sid=sid, s=subject, sender=sender, n=n):
-                subscription = self._subscriptions.get(sid)
-                if subscription is not None:
-                    self._deliver(subscription, subject, sender, n, body)
-            case Settled():
-                self._settle(event)
-            case wire.RequestDelivery():
-                self._answers.asked(event, body)
-            case wire.SignalDelivery(s=subject, sender=sender):
-                self._answers.signalled(Message(subject, sender, body))
-            case wire.Gap(sid=sid, lost=lost):
-                if sid in self._subscriptions:
-                    self._subscriptions[sid].lost += lost
-            case wire.Welcome():
-                self._on_welcome()
-            case wire.Error(err=err, msg=problem):
-                # A reply that comes after its deadline is nobody's fault.
-                level = logging.DEBUG if err == "no_request" else logging.WARNING
-                log.log(level, "the broker refused: %s: %s", err, problem)
-            case _:
-                pass
-
-    def _deliver(
-        self, subscription: Subscription, subject: str, sender: str, n: int, body: bytes
-    ) -> None:
+    def _deliver(self, delivery: wire.Delivery, body: bytes) -> None:
+        subscription = self._subscriptions.get(delivery.sid)
+        if subscription is None:
+            return
+        n = delivery.n
         try:
             bodies = [body] if n == 1 else wire.split(body, n)
         except RemoteProtocolError:  # the publisher's fault, not the broker's: skip it
-            subscription.lost += n
+            subscription.skipped(n)
             return
-        subscription.put(subject, sender, bodies, len(body))
+        subscription.put(delivery.s, delivery.sender, bodies, len(body))
 
-    def _on_welcome(self) -> None:
+    def _signalled(self, signal: wire.SignalDelivery, body: bytes) -> None:
+        self._answers.signalled(Message(signal.s, signal.sender, body))
+
+    def _skipped(self, gap: wire.Gap, _body: bytes) -> None:
+        if gap.sid in self._subscriptions:
+            self._subscriptions[gap.sid].skipped(gap.lost, gap.first)
+
+    def _withdrawn(self, event: Withdrawn, _body: bytes) -> None:
+        if event.sid is None:
+            self._answers.services.pop(event.subject, None)
+            log.warning("the broker has ended the service %s: %s", event.subject, event.error)
+        elif event.sid in self._subscriptions:
+            self._subscriptions.pop(event.sid).end(event.error)
+
+    def _notice(self, notice: wire.Notice, _body: bytes) -> None:
+        for callback in self._noticed:
+            self._loop.call_soon(callback, notice.drain / 1000, notice.reason)
+
+    def _refused(self, error: wire.Error, _body: bytes) -> None:
+        # A reply that comes after its deadline is nobody's fault.
+        level = logging.DEBUG if error.err == "no_request" else logging.WARNING
+        log.log(level, "the broker refused: %s: %s", error.err, error.msg)
+
+    def _welcome(self, _welcome: wire.Welcome, _body: bytes) -> None:
         self._welcomes += 1
-        self._failures = 0
-        self._welcomed.set()
-        if self._outcome is not None and not self._outcome.done():
-            self._outcome.set_result(None)
-        self._arm()
-        self._write()
+        self._calls.barred = None
+        for subscription in self._subscriptions.values():
+            subscription.restarted()
+        self._link.welcome()
         if self._welcomes > 1:
             for callback in self._reconnected:
                 self._loop.call_soon(callback)
 
-    # Waiting and writing.
-
-    async def _settled(self, ref: int) -> bytes:
-        if self._closed:
-            raise Unreachable(_CLOSED)
-        result: asyncio.Future[bytes] = self._loop.create_future()
-        self._results[ref] = result
-        self._write()
-        try:
-            return await result
-        finally:
-            self._results.pop(ref, None)
-            self._session.forget(ref)
-
-    def _settle(self, settled: Settled) -> None:
-        result = self._results.get(settled.id)
-        if result is None or result.done():
-            return
-        if settled.error is None:
-            result.set_result(settled.body)
-        else:
-            result.set_exception(settled.error)
-
-    def _fail_all(self, error: BusError) -> None:
-        for result in self._results.values():
-            if not result.done():
-                result.set_exception(error)
+    def _down(self) -> None:
+        """The connection is gone, or was not made."""
+        self._answers.lost()
+        if not self._closed:
+            self._calls.barred = self._link.refusal
+        farewell = self._session.farewell
+        if farewell is not None and farewell.num == 429:  # too slow: something was lost
+            for sid, subscription in list(self._subscriptions.items()):
+                if subscription.policy == DISCONNECT:
+                    self._drop(sid)
+                    subscription.end(Overflow(f"{subscription.pattern}: {farewell.reason}"))
 
     def _drop(self, sid: int) -> None:
         self._subscriptions.pop(sid, None)
         self._session.unsubscribe(sid)
-        self._write()
+        self._link.write()
 
-    def _flush(self) -> None:
-        self._flushing = False
-        self._write()
-
-    def _write(self) -> None:
-        """Hand the transport what it takes; the descriptor tells when it takes more."""
-        socket, session = self._socket, self._session
-        if socket is None or self._closed:
-            return
-        while session.next is not None:
-            self._send_all(socket)
-            # Trying to send may have swallowed the descriptor's edge, so look at the state itself.
-            state = sockets.state(socket)
-            if state & sockets.READABLE:
-                self._loop.call_soon(self._read)
-            if not state & sockets.WRITABLE:
-                break
-        if not self._room.is_set() and not session.full:
-            self._room.set()
-
-    def _send_all(self, socket: sockets.Socket) -> None:
-        session = self._session
-        while (outgoing := session.next) is not None:
-            try:
-                if outgoing.body is None:
-                    socket.send(outgoing.head, sockets.DONTWAIT)
-                else:
-                    socket.send(outgoing.head, sockets.MORE)
-                    small = len(outgoing.body) < sockets.COPY_BELOW
-                    socket.send(outgoing.body, sockets.DONTWAIT, copy=small)
-            except sockets.Again:
-                return
-            session.sent(time.monotonic())
-
-    def _arm(self) -> None:
-        """Set the timer for the session's next deadline."""
-        self._arm_by(self._loop.time() + self._session.next_timer(time.monotonic()))
-
-    def _arm_by(self, due: float) -> None:
-        """See to it that the timer goes off at `due` (loop time) or before."""
-        if self._timer is not None:
-            if self._timer.when() <= due:
-                return
-            self._timer.cancel()
-        self._timer = self._loop.call_at(due, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        if self._closed:
-            return
-        try:
-            for settled in self._session.handle_timer(time.monotonic()):
-                self._settle(settled)
-        except Unreachable as error:
-            self._lost(str(error))
-        self._write()
-        self._arm()
+    def _give_back(self, sid: int, n: int) -> None:
+        self._session.grant(n, sid=sid)
+        self._link.write()
 
 
 @asynccontextmanager
@@ -458,16 +365,19 @@ async def connect(
     name: str = "",
     timeout: float = CONNECT_TIMEOUT,
     prepare: Callable[[Bus], None] | None = None,
+    will: tuple[str, bytes] | None = None,
 ) -> AsyncIterator[Bus]:
     """Join the bus; the connection heals by itself until the block ends.
 
-    `prepare` is called before: what it sets to be answered is answered from the first moment on.
-    Raises `NotAuthorised` when the key is not allowed, `Unreachable` when no broker answers in time.
+    `prepare` is called before: what it sets to be answered is answered from the first moment on. `will`
+    (subject, body) is published by the broker if this participant ends without a goodbye.
+    Raises `NotAuthorised` when the key is not allowed, or may not publish its will; `Unreachable` when no
+    broker answers in time.
     """
-    bus = Bus(address, keypair, name)
-    if prepare is not None:
-        prepare(bus)
+    bus = Bus(address, keypair, name, will)
     try:
+        if prepare is not None:
+            prepare(bus)
         await bus.open(timeout)
         yield bus
     finally:
@@ -476,17 +386,6 @@ async def connect(
 
 
 __all__ = [
-    "Bus",
-    "Message",
-    "Request",
-    "RequestHandler",
-    "SignalHandler",
-    "Subscription",
-    "connect",
-]
-
-
-@lru_cache(maxsize=1024)
-def _check(subject: str) -> None:
-    if not subjects.is_subject(subject):
-        raise LocalProtocolError(f"not a subject: {subject!r}")
+    "Answer", "Bus", "Message", "Page", "Pulled", "Record", "Request", "RequestHandler", "SignalHandler",
+    "Stored", "Subscription", "connect",
+]  # fmt: skip

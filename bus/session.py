@@ -3,343 +3,395 @@
 Shells (`client` for asyncio, `caller` for blocking programs) move messages between `next` and a socket
 and act on what `receive` returns. One connection is one session: after `lost` the shell makes a new
 connection, calls `opened`, and the WELCOME that follows brings back every subscription and service.
-A request that had left when the connection was lost fails: nobody knows whether it was carried out.
+A request that had left when the connection was lost fails, for nobody knows whether it was carried out,
+unless it is one that may be carried out twice: that is sent again until its deadline.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
-from bus import wire
+from bus import subjects, wire
+from bus.durable_calls import DurableCalls
 from bus.errors import (
     BusError,
-    DeadlineExceeded,
     LocalProtocolError,
     NotAuthorised,
-    NotPresent,
     Refused,
-    RemoteProtocolError,
     Unreachable,
 )
 from bus.identity import KEY_TEXT
+from bus.sending import Outgoing, SendQueue, checked, milliseconds
 from bus.version import VERSION
+from bus.waiting import (
+    Ledger,
+    Part,
+    Postponed,
+    Settled,
+    Unknown,
+    Waiting,
+    Withdrawn,
+    as_exception,
+)
 
-BATCH_MESSAGES = 256
-BATCH_BYTES = 32 << 10
-MAX_BUFFERED = 8 << 20  # bytes of publishing that wait for the transport
-DEFAULT_PAYLOAD = 1 << 20  # bytes; until WELCOME tells the broker's own limit
 DEADLINE_GRACE = 0.5  # seconds that the broker's own 408 may take to reach us
+MAX_WILL = 64 << 10  # bytes
+# Deliveries that may be under way to us at once; given back, half by half, as they leave the socket. A
+# process that is stopped thereby costs the broker and the network no more than this.
+CREDIT = wire.Grant(m=65_536, b=16 << 20)
 
-
-class Settled(msgspec.Struct, frozen=True):
-    """The command `id` came to its end: with a body, or with an error to raise."""
-
-    id: int
-    body: bytes = b""
-    error: BusError | None = None
-
-
-Event = wire.Command | Settled
-
-
-@dataclass(slots=True)
-class _Waiting:
-    verb: str  # with the subject, for the error text
-    subject: str
-    deadline: float | None = None  # monotonic seconds
-    left: bool = False  # handed to the transport
-
-    def __str__(self) -> str:
-        return f"{self.verb} {self.subject}"
-
-
-@dataclass(slots=True)
-class Outgoing:
-    """One message for the transport."""
-
-    head: bytes
-    body: bytes | None = None
-    id: int | None = None
-    transient: bool = False  # belongs to one connection and ends with it
+Event = wire.Command | Settled | Part | Postponed | Withdrawn | Unknown
 
 
 class ClientSession:
-    """One participant's protocol state over all its connections. `now` is monotonic seconds."""
+    """One participant's protocol state over all its connections. `now` is monotonic seconds.
 
-    def __init__(self, name: str) -> None:
+    `will` (subject, body) is published by the broker when a connection ends without a goodbye.
+    """
+
+    def __init__(self, name: str, will: tuple[str, bytes] | None = None) -> None:
         self.welcome: wire.Welcome | None = None  # of the present connection
-        self.farewell = ""  # why the broker ended the last one
-        self.max_payload = DEFAULT_PAYLOAD  # bytes a body may have
+        self.farewell: wire.Goodbye | None = None  # why the broker ended the last one
+        self.refusal: BusError | None = None  # why the broker did not welcome us, last time
         self.bytes_in = 0  # heads and bodies, over all connections
         self.bytes_out = 0
-        self._hello = wire.encode(wire.Hello(name=name[:64], lang="python", ver=VERSION))
+        self.queue = SendQueue()
+        self.publish = self.queue.publish  # bound once: the hot path
+        self._hello = _hello(name, will)
         self._handshake: Outgoing | None = None
-        self._outbox: deque[Outgoing] = deque()
-        self._batch: list[bytes] = []
-        self._batch_subject = ""
-        self._batch_bytes = 0
-        self._buffered = 0
-        self._ids = itertools.count(1)
-        self._waiting: dict[int, _Waiting] = {}
+        self.ledger = Ledger()
+        self._new_id = self.ledger.new_id
+        self.durable = DurableCalls(self.queue, self.ledger)
         # Said again on every connection, by sid or subject.
         self._standing: dict[int | str, wire.Subscribe | wire.Serve] = {}
+        self._taken = self._taken_bytes = 0  # deliveries since credit was last given back
         self._heard = 0.0
         self._spoke = 0.0
         self._decode = wire.Decoder(wire.FROM_BROKER).decode
+        self._handlers: dict[type[wire.Command], Callable[[Any, bytes, float], Event | None]] = {
+            wire.ReplyDelivery: self._replied,
+            wire.Ok: lambda command, _body, _now: self._settle(command.ref, ok=command),
+            wire.Record: self.durable.recorded,
+            wire.Error: self._refused,
+            wire.Welcome: self._welcomed,
+            wire.Goodbye: self._dismissed,
+            wire.Ended: self._ended,
+        }
 
     # The connection.
 
     def opened(self, now: float) -> None:
         """A new connection is being made; HELLO is the first to leave on it."""
-        self.welcome = None
+        self.welcome = self.farewell = self.refusal = None
         self._heard = self._spoke = now
-        self._handshake = Outgoing(self._hello)
+        self._taken = self._taken_bytes = 0
+        self._handshake = self._hello
 
     def lost(self, reason: str) -> list[Settled]:
-        """The connection is gone: what had left and is unanswered has failed."""
+        """The connection is gone: what had left and is unanswered has failed, or will be sent again."""
         self.welcome = None
         self._handshake = None
-        self._outbox = deque(out for out in self._outbox if not out.transient)
-        self._buffered = sum(map(_size, self._outbox))
-        failed = [ref for ref, waiting in self._waiting.items() if waiting.left]
-        return [
-            Settled(ref, error=Unreachable(f"{self._waiting.pop(ref)}: {reason}, result unknown"))
-            for ref in failed
-        ]
+        self.queue.keep(lambda out: not out.transient, [])
+        revoked = self.farewell is not None and self.farewell.num == 401
+        return self.ledger.lost(NotAuthorised if revoked else Unreachable, reason)
 
     def receive(self, head: bytes, body: bytes, now: float) -> Event | None:
         """One message from the broker; `RemoteProtocolError` when it is not SB/1."""
         self._heard = now
         self.bytes_in += len(head) + len(body)
-        command = self._decode(head)
+        try:
+            command = self._decode(head)
+        except wire.UnknownCommand:
+            return Unknown(head[3])
         kind = type(command)
-        if kind is wire.Delivery or kind is wire.RequestDelivery:
+        if kind is wire.Delivery:
+            self._taken += command.n  # type: ignore[attr-defined]
+            self._taken_bytes += len(body)
+            if 2 * self._taken >= CREDIT.m or 2 * self._taken_bytes >= CREDIT.b:
+                self._top_up()
             return command
-        match command:
-            case wire.ReplyDelivery(ref=ref):
-                error = Refused(command.num, command.err, command.msg) if command.err else None
-                return self._settle(ref, body, error)
-            case wire.Ok(ref):
-                return self._settle(ref, body, None)
-            case wire.Error(ref=ref) if ref in self._waiting:
-                return self._settle(ref, b"", _as_exception(command))
-            case wire.Welcome():
-                self._welcomed(command)
-            case wire.Goodbye(reason=reason):
-                self.farewell = reason
-            case _:
-                pass
-        return command
+        handler = self._handlers.get(kind)
+        return command if handler is None else handler(command, body, now)
 
     @property
     def next(self) -> Outgoing | None:
         """What may leave now; the shell says `sent` once the transport has taken it."""
-        if self.welcome is None:
-            return self._handshake
-        if not self._outbox:
-            self._close_batch()
-        return self._outbox[0] if self._outbox else None
+        return self._handshake if self.welcome is None else self.queue.next
 
     def sent(self, now: float) -> None:
         self._spoke = now
         if self.welcome is None:
             self._handshake = None
             return
-        outgoing = self._outbox.popleft()
-        size = _size(outgoing)
-        self._buffered -= size
+        outgoing, size = self.queue.pop()
         self.bytes_out += size
         if outgoing.id is not None and not outgoing.transient:
-            waiting = self._waiting.get(outgoing.id)
+            waiting = self.ledger.get(outgoing.id)
             if waiting is not None:
                 waiting.left = True
 
-    @property
-    def full(self) -> bool:
-        return self._buffered >= MAX_BUFFERED
-
     def next_timer(self, now: float) -> float:
         """Seconds until `handle_timer` has work."""
-        times = [w.deadline - now for w in self._waiting.values() if w.deadline is not None]
+        times = self.ledger.next_due(now)
         if self.welcome:
             times.append(self._spoke + self.welcome.hb / 1250 - now)
             times.append(self._heard + 3 * self.welcome.hb / 1000 - now)
         return max(0.0, min(times, default=10.0))
 
     def handle_timer(self, now: float) -> list[Settled]:
-        """Fail what is overdue and keep the session alive; `Unreachable` when the broker is silent."""
+        """Fail what is overdue, send again what is due, keep the session alive.
+
+        `Unreachable` when the broker is silent.
+        """
         if self.welcome:
             if now - self._heard > 3 * self.welcome.hb / 1000:
                 raise Unreachable("the broker has been silent for three heartbeats")
             if now - self._spoke >= self.welcome.hb / 1250:
-                self._push(wire.Ping(t=0), transient=True)
-        overdue = [
-            i for i, w in self._waiting.items() if w.deadline is not None and w.deadline <= now
-        ]
-        return [
-            Settled(i, error=DeadlineExceeded(f"{self._waiting.pop(i)}: no reply in time"))
-            for i in overdue
-        ]
+                self.queue.push(wire.Ping(t=0), transient=True)
+            for ref, waiting in self.ledger.due(now):
+                self.queue.push(_again(waiting, now), waiting.body, ref)
+        return self.ledger.overdue(now)
 
     # What a participant does. Each returns the id under which `Settled` will tell how it ended.
 
-    def request(self, subject: str, body: bytes, to: str | None, timeout: float, now: float) -> int:
-        self._check_size("request", subject, body)
-        if to is not None:
-            _check_key(to)
-        ref = next(self._ids)
-        self._push(wire.Request(ref, subject, _milliseconds(timeout), to), body, ref)
-        self._waiting[ref] = _Waiting("request", subject, now + timeout + DEADLINE_GRACE)
+    def request(
+        self,
+        subject: str,
+        body: bytes,
+        to: str | None,
+        timeout: float,
+        now: float,
+        *,
+        idem: str = "",
+    ) -> int:
+        """Ask for one reply; with the token `idem` it is sent again until the deadline."""
+        ref = self._new_id()
+        command = wire.Request(ref, subject, milliseconds(timeout), to, idem)
+        waiting = self._ask(command, body, timeout, now)
+        if idem:
+            waiting.again, waiting.body = command, body
         return ref
+
+    def stream(
+        self, subject: str, body: bytes, to: str | None, timeout: float, window: int, now: float
+    ) -> int:
+        """Ask for a streamed reply: a `Part` for each chunk, `window` of them before more are granted."""
+        ref = self._new_id()
+        command = wire.Request(ref, subject, milliseconds(timeout), to, stream=window)
+        checked(command, f"stream {subject}")
+        self._ask(command, body, timeout, now).many = True
+        return ref
+
+    def gather(self, subject: str, body: bytes, timeout: float, now: float) -> int:
+        """Ask everybody who serves `subject`: a `Part` for each answer."""
+        ref = self._new_id()
+        command = wire.Request(ref, subject, milliseconds(timeout), all=True)
+        self._ask(command, body, timeout, now).many = True
+        return ref
+
+    def cancel(self, ref: int) -> None:
+        """The replies to `ref` are no longer wanted; nothing happens when they have ended."""
+        waiting = self.ledger.end(ref)
+        if waiting is not None and self.welcome is not None:
+            self.queue.push(wire.Cancel(ref), transient=True)
 
     def signal(self, to: str, subject: str, body: bytes, timeout: float, now: float) -> int:
-        self._check_size("signal", subject, body)
+        self.queue.check_size("signal", subject, body)
         _check_key(to)
-        ref = next(self._ids)
-        self._push(wire.Signal(to, subject, ref), body, ref)
-        self._waiting[ref] = _Waiting("signal", subject, now + timeout)
+        ref = self._new_id()
+        self.queue.push(wire.Signal(to, subject, ref), body, ref)
+        self.ledger.add(ref, Waiting("signal", subject, now + timeout))
         return ref
 
-    def subscribe(self, pattern: str, policy: str) -> tuple[int, int]:
+    def subscribe(
+        self, pattern: str, policy: str, group: str = "", window: int = 0
+    ) -> tuple[int, int]:
         """Returns the id and the `sid` that deliveries will carry."""
-        ref, sid = next(self._ids), next(self._ids)
-        self._stand(sid, wire.Subscribe(ref, sid, pattern, policy))
+        ref, sid = self._new_id(), self._new_id()
+        self._stand(sid, wire.Subscribe(ref, sid, pattern, policy, group, window))
         return ref, sid
 
     def unsubscribe(self, sid: int) -> None:
         if self._standing.pop(sid, None) is not None and self.welcome is not None:
-            self._push(wire.Unsubscribe(next(self._ids), sid), transient=True)
+            self.queue.push(wire.Unsubscribe(self._new_id(), sid), transient=True)
 
-    def serve(self, subject: str) -> int:
-        ref = next(self._ids)
-        self._stand(subject, wire.Serve(ref, subject))
+    def serve(
+        self, subject: str, *, name: str = "", ver: str = "", desc: str = "", inflight: int = 0
+    ) -> int:
+        ref = self._new_id()
+        self._stand(subject, wire.Serve(ref, subject, name, ver, desc, inflight))
+        return ref
+
+    def unserve(self, subject: str, timeout: float, now: float) -> int | None:
+        """Stop serving; None when there is nobody to tell."""
+        if self._standing.pop(subject, None) is None or self.welcome is None:
+            return None
+        ref = self._new_id()
+        self.queue.push(wire.Unserve(ref, subject), transient=True)
+        self.ledger.add(ref, Waiting("unserve", subject, now + timeout, left=True))
         return ref
 
     def withdraw(self, what: int | str) -> None:
         """Forget a subscription (by sid) or service (by subject) that the broker refused."""
         self._standing.pop(what, None)
 
-    def reply(self, handle: int, body: bytes, refused: Refused | None = None) -> None:
-        if refused is None and len(body) > self.max_payload:
-            size = f"the reply of {len(body)} bytes is over the limit of {self.max_payload}"
+    def reply(
+        self, handle: int, body: bytes, refused: Refused | None = None, *, more: bool = False
+    ) -> bool:
+        """Answer, or with `more` send one chunk of the answer; False when that ended it."""
+        limit = self.queue.max_payload
+        if refused is None and len(body) > limit:
+            size = f"the reply of {len(body)} bytes is over the limit of {limit}"
             refused = Refused(413, "too_large", size)
         if refused is None:
-            self._push(wire.Reply(handle), body, transient=True)
-        else:
-            err, message = wire.clip(refused.err, 64) or "refused", wire.clip(str(refused))
-            self._push(wire.Reply(handle, err, message, refused.code), transient=True)
+            self.queue.push(wire.Reply(handle, more=more), body, transient=True)
+            return more
+        err, message = wire.clip(refused.err, 64) or "refused", wire.clip(str(refused))
+        self.queue.push(wire.Reply(handle, err, message, refused.code), transient=True)
+        return False
 
-    def publish(self, subject: str, body: bytes) -> bool:
-        """Queue one message; True when it completed a batch, which should leave now.
-
-        What is queued for one subject leaves as one batch, and nothing waits for a batch to fill. The hot
-        path of the bus: no call but `append` and `len`.
-        """
-        if subject != self._batch_subject or len(body) > BATCH_BYTES:
-            self._close_batch()
-            self._check_size("publish", subject, body)
-        self._batch_subject = subject
-        self._batch.append(body)
-        self._batch_bytes += len(body)
-        if len(self._batch) < BATCH_MESSAGES and self._batch_bytes < BATCH_BYTES:
-            return False
-        self._close_batch()
-        return True
+    def grant(self, m: int, *, sid: int | None = None, ref: int | None = None) -> None:
+        """Leave for `m` more messages of a group's subscription, or chunks of a streamed reply."""
+        if self.welcome is not None:
+            self.queue.push(wire.Credit(sid, ref, m), transient=True)
 
     def bye(self, reason: str) -> None:
-        self._push(wire.Bye(reason), transient=True)
+        self.queue.push(wire.Bye(wire.clip(reason, 255)), transient=True)
 
     def forget(self, ref: int) -> None:
         """Nobody waits for this any more."""
-        self._waiting.pop(ref, None)
+        waiting = self.ledger.get(ref)
+        if waiting is not None and waiting.pull is not None and waiting.left:
+            waiting.abandoned = True  # what it still brings has to be given back
+        else:
+            self.ledger.end(ref)
 
     # Inside.
 
-    def _welcomed(self, welcome: wire.Welcome) -> None:
+    def _welcomed(self, welcome: wire.Welcome, _body: bytes, now: float) -> Event:
         self.welcome = welcome
-        self.max_payload = welcome.limits.payload
-        self.farewell = ""
-        again = [
+        self.queue.max_payload = welcome.limits.payload
+        self.farewell = self.refusal = None
+        standing = [
             Outgoing(wire.encode(c), None, c.id, transient=True) for c in self._standing.values()
         ]
-        # What nobody waits for any more must not happen late, and a reply belongs to its connection.
-        kept = [
-            out
-            for out in self._outbox
-            if not out.transient and (out.id is None or out.id in self._waiting)
+        queued = {out.id for out in self.queue}
+        again = [
+            Outgoing(wire.encode(_again(waiting, now)), waiting.body, ref)
+            for ref, waiting in self.ledger.items()
+            if waiting.again is not None and ref not in queued
         ]
-        self._outbox = deque([*again, *kept])
-        self._buffered = sum(map(_size, self._outbox))
+        # What nobody waits for any more must not happen late, and a reply belongs to its connection.
+        self.queue.keep(
+            lambda out: not out.transient and (out.id is None or out.id in self.ledger),
+            standing + again,
+        )
+        return welcome
+
+    def _dismissed(self, goodbye: wire.Goodbye, _body: bytes, _now: float) -> Event:
+        self.farewell = goodbye
+        return goodbye
+
+    def _ended(self, ended: wire.Ended, _body: bytes, _now: float) -> Event:
+        self._standing.pop(ended.s if ended.sid is None else ended.sid, None)
+        return Withdrawn(ended.s, ended.sid, NotAuthorised(ended.reason or f"{ended.s}: ended"))
+
+    def _replied(self, reply: wire.ReplyDelivery, body: bytes, _now: float) -> Event | None:
+        error = Refused(reply.num, reply.err, reply.msg) if reply.err else None
+        if not reply.more:
+            return self._settle(reply.ref, body, error)
+        waiting = self.ledger.get(reply.ref)
+        if waiting is None or not waiting.many:
+            return None
+        return Part(reply.ref, reply.sender, body, error)
+
+    def _refused(self, error: wire.Error, _body: bytes, now: float) -> Event | None:
+        waiting = None if error.ref is None else self.ledger.get(error.ref)
+        if waiting is None:
+            return self._refused_later(error)
+        if waiting.waits_for_broker(error):
+            return None
+        pause = waiting.pause(error)
+        if pause is None:
+            return self._settle(error.ref, error=as_exception(error))
+        waiting.due = now + pause
+        return Postponed(pause)
+
+    def _refused_later(self, error: wire.Error) -> Event:
+        """An error to what nobody waits for: HELLO, or what was said again on a new connection."""
+        for name, command in self._standing.items():
+            if error.ref == command.id:  # it was accepted once; the rights have changed since
+                del self._standing[name]
+                sid = command.sid if isinstance(command, wire.Subscribe) else None
+                return Withdrawn(command.s, sid, as_exception(error))
+        if self.welcome is None and error.err != "hello_first":
+            self.refusal = as_exception(error)
+        return error
+
+    def _top_up(self) -> None:
+        if self.welcome is not None and wire.CREDIT in self.welcome.caps:
+            credit = wire.Credit(m=min(self._taken, wire.MAX_WINDOW), b=self._taken_bytes)
+            self.queue.push(credit, transient=True)
+        self._taken = self._taken_bytes = 0
+
+    def _ask(self, command: wire.Request, body: bytes, timeout: float, now: float) -> Waiting:
+        self.queue.check_size("request", command.s, body)
+        if command.to is not None:
+            _check_key(command.to)
+        self.queue.push(command, body, command.id)
+        waiting = Waiting("request", command.s, now + timeout + DEADLINE_GRACE)
+        self.ledger.add(command.id, waiting)
+        return waiting
 
     def _stand(self, name: int | str, command: wire.Subscribe | wire.Serve) -> None:
+        verb = type(command).__name__.lower()
+        checked(command, f"{verb} {command.s}")
         self._standing[name] = command
-        self._waiting[command.id] = _Waiting(type(command).__name__.lower(), command.s)
+        self.ledger.add(command.id, Waiting(verb, command.s))
         if self.welcome is not None:
-            self._push(command, ref=command.id, transient=True)
+            self.queue.push(command, ref=command.id, transient=True)
 
-    def _settle(self, ref: int | None, body: bytes, error: BusError | None) -> Settled | None:
-        if ref is None or self._waiting.pop(ref, None) is None:
-            return None  # gave up on it before
-        return Settled(ref, body, error)
-
-    def _push(
+    def _settle(
         self,
-        command: wire.Command,
-        body: bytes | None = None,
-        ref: int | None = None,
-        *,
-        transient: bool = False,
-    ) -> None:
-        outgoing = Outgoing(wire.encode(command), body, ref, transient)
-        if self._batch:
-            self._close_batch()
-        self._outbox.append(outgoing)
-        self._buffered += _size(outgoing)
+        ref: int | None,
+        body: bytes = b"",
+        error: BusError | None = None,
+        ok: wire.Ok | None = None,
+    ) -> Settled | None:
+        waiting = self.ledger.end(ref)
+        if ref is None or waiting is None:
+            return None  # gave up on it before
+        if waiting.abandoned:
+            if self.welcome is not None:
+                self.durable.give_back(waiting)
+            return None
+        return Settled(ref, body, error, ok, waiting.records or [])
 
-    def _check_size(self, verb: str, subject: str, body: bytes) -> None:
-        if len(body) > self.max_payload:
-            raise LocalProtocolError(
-                f"{verb} {subject}: a body of {len(body)} bytes is over the broker's limit"
-                f" of {self.max_payload}"
-            )
 
-    def _close_batch(self) -> None:
-        batch = self._batch
-        if not batch:
-            return
-        n = len(batch)
-        head = wire.encode(wire.Publish(self._batch_subject, n))
-        outgoing = Outgoing(head, batch[0] if n == 1 else wire.join(batch))
-        self._outbox.append(outgoing)
-        self._buffered += _size(outgoing)
-        self._batch = []
-        self._batch_bytes = 0
+def _hello(name: str, will: tuple[str, bytes] | None) -> Outgoing:
+    subject, body = will or (None, None)
+    if subject is not None and not subjects.is_subject(subject):
+        raise LocalProtocolError(f"the will's subject is not one: {subject!r}")
+    if body is not None and len(body) > MAX_WILL:
+        raise LocalProtocolError(f"a will of {len(body)} bytes, at most {MAX_WILL}")
+    hello = wire.Hello(name[:64], "python", VERSION, list(wire.CAPS), CREDIT, subject)
+    return Outgoing(wire.encode(hello), body)
+
+
+def _again(waiting: Waiting, now: float) -> wire.Command:
+    """The command once more, with the time that is left."""
+    waiting.tries += 1
+    command = waiting.again
+    if isinstance(command, wire.Request) and waiting.deadline is not None:
+        left = milliseconds(waiting.deadline - DEADLINE_GRACE - now)
+        return msgspec.structs.replace(command, dl=left)
+    assert command is not None  # noqa: S101 - only what may be sent again gets here
+    return command
 
 
 def _check_key(key: str) -> None:
     if len(key) != KEY_TEXT:
         raise LocalProtocolError(f"not a key in Z85 form: {key!r}")
-
-
-def _milliseconds(seconds: float) -> int:
-    return min(max(0, int(seconds * 1000)), wire.MAX_DEADLINE)
-
-
-def _size(outgoing: Outgoing) -> int:
-    return len(outgoing.head) + len(outgoing.body or b"")
-
-
-def _as_exception(error: wire.Error) -> BusError:
-    match error.num:
-        case 403:
-            return NotAuthorised(error.msg)
-        case 404:
-            return NotPresent(error.msg)
-        case 408:
-            return DeadlineExceeded(error.msg)
-        case _:
-            return RemoteProtocolError(error.num, error.err, error.msg)

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from bus import errors, wire
 from bus.errors import RemoteProtocolError
 from bus.routing.sessions import LIMITS
-from bus.session import BATCH_BYTES, BATCH_MESSAGES, ClientSession, Settled
+from bus.sending import BATCH_BYTES, BATCH_MESSAGES
+from bus.session import CREDIT, ClientSession
+from bus.waiting import Settled
 
 KEY = "k" * 40
 WELCOME = wire.Welcome(1, 1, KEY, ["app"], 10_000, LIMITS, "test", 0)
@@ -70,7 +72,8 @@ def test_nothing_but_hello_leaves_before_welcome() -> None:
     line.session.publish("app.x", b"1")
     line.session.opened(line.now)
     [hello] = line.sends()
-    assert hello == wire.Hello("alice", "python", hello.ver)  # type: ignore[attr-defined]
+    assert isinstance(hello, wire.Hello)
+    assert hello == wire.Hello("alice", "python", hello.ver, list(wire.CAPS), CREDIT)
     line.hears(WELCOME)
     assert line.sends() == [wire.Request(ref, "app.clock", 5000), wire.Publish("app.x")]
 
@@ -311,20 +314,20 @@ def test_the_longest_refusal_still_fits_and_an_unnamed_one_is_still_one() -> Non
 
 def test_the_buffer_is_full_at_its_bound_and_has_room_when_sent() -> None:
     line = Line()
-    while not line.session.full:
+    while not line.session.queue.full:
         line.session.publish("app.x", bytes(1 << 20))
-    assert line.session._buffered < 10 << 20
+    assert line.session.queue._buffered < 10 << 20
     line.opens()
-    assert not line.session.full
+    assert not line.session.queue.full
 
 
 def test_goodbye_tells_why_the_connection_ends() -> None:
     line = connected()
     line.hears(wire.Goodbye(503, "the broker is stopping"))
-    assert line.session.farewell == "the broker is stopping"
+    assert line.session.farewell == wire.Goodbye(503, "the broker is stopping")
     line.breaks()
     line.opens()
-    assert line.session.farewell == ""
+    assert line.session.farewell is None
 
 
 @given(st.binary(max_size=80))
