@@ -1,74 +1,233 @@
-"""Requests on their way through the broker, by handle: who asked, who must answer, and until when.
+"""Requests on their way through the broker: who waits for what, who was asked, and until when.
 
-A handle is for one worker and one answer. Handles of two starts of the broker are far apart, so that a
-late answer to the last one meets no request of this.
+A `Call` is what one session waits for, known by the id it chose. An `Errand` is what one worker is
+asked, known by its handle, which is for that worker and one answer. For a plain request both are the
+same object. Handles of two starts of the broker are far apart, so that a late answer to the last one
+meets no request of this.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
+from bus.errors import RemoteProtocolError
 from bus.routing.peers import Session
 
-_STALE = 1024  # deadlines of answered requests that may stay in the heap
+_STALE = 1024  # deadlines of answered requests that may stay in the heap, beside as many as wait
+ONE_REPLY = -1  # the window of a request that wants no stream
+
+Line: TypeAlias = "dict[Errand, None]"  # those who wait for a worker, the first first
+Identity = tuple[
+    str, str, str | None, str
+]  # key, subject, `to` and `idem`: what makes a request the same
 
 
 @dataclass(slots=True, eq=False)
-class Pending:
-    requester: Session
-    ref: int  # the requester's id for it
-    worker: Session
+class Desk:
+    """What one session has under way, as the one who asks and as the one who is asked."""
+
+    session: Session
+    open: bool = True
+    calls: dict[int, Call] = field(default_factory=dict)  # by the id that the session chose
+    errands: dict[int, Errand] = field(default_factory=dict)  # by handle; its load
+    offers: dict[str, Offer] = field(default_factory=dict)  # by pattern
+
+
+@dataclass(slots=True, eq=False)
+class Offer:
+    """One session's offer to answer requests to `pattern`, and what became of them."""
+
+    desk: Desk
+    pattern: str
+    line: Line  # of all offers of this pattern
+    own: Line = field(default_factory=dict)  # of this one alone
+    name: str = ""
+    ver: str = ""
+    desc: str = ""
+    limit: int = 0  # requests at once; 0: none
+    inflight: int = 0
+    requests: int = 0
+    errors: int = 0
+    seconds: float = 0.0
+
+    @property
+    def has_room(self) -> bool:
+        return self.limit == 0 or self.inflight < self.limit
+
+
+class Call:
+    """What one session asked and is owed an answer to."""
+
+    __slots__ = ("caller", "deadline", "over", "ref", "subject")
+
+    def __init__(self, caller: Desk, ref: int, subject: str, deadline: float) -> None:
+        self.caller = caller
+        self.ref = ref
+        self.subject = subject
+        self.deadline = deadline
+        self.over = False
+
+
+class Errand(Call):
+    """What one worker is asked: a plain request, or one of an `owner` to whom the answer belongs."""
+
+    __slots__ = (
+        "began", "body", "handle", "held", "lines", "offer", "owner", "to", "window", "worker",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        caller: Desk,
+        ref: int,
+        subject: str,
+        deadline: float,
+        to: str | None = None,
+        window: int = ONE_REPLY,
+        owner: Round | Promise | None = None,
+    ) -> None:
+        self.caller = caller
+        self.ref = ref
+        self.subject = subject
+        self.deadline = deadline
+        self.over = False
+        self.to = to
+        self.window = window  # chunks that may still come
+        self.owner = owner
+        self.worker: Desk | None = None
+        self.offer: Offer | None = None  # by which the worker was found
+        self.handle = 0
+        self.began = 0.0
+        self.lines: tuple[Line, ...] = ()  # in which it waits
+        self.body: bytes | None = None  # kept while it may be sent (again)
+        self.held = 0  # bytes, of its key's holdings
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody who is still there waits for it."""
+        if type(self.owner) is Promise:
+            return any(repeat.caller.open for repeat in self.owner.repeats)
+        return self.caller.open
+
+
+class Round(Call):
+    """A request to everybody who serves its subject."""
+
+    __slots__ = ("errands", "held")
+
+    def __init__(self, caller: Desk, ref: int, subject: str, deadline: float) -> None:
+        super().__init__(caller, ref, subject, deadline)
+        self.errands: dict[Errand, None] = {}  # not answered yet
+        self.held = 0
+
+
+class Repeat(Call):
+    """One of those who wait for the same reply."""
+
+    __slots__ = ("promise",)
+
+    def __init__(self, caller: Desk, ref: int, deadline: float, promise: Promise) -> None:
+        super().__init__(caller, ref, promise.errand.subject, deadline)
+        self.promise = promise
+
+
+class Promise:
+    """The one reply to a request that may be repeated; outlives the session that asked first."""
+
+    __slots__ = ("deadline", "errand", "identity", "over", "repeats")
+
+    def __init__(self, identity: Identity, errand: Errand) -> None:
+        self.identity = identity
+        self.errand = errand
+        self.deadline = errand.deadline  # the latest of those who asked
+        self.over = False
+        self.repeats: dict[Repeat, None] = {}
 
 
 class Handles:
-    """The requests that wait for a reply. `now` and deadlines are monotonic seconds."""
+    """The calls that wait for an answer, and their deadlines in monotonic seconds."""
 
     def __init__(self, epoch: int) -> None:
-        self._pending: dict[int, Pending] = {}
-        self._deadlines: list[tuple[float, int]] = []  # heap of (deadline, handle)
+        self._deadlines: list[tuple[float, int, Call | Promise]] = []  # heap
+        self._order = itertools.count()
         self._handles = itertools.count((epoch & 0x7FFF_FFFF_FFFF) << 15 | 1)
+        self._open = 0
+        self._room = (
+            _STALE  # deadlines that may be there before those of the answered are cleared out
+        )
 
-    def open(self, pending: Pending, deadline: float) -> int:
-        """Remember a request; the handle under which its worker answers."""
-        handle = next(self._handles)
-        self._pending[handle] = pending
-        pending.requester.inflight += 1
-        heapq.heappush(self._deadlines, (deadline, handle))
-        if len(self._deadlines) > 2 * len(self._pending) + _STALE:
-            # Answered requests leave theirs behind, and a deadline may be a day away.
-            self._deadlines = [d for d in self._deadlines if d[1] in self._pending]
-            heapq.heapify(self._deadlines)
-        return handle
+    def __len__(self) -> int:
+        return self._open
 
-    def take(self, handle: int, worker: Session) -> Pending | None:
-        """The request that `worker` answers, which is thereby over; None if it is not its to answer."""
-        pending = self._pending.get(handle)
-        if pending is None or pending.worker is not worker:
-            return None
-        return self._end(handle)
+    def next(self) -> int:
+        """A handle that no other request has or had."""
+        return next(self._handles)
 
-    def overdue(self, now: float) -> list[Pending]:
-        """Requests whose deadline has passed, which are thereby over."""
-        ended = []
+    def open(self, call: Call) -> None:
+        """The caller waits from now on."""
+        call.caller.calls[call.ref] = call
+        call.caller.session.inflight += 1
+        self._open += 1
+        heapq.heappush(self._deadlines, (call.deadline, next(self._order), call))
+        if len(self._deadlines) > self._room:
+            self._clear_out()
+
+    def close(self, call: Call) -> None:
+        """The caller waits no more."""
+        call.over = True
+        del call.caller.calls[call.ref]
+        call.caller.session.inflight -= 1
+        self._open -= 1
+
+    def remind(self, due: Promise) -> None:
+        """Have `overdue` give it when its present deadline has passed, unless it is over by then."""
+        heapq.heappush(self._deadlines, (due.deadline, next(self._order), due))
+        if len(self._deadlines) > self._room:
+            self._clear_out()
+
+    def _clear_out(self) -> None:
+        """What is over leaves its deadline behind, and that may be a day away."""
+        self._deadlines = [d for d in self._deadlines if not d[2].over and d[2].deadline == d[0]]
+        heapq.heapify(self._deadlines)
+        self._room = 2 * len(self._deadlines) + _STALE
+
+    def overdue(self, now: float) -> list[Call | Promise]:
+        """What was to be answered by now and was not."""
+        found = []
         while self._deadlines and self._deadlines[0][0] <= now:
-            handle = heapq.heappop(self._deadlines)[1]
-            if handle in self._pending:
-                ended.append(self._end(handle))
-        return ended
-
-    def leave(self, session: Session) -> list[Pending]:
-        """A session has ended: forget what it asked, return what it will never answer."""
-        own = [h for h, p in self._pending.items() if session in (p.requester, p.worker)]
-        ended = [self._end(handle) for handle in own]
-        return [pending for pending in ended if pending.requester is not session]
+            due = heapq.heappop(self._deadlines)[2]
+            if not due.over and due.deadline <= now:
+                found.append(due)
+        return found
 
     @property
     def next_deadline(self) -> float | None:
         return self._deadlines[0][0] if self._deadlines else None
 
-    def _end(self, handle: int) -> Pending:
-        pending = self._pending.pop(handle)
-        pending.requester.inflight -= 1
-        return pending
+
+class Holdings:
+    """Bytes that the broker keeps for requests of one key, however many sessions it opens."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def hold(self, key: str, size: int) -> None:
+        """Count them; `RemoteProtocolError` 429 when they are too many."""
+        held = self._held.get(key, 0) + size
+        if held > self._limit:
+            problem = f"requests of this key that wait hold {self._limit} bytes already"
+            raise RemoteProtocolError(429, "limit", problem)
+        self._held[key] = held
+
+    def free(self, key: str, size: int) -> None:
+        held = self._held[key] - size
+        if held:
+            self._held[key] = held
+        else:
+            del self._held[key]

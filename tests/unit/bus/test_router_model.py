@@ -150,13 +150,14 @@ class RouterAgainstModel(RuleBasedStateMachine):
     def the_router_holds_no_more_than_the_model(self) -> None:
         router = self.table.router
         assert len(router.sessions) == len(self.present)
-        assert set(router._requests._handles._pending) == set(self.waiting)
+        errands = router.requests._errands
+        assert {h for desk in errands.desks.values() for h in desk.errands} == set(self.waiting)
         for peer in self.present:
             own = [w for w in self.waiting.values() if w[0] is peer]
             assert peer.session.inflight == len(own)
         if not self.present:
-            assert router._publishing._subscriptions._root.empty
-            assert router._requests._services._root.empty
+            assert router.publishing._subscriptions._root.empty
+            assert errands.offers._tree._root.empty
 
 
 TestRouterAgainstModel = RouterAgainstModel.TestCase
