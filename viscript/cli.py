@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from viscript import options
+from viscript.commands import bus
 from viscript.errors import BadUsage, ViscriptError
+from viscript.options import HomeOption, JsonOption
 
 if TYPE_CHECKING:
     from viscript.home import Home
@@ -28,12 +31,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
-_defaults: dict[str, Any] = {"home": None, "json": False}  # given before the command
-
-HomeOption = Annotated[
-    str | None, typer.Option("--home", metavar="DIR", help="Which instance; else $VISCRIPT_HOME.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
 ConfigOption = Annotated[
     str | None, typer.Option("--config", metavar="FILE", help="Configuration of the apps.")
 ]
@@ -60,17 +57,11 @@ def before(
     ] = False,
 ) -> None:
     """Options before the command hold for it."""
-    _defaults.update(home=home, json=as_json)
-
-
-def _home(option: str | None) -> Home:
-    from viscript import home
-
-    return home.find(option or _defaults["home"], os.environ)
+    options.given = options.Given(home, as_json)
 
 
 def _json(option: bool) -> bool:  # noqa: FBT001 - passes an option on
-    return option or bool(_defaults["json"])
+    return options.as_json(option=option)
 
 
 def _config(option: str | None, home: Home) -> Path:
@@ -92,7 +83,7 @@ def up(
     """Start daemon, broker and the apps marked autostart; Ctrl-C stops them unless detached."""
     from viscript.commands import up as command
 
-    place = _home(home)
+    place = options.home(home)
     command.run(place, _config(config, place), detach=detach, as_json=_json(as_json))
 
 
@@ -101,7 +92,7 @@ def down(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """End everything: apps, broker, daemon. Also what a killed daemon left running."""
     from viscript.commands import down as command
 
-    place = _home(home)
+    place = options.home(home)
     command.run(place, _config(None, place), as_json=_json(as_json))
 
 
@@ -112,7 +103,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     from viscript.commands import status as command
     from viscript.errors import NoDaemon
 
-    place = _home(home)
+    place = options.home(home)
     try:
         with Client(place) as client:
             command.run(place, client, None, as_json=_json(as_json))
@@ -126,7 +117,7 @@ def apps(config: ConfigOption = None, home: HomeOption = None, as_json: JsonOpti
     from viscript import config as configuration
     from viscript.commands import apps as command
 
-    command.run(configuration.load(_config(config, _home(home))), as_json=_json(as_json))
+    command.run(configuration.load(_config(config, options.home(home))), as_json=_json(as_json))
 
 
 @app.command("help")
@@ -143,7 +134,7 @@ def help_(
     if name is None:
         _parse(["--help"])
         return
-    file = _config(config, _home(home))
+    file = _config(config, options.home(home))
     command.help_app(configuration.load(file), name, as_json=_json(as_json))
 
 
@@ -159,7 +150,7 @@ def start(
     from viscript.client import Client
     from viscript.commands import start as command
 
-    with Client(_home(home)) as client:
+    with Client(options.home(home)) as client:
         command.run(client, name, args or [], as_json=_json(as_json))
 
 
@@ -174,7 +165,7 @@ def list_(
     from viscript.client import Client
     from viscript.commands import list as command
 
-    with Client(_home(home)) as client:
+    with Client(options.home(home)) as client:
         command.run(client, everything=everything, as_json=_json(as_json))
 
 
@@ -184,7 +175,7 @@ def ping(target: Target, home: HomeOption = None, as_json: JsonOption = False) -
     from viscript.client import Client
     from viscript.commands import ping as command
 
-    with Client(_home(home)) as client:
+    with Client(options.home(home)) as client:
         command.run(client, target, as_json=_json(as_json))
 
 
@@ -193,7 +184,7 @@ def ru(targets: Targets, home: HomeOption = None, as_json: JsonOption = False) -
     from viscript.client import Client
     from viscript.commands import ru as command
 
-    with Client(_home(home)) as client:
+    with Client(options.home(home)) as client:
         command.run(client, targets, as_json=_json(as_json))
 
 
@@ -202,7 +193,7 @@ def sd(targets: Targets, home: HomeOption = None, as_json: JsonOption = False) -
     from viscript.client import Client
     from viscript.commands import sd as command
 
-    with Client(_home(home)) as client:
+    with Client(options.home(home)) as client:
         command.run(client, targets, as_json=_json(as_json))
 
 
@@ -218,7 +209,7 @@ def logs(
     """Show what an app printed."""
     from viscript.commands import logs as command
 
-    file = command.find(_home(home), target)
+    file = command.find(options.home(home), target)
     command.run(file, lines=lines, follow=follow, raw=raw, as_json=_json(as_json))
 
 
@@ -236,13 +227,18 @@ for _function, _names, _settings in _NAMES:
         )
 
 
-def _parse(arguments: list[str]) -> None:
+app.add_typer(bus.app, name="bus", cls=bus.Verbs)
+
+
+def _parse(arguments: list[str]) -> int:
+    """Carry it out; the exit code that the command, or Ctrl-C, has chosen."""
     try:
-        app(arguments, standalone_mode=False, prog_name="viscript")
+        code = app(arguments, standalone_mode=False, prog_name="viscript")
     except SystemExit as end:  # what typer makes of a broken pipe
         if isinstance(end.__context__, BrokenPipeError):
             raise end.__context__ from None
         raise
+    return code if isinstance(code, int) else 0
 
 
 def wants_json(arguments: list[str]) -> bool:
@@ -312,7 +308,7 @@ def run(arguments: list[str]) -> int:
 
     as_json = wants_json(arguments)
     try:
-        _parse(_decoded(arguments))
+        code = _parse(_decoded(arguments))
         sys.stdout.flush()
     except ViscriptError as error:
         return complain(error, error.name, error.exit_code, as_json=as_json)
@@ -326,7 +322,7 @@ def run(arguments: list[str]) -> int:
         return 130
     except (OSError, UnicodeEncodeError) as error:
         return _not_written(error, as_json=as_json)
-    return 0
+    return code
 
 
 def main() -> None:

@@ -96,17 +96,19 @@ class Daemon:
         self._broker_key, self._key = self._keys()
 
     def _keys(self) -> tuple[KeyPair, KeyPair]:
-        """The broker's and our own; with the command line's, all three are made at the first `up`."""
+        """The broker's and our own; with the command line's two, all are made at the first `up`."""
         folder = self._home.keys
         try:
-            broker, own, cli = (
+            broker, own, cli, admin = (
                 keystore.load_or_create(folder / f"{name}.key")
-                for name in ("broker", "daemon", "cli")
+                for name in ("broker", "daemon", "cli", "admin")
             )
             entries = AccessList()
             if self._home.access.exists():
                 entries = keystore.load_access(self._home.access)
-            ours = (("viscript", own, "admin"), ("cli", cli, "operator"))
+            ours = (
+                ("viscript", own, "admin"), ("cli", cli, "operator"), ("admin", admin, "admin"),
+            )  # fmt: skip
             for name, pair, role in ours:
                 if pair.public not in entries:
                     entries = entries.with_entry(AccessEntry(pair.public, name, [role]))

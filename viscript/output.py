@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
-from viscript.words import clean
+from viscript.words import clean, one_line
 
 
 def say(text: str = "") -> None:
@@ -21,9 +22,57 @@ def document(value: object) -> None:
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode(), flush=True)  # noqa: T201
 
 
+def line(value: object) -> None:
+    """One JSON document of a stream, in one line."""
+    import msgspec
+
+    sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """A line for people beside what a program may read: on standard error."""
+    with suppress(OSError):  # nobody can be told
+        print(clean(text), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def warn(text: str) -> None:
+    """A line on standard error for what is worth knowing and ends nothing; with --json an object."""
+    from viscript import options
+
+    if options.as_json():
+        import json
+
+        shown = json.dumps({"warning": text})
+    else:
+        shown = f"warning: {one_line(text)}"
+    with suppress(OSError):  # nobody can be told
+        print(shown, file=sys.stderr, flush=True)  # noqa: T201
+
+
+class Progress:
+    """How far long work is: one line on standard error that is written over, if that is a terminal."""
+
+    EVERY = 0.1  # seconds
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+        self._due = 0.0
+
+    def tell(self, text: str) -> None:
+        if self._shown and time.monotonic() >= self._due:
+            self._due = time.monotonic() + self.EVERY
+            print(f"\r\x1b[K{one_line(text)}", end="", file=sys.stderr, flush=True)  # noqa: T201
+
+    def end(self) -> None:
+        """Take the line away."""
+        if self._shown and self._due:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)  # noqa: T201
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Columns as wide as they must be; the last is not padded."""
-    lines = [list(head), *([clean(cell) for cell in row] for row in rows)]
+    lines = [list(head), *([one_line(cell) for cell in row] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]

@@ -17,6 +17,11 @@ def clean(text: str) -> str:
     return _CONTROL.sub("", text)
 
 
+def one_line(text: str) -> str:
+    """`clean` that also shows line ends and tabs as what they are, so that no text looks like two."""
+    return clean(text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r"))
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A question to append to a message: ; did you mean 'x'? Nothing when nothing is close."""
     from difflib import get_close_matches

@@ -1,0 +1,134 @@
+"""`viscript bus conformance`: whether a broker speaks SB/1."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from viscript.commands.bus.texts import examples
+
+if TYPE_CHECKING:
+    from bus.conformance import Result
+    from bus.identity import KeyPair
+    from viscript.commands.bus.where import Where
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+KeyFile = Annotated[
+    Path | None, typer.Option("--key", metavar="FILE", help="With ENDPOINT: our key there.")
+]
+
+
+@app.command(
+    "conformance",
+    epilog=examples(
+        "viscript bus conformance",
+        "viscript bus conformance tcp://127.0.0.1:7600 --broker-key KEY --key a.key --other-key b.key",
+    ),
+)
+def conformance(
+    endpoint: Annotated[
+        str | None, typer.Argument(metavar="[ENDPOINT]", help="Absent: the broker in use.")
+    ] = None,
+    *,
+    broker_key: Annotated[
+        str | None, typer.Option("--broker-key", metavar="KEY", help="With ENDPOINT.")
+    ] = None,
+    key: KeyFile = None,
+    other_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A second key it admits; else one is let in by an admin for the while.",
+        ),
+    ] = None,
+    only: Annotated[
+        str, typer.Option(metavar="TEXT", help="Only checks with this in their name.")
+    ] = "",
+    patience: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.01, help="For one answer.")
+    ] = 5.0,
+) -> None:
+    """Play the golden vectors and the specification's dialogues against a broker that holds nothing dear.
+
+    Exit code 1 when a check fails, or none could be made.
+    """
+    from bus import conformance as played
+    from viscript import options
+    from viscript.output import Progress, document, say
+
+    place = _place(endpoint, broker_key, key)
+    progress = Progress()
+    with _second(place, other_key) as other:
+        results = played.run(
+            place.address, place.keypair(), other, patience=patience, only=only,
+            progress=lambda result: progress.tell(result.name),
+        )  # fmt: skip
+    progress.end()
+    if options.as_json():
+        document({"endpoint": place.address.endpoint, "checks": [vars(r) for r in results]})
+    else:
+        for result in results:
+            _show(result)
+        counts = ", ".join(
+            f"{sum(r.outcome == outcome for r in results)} {outcome}"
+            for outcome in (played.PASSED, played.FAILED, played.SKIPPED)
+        )
+        say(f"{place.address.endpoint}: {counts}")
+    raise typer.Exit(played.exit_code(results))
+
+
+def _place(endpoint: str | None, broker_key: str | None, key: Path | None) -> Where:
+    from viscript import contexts
+    from viscript.commands.bus.where import Where, here
+    from viscript.errors import BadUsage
+
+    if endpoint is None:
+        if broker_key or key:
+            raise BadUsage("--broker-key and --key go with ENDPOINT")
+        return here(admin=True)
+    if broker_key is None or key is None:
+        raise BadUsage("with ENDPOINT, --broker-key and --key are needed")
+    return Where(contexts.address(endpoint, broker_key), key, endpoint)
+
+
+@contextlib.contextmanager
+def _second(place: Where, file: Path | None) -> Iterator[KeyPair]:
+    """The other participant: of `file`, or admitted by us, if we may, and taken out again."""
+    from dataclasses import replace
+
+    from bus.signals import ACCESS_PUT, ACCESS_REMOVE, AccessEntry, AccessKey
+    from bus.sockets import new_keypair
+    from viscript.commands.bus.connection import Asking
+    from viscript.errors import BadUsage, Denied
+
+    if file is not None:
+        yield replace(place, key_file=file).keypair()
+        return
+    made = new_keypair()
+    try:
+        with Asking(place) as broker:
+            broker.ask(ACCESS_PUT, AccessEntry(made.public, "conformance", ["operator"]), dict)
+    except Denied as error:
+        raise BadUsage(f"{error}; name a second key that it admits: --other-key FILE") from None
+    try:
+        yield made
+    finally:
+        with Asking(place) as broker:
+            broker.ask(ACCESS_REMOVE, AccessKey(made.public), dict)
+
+
+def _show(result: Result) -> None:
+    from viscript.output import say
+    from viscript.words import one_line
+
+    say(f"{result.outcome:<8}{one_line(result.name)}")
+    if result.outcome == "failed":
+        for name in ("sent", "expected", "came"):
+            say(f"        {name:<10}{one_line(getattr(result, name))}")
+    elif result.came:
+        say(f"        {one_line(result.came)}")

@@ -1,0 +1,160 @@
+"""`viscript bus join`: have a key of ours admitted, and name the broker."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from viscript.commands.bus.texts import examples
+
+if TYPE_CHECKING:
+    from bus.identity import Address, KeyPair
+    from bus.wire import Enrolled
+    from viscript.contexts import Contexts
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+MAX_INPUT = 4096
+PAUSE = 2.0  # seconds between two looks whether an admin has decided
+
+
+@app.command(
+    "join",
+    epilog=examples(
+        "viscript bus join - work            # then paste the join string",
+        "viscript bus join tcp://10.0.0.5:7600 work --broker-key KEY --wait 600",
+    ),
+)
+def join(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="JOINSTRING|-|ENDPOINT",
+            help="-: the join string is read from standard input, where others cannot see it.",
+        ),
+    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the context that is made.")],
+    *,
+    broker_key: Annotated[
+        str | None, typer.Option("--broker-key", metavar="KEY", help="With ENDPOINT only.")
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="For an admin to decide.")
+    ] = 0.0,
+    force: Annotated[bool, typer.Option("--force", help="Replace a context of this name.")] = False,
+) -> None:
+    """Be admitted to a bus: makes a key and a context NAME.
+
+    With a join string (see: viscript bus token) this is done at once. With an endpoint and the broker's key
+    an admin decides: viscript bus keys pending, there.
+    """
+    from viscript.commands.bus.where import contexts
+
+    address, token = _meant(what, broker_key)
+    known = contexts()
+    _check_free(known, name, address, force=force)
+    keypair = _own_key(known, name)
+    answer = _enrol(address, keypair, name, token, time.monotonic() + wait)
+    _settle(known, name, address, keypair, answer)
+
+
+def _meant(what: str, broker_key: str | None) -> tuple[Address, str]:
+    """Where, and the token; it is empty when an admin has to decide."""
+    from bus import join as joining
+    from viscript import contexts
+    from viscript.errors import BadUsage
+
+    if what.startswith(("tcp://", "ipc://")):
+        if broker_key is None:
+            raise BadUsage("--broker-key is missing: the key that the broker must prove to have")
+        return contexts.address(what, broker_key), ""
+    if broker_key is not None:
+        raise BadUsage("--broker-key goes with an endpoint; a join string has the key in it")
+    try:
+        meant = joining.parse(_typed() if what == "-" else what)
+    except joining.JoinError as error:
+        raise BadUsage(f"{error} (made by: viscript bus token)") from None
+    return meant.address, meant.token
+
+
+def _typed() -> str:
+    if sys.stdin.isatty():
+        import getpass
+
+        return getpass.getpass("Join string (not shown): ")
+    return sys.stdin.read(MAX_INPUT)
+
+
+def _check_free(known: Contexts, name: str, address: Address, *, force: bool) -> None:
+    from viscript.errors import Conflict
+
+    if not force and name in known.names() and known.load(name).address != address:
+        raise Conflict(f"the context {name!r} is another broker; choose another name, or --force")
+
+
+def _own_key(known: Contexts, name: str) -> KeyPair:
+    from bus import keystore
+    from viscript.commands.bus.context import own_key
+
+    path = known.key_path(name)
+    own_key(path)
+    return keystore.load(path)
+
+
+def _enrol(address: Address, keypair: KeyPair, name: str, token: str, deadline: float) -> Enrolled:
+    """Ask, and while it is pending again until `deadline` (monotonic)."""
+    from pathlib import Path
+
+    from bus import join as joining
+    from viscript.commands.bus.connection import translated
+    from viscript.commands.bus.where import Where
+    from viscript.output import Progress
+
+    progress = Progress()
+    while True:
+        with translated(Where(address, Path(), f"{address.endpoint}")):
+            answer = joining.enrol(address, keypair, name, token)
+        left = deadline - time.monotonic()
+        if answer.state != "pending" or left <= 0:
+            progress.end()
+            return answer
+        progress.tell(f"waiting for an admin; our fingerprint: {answer.fingerprint}")
+        time.sleep(min(PAUSE, left))
+
+
+def _settle(
+    known: Contexts, name: str, address: Address, keypair: KeyPair, answer: Enrolled
+) -> None:
+    from viscript.commands.bus.topics import done
+    from viscript.contexts import Context
+    from viscript.errors import Denied, Unknown
+
+    if answer.state not in {"accepted", "pending"}:
+        raise Denied(
+            f"{address.endpoint} does not admit our key ({answer.fingerprint}): a token admits once and "
+            "until it expires; ask for a new one: viscript bus token"
+        )
+    path = known.key_path(name)
+    known.save(name, Context(address.endpoint, address.key, str(path)), replace=True)
+    if answer.state == "pending":
+        raise Unknown(
+            f"an admin has not decided yet; tell them our fingerprint: {answer.fingerprint} "
+            f"(viscript bus keys accept, there), then this again, or use --context {name}"
+        )
+    fields: dict[str, object] = {
+        "name": name,
+        "endpoint": address.endpoint,
+        "broker_key": address.key,
+        "key": keypair.public,
+        "key_file": str(path),
+        "fingerprint": answer.fingerprint,
+        "roles": answer.roles,
+    }
+    done(
+        fields,
+        f"admitted as {' '.join(answer.roles)}; fingerprint {answer.fingerprint}\n"
+        f"use it: viscript bus rtt --context {name}",
+    )
