@@ -111,9 +111,10 @@ class Table:
         self._peers[peer.connection.user] = peer
         return peer
 
-    def join(self, name: str) -> Peer:
+    def join(self, name: str, hello: wire.Hello | None = None, will: bytes | None = None) -> Peer:
+        """Connect and say HELLO, this one or the plainest."""
         peer = self.dial(name)
-        [welcome] = peer.say(wire.Hello(name=name))
+        [welcome] = peer.say(hello or wire.Hello(name=name), will)
         assert isinstance(welcome, wire.Welcome)
         return peer
 
