@@ -8,11 +8,9 @@ descriptor that libzmq has reused is never mistaken for its former owner.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import secrets
 import select
-import socket as sockets_of_python
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -22,15 +20,18 @@ from typing import TYPE_CHECKING
 
 from bus import doorkeeper, keystore, sockets
 from bus.access import AccessList
+from bus.descriptors import Mute, cut, inode_of
 from bus.doorkeeper import Doorkeeper
 from bus.enrolment import TOKEN_BYTES
 from bus.identity import KeyPair
+from bus.routing.durable import Durable
 from bus.routing.enrolment import STAY, Enrolment
 from bus.routing.peers import Connection, Session
 from bus.routing.router import Router
 from bus.routing.sessions import LIMITS
 from bus.routing.watching import Figures, Sources, Vitals, Watching
 from bus.signals import BrokerInfo
+from bus.topics.journal import Journal
 from bus.version import VERSION
 from bus.vitals import Pulse, read_vitals
 from bus.zap import ZapHandler
@@ -49,10 +50,12 @@ LAST_WORDS = 0.02
 BLOCKED = 0.05
 LOCKED = 0.1  # seconds that we wait for another program to leave the enrolment file alone
 REPORT = 10.0  # seconds between log lines about refusals
+DRAIN = 2.0  # seconds that a stopping broker waits for replies
 GRACE = 0.05  # seconds between GOODBYE and the cut, so that it can still leave
-MAX_MESSAGE = LIMITS.payload + (
-    64 << 10
-)  # a little more than allowed, so that the offender is told
+TICK = (
+    0.01  # seconds after which timers are looked at again though there is always something to read
+)
+MAX_MESSAGE = LIMITS.payload + (64 << 10)  # a little more than allowed: the offender is told
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class BrokerFiles:
     key_file: Path
     access_file: Path
     monitor: tuple[str, int] | None = None  # pages over HTTP
+    topics_file: Path | None = None  # the store of durable topics; None: there are none
 
 
 class Broker:
@@ -124,10 +128,9 @@ class Broker:
         self._blocked: dict[Session, None] = {}  # their pipe in libzmq is full
         self._cuts: deque[tuple[float, Connection]] = deque()
         self._gone: deque[tuple[float, int]] = deque()  # inodes of lost connections
+        self._ghosts: deque[tuple[float, Session]] = deque()  # their connection is lost
         self._inodes: dict[int, int] = {}  # of accepted descriptors, for the monitor's DISCONNECTED
-        self._mute: dict[
-            int, tuple[float, int]
-        ] = {}  # by descriptor: said nothing yet, cut when, inode
+        self._mute = Mute(STAY)
         self._timer = 0.0  # when the router has something to do without a message
         self._lively = False
         self._woke = time.monotonic()  # when this turn of the loop began
@@ -135,6 +138,21 @@ class Broker:
         self._reported: Counter[str] = Counter()  # refusals that the log has
         self._running = True
         self._reload = False
+        self._open_store(sources)
+
+    def _open_store(self, sources: Sources) -> None:
+        """Durable topics, when there is a place for them; `StoreError` when it cannot be used."""
+        self._journal: Journal | None = None
+        self._journal_fd = -1
+        if self._files.topics_file is None:
+            return
+        self._journal = journal = Journal(self._files.topics_file)
+        self._journal_fd = journal.fileno()
+        self._poll.register(self._journal_fd, select.POLLIN)
+        durable = Durable(self.router.sessions, self.router.publishing, journal, time.monotonic())
+        self.router.add(durable)
+        sources.topics = durable.infos
+        sources.store_problem = lambda: journal.problem
 
     @property
     def refused(self) -> Counter[str]:
@@ -162,16 +180,28 @@ class Broker:
             busy = False
             while self._running:
                 busy = self._turn(self._wait(0.0 if busy else self._pause()))
+            self._drain()
             self.router.lame("the broker is stopping")
             self._write(time.monotonic())
             time.sleep(GRACE)
         finally:
             if self._pages is not None:
                 self._pages.close()
+            if self._journal is not None:
+                self._journal.close()
             self._socket.disable_monitor()
             self._context.destroy(linger=0)
             os.close(self._wake_read)
             os.close(self._wake_write)
+
+    def _drain(self) -> None:
+        """Let what is under way end, for a while; with nothing under way this takes no time."""
+        self.router.drain(DRAIN, "the broker is stopping")
+        self._write(time.monotonic())
+        deadline = time.monotonic() + DRAIN
+        busy = False
+        while not self.router.drained and (left := deadline - time.monotonic()) > 0:
+            busy = self._turn(self._wait(0.0 if busy else min(self._pause(), left)))
 
     def _turn(self, ready: set[int]) -> bool:
         """Do what there is to do, once; True when there may be more at once."""
@@ -181,6 +211,9 @@ class Broker:
         if self._monitor_fd in ready:
             self._hear_of_connections()
         now = time.monotonic()
+        if self._journal is not None and self._journal_fd in ready:
+            for then, outcome in self._journal.take():
+                then(outcome, now)
         self._retry_blocked()
         for _ in range(BATCH):
             if not self._receive(now):
@@ -188,18 +221,16 @@ class Broker:
             self._write(now)
         else:
             more = True
-        while self._gone and self._gone[0][0] <= now:
-            self.router.disconnected(self._gone.popleft()[1])
+        self._bury(now)
         if now >= self._timer:
             self.router.handle_timer(now)
+            self._timer = now + min(self.router.next_timer(now), TICK)
         if self._reload:
             self._reload_access()
         if now >= self._next_report:
             self._report_refusals(now)
         self._write(now)
-        while self._cuts and self._cuts[0][0] <= now:
-            _cut(self._cuts.popleft()[1])
-        self._cut_mute(now)
+        self._cut_due(now)
         # Writing may have swallowed the descriptor's edge, so look at the socket's state itself; looking
         # swallows it as well, and with it the news that a full pipe has room again.
         return more or sockets.readable(self._socket) or self._retry_blocked()
@@ -207,10 +238,12 @@ class Broker:
     def _pause(self) -> float:
         """Seconds until the next timer."""
         now = time.monotonic()
-        self._timer = now + self.router.next_timer(now)
-        due = [queue[0][0] for queue in (self._cuts, self._gone) if queue]
-        due += [when for when, _ in itertools.islice(self._mute.values(), 1)]
-        return max(0.0, min([self._timer, *due]) - now)
+        timer = self.router.next_timer(now)
+        self._timer = now + min(timer, TICK)
+        due = [queue[0][0] for queue in (self._cuts, self._gone, self._ghosts) if queue]
+        if (mute := self._mute.next()) is not None:
+            due.append(mute)
+        return max(0.0, min([now + timer, *due]) - now)
 
     def _wait(self, seconds: float) -> set[int]:
         """The descriptors that have something to tell, after at most `seconds`."""
@@ -266,22 +299,29 @@ class Broker:
         """A message from a connection that is no session (yet)."""
         self._hear_of_connections()  # its descriptor may have been another's a moment ago
         fd = int(first.get(sockets.SRCFD))
-        inode = self._inodes[fd] = _inode(fd)
-        self._mute.pop(fd, None)
+        inode = self._inodes[fd] = inode_of(fd)
+        self._mute.over(fd)
         self.router.meet(Connection(peer.rid, peer.user, fd, inode), *message, now)
 
     def _hear_of_connections(self) -> None:
         for event in sockets.events(self._monitor):
             if event.kind == sockets.ACCEPTED:
-                self._mute.pop(event.value, None)  # so that the oldest comes first
-                self._mute[event.value] = time.monotonic() + STAY, _inode(event.value)
+                self._mute.accepted(event.value, time.monotonic())
             elif event.kind == sockets.DISCONNECTED:
-                self._mute.pop(event.value, None)
+                self._mute.over(event.value)
                 inode = self._inodes.pop(event.value, None)
                 if inode is not None:
                     self._gone.append((time.monotonic() + LAST_WORDS, inode))
             elif event.kind == sockets.ACCEPT_FAILED:
                 self._log("accept failed", {"error": os.strerror(event.value)})
+
+    def _cut_due(self, now: float) -> None:
+        """Cut who was to be cut by now, and who connected and never said a word."""
+        while self._cuts and self._cuts[0][0] <= now:
+            cut(self._cuts.popleft()[1])
+        for connection in self._mute.take(now):
+            self.router.sessions.denied["mute"] += 1
+            cut(connection)
 
     def _admits(self, key: str, address: str) -> bool:
         """Whether the handshake succeeds: the key is allowed, or may ask to be."""
@@ -289,15 +329,12 @@ class Broker:
             address, time.monotonic()
         )
 
-    def _cut_mute(self, now: float) -> None:
-        """Cut who connected and never said a word."""
-        while self._mute:
-            fd, (due, inode) = next(iter(self._mute.items()))
-            if due > now:
-                return
-            del self._mute[fd]
-            self.router.sessions.denied["mute"] += 1
-            _cut(Connection(b"", "", fd, inode))
+    def _bury(self, now: float) -> None:
+        """End the sessions whose connections are lost and have been read to the end."""
+        while self._gone and self._gone[0][0] <= now:
+            self.router.disconnected(self._gone.popleft()[1])
+        while self._ghosts and self._ghosts[0][0] <= now:
+            self.router.lost(self._ghosts.popleft()[1])
 
     def _report_refusals(self, now: float) -> None:
         """Tell at intervals what was refused since: one line however many knock."""
@@ -346,7 +383,7 @@ class Broker:
             if stray.cut:
                 self._cuts.append((time.monotonic() + GRACE, stray.connection))
         for connection in self.router.sessions.take_cuts():
-            self._cuts.append((now, connection))
+            self._cuts.appendleft((now, connection))
 
     def _retry_blocked(self) -> bool:
         """Whether anything left that was waiting for room."""
@@ -357,15 +394,16 @@ class Broker:
         """Send what the session's pipe takes; whether anything left."""
         outbox, rid = session.outbox, session.connection.rid
         left = False
-        while len(outbox):
-            outgoing = outbox.next
+        while (outgoing := outbox.next) is not None:
             try:
                 self._send(rid, outgoing.head, outgoing.body)
             except sockets.Again:
                 self._blocked[session] = None
                 break
-            except sockets.ZMQError:  # EHOSTUNREACH: gone, as the monitor will tell
+            except sockets.ZMQError:
+                # EHOSTUNREACH: gone. The monitor tells it once, and that may have been before HELLO.
                 outbox.clear()
+                self._ghosts.append((time.monotonic() + LAST_WORDS, session))
                 break
             left = True
             outbox.pop()
@@ -392,22 +430,3 @@ def _render(figures: Figures) -> str:
     from bus import metrics  # imports prometheus-client, so only when somebody asks
 
     return metrics.text(figures)
-
-
-def _inode(fd: int) -> int:
-    try:
-        return os.fstat(fd).st_ino
-    except OSError:  # closed since
-        return 0
-
-
-def _cut(connection: Connection) -> None:
-    """Shut the connection down, if its descriptor is still its own. Never close it: it is libzmq's."""
-    if connection.inode == 0 or _inode(connection.fd) != connection.inode:
-        return
-    with contextlib.suppress(OSError):
-        duplicate = sockets_of_python.socket(fileno=os.dup(connection.fd))
-        try:
-            duplicate.shutdown(sockets_of_python.SHUT_RDWR)
-        finally:
-            duplicate.close()

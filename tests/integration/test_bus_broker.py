@@ -102,8 +102,8 @@ def test_sighup_ends_the_session_of_a_removed_key_at_once_and_for_good() -> None
             bob.hello()
             broker.forbid("alice")
             broker.reload()
-            assert alice.hear_only(GOODBYE)["num"] == 401
             assert alice.is_cut()
+            assert alice.silent(0.2)
             assert bob.alive()
         with Raw(broker.address, broker.keys["alice"]) as again:
             again.event(16384)  # ZMQ_EVENT_HANDSHAKE_FAILED_AUTH
