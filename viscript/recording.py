@@ -81,7 +81,10 @@ class Reader:
         self.header = self._header()
 
     def _header(self) -> Header:
-        found = self._next()
+        try:
+            found = self._next()
+        except Failed:
+            found = None
         if found is None or found.get("format") != FORMAT:
             raise Failed(f"{self._name}: not a recording made by viscript bus record")
         if found.get("version") != VERSION:

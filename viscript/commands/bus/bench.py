@@ -99,15 +99,15 @@ async def _throughput(bus: Bus, other: Bus, plan: Plan) -> dict[str, float | int
     import asyncio
 
     subscription = await other.subscribe(plan.subject)
-    counter = _Counter(plan.messages)
     window = max(1, min(MAX_UNDER_WAY, UNDER_WAY // (plan.size + 64)))
+    counter = _Counter(subscription, plan.messages, window)
     body = os.urandom(plan.size)
     began = time.perf_counter()
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(counter.count(subscription))
+        tasks.create_task(counter.count())
         for number in range(plan.messages):
             while number - counter.seen >= window:
-                await counter.wait()
+                await counter.more()
             await bus.publish(plan.subject, body)
     passed = time.perf_counter() - began
     await subscription.close()
@@ -122,30 +122,34 @@ async def _throughput(bus: Bus, other: Bus, plan: Plan) -> dict[str, float | int
 
 
 class _Counter:
-    """Counts what arrives, and lets the publisher wait for more."""
+    """Counts what arrives or was lost, and lets the publisher wait for more."""
 
-    def __init__(self, wanted: int) -> None:
+    def __init__(self, subscription: Subscription, wanted: int, window: int) -> None:
         import asyncio
 
         from viscript.output import Progress
 
         self.seen = 0
+        self._subscription = subscription
         self._wanted = wanted
+        self._step = max(1, window // 4)  # so that the publisher is woken now and then only
         self._news = asyncio.Event()
         self._progress = Progress()
 
-    async def count(self, subscription: Subscription) -> None:
-        async for _ in subscription:
-            self.seen += 1
-            if not self.seen % 256 or self.seen == self._wanted:
+    async def count(self) -> None:
+        arrived = 0
+        async for _ in self._subscription:
+            arrived += 1
+            self.seen = arrived + self._subscription.lost
+            if not arrived % self._step:
                 self._news.set()
                 self._progress.tell(f"{self.seen} of {self._wanted} messages")
-            if self.seen + subscription.lost >= self._wanted:
+            if self.seen >= self._wanted:
                 break
         self._progress.end()
 
-    async def wait(self) -> None:
-        """Until more have arrived; `Failed` when none does."""
+    async def more(self) -> None:
+        """Wait until more have arrived; `Failed` when none does."""
         import asyncio
 
         from viscript.errors import Failed

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from viscript.commands.bus import typed
 from viscript.commands.bus.texts import examples
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _place(endpoint: str | None, broker_key: str | None, key: Path | None) -> Wh
         return here(admin=True)
     if broker_key is None or key is None:
         raise BadUsage("with ENDPOINT, --broker-key and --key are needed")
-    return Where(contexts.address(endpoint, broker_key), key, endpoint)
+    return Where(contexts.address(endpoint, typed.key(broker_key)), key, endpoint)
 
 
 @contextlib.contextmanager

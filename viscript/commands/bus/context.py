@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from viscript.commands.bus import complete
+from viscript.commands.bus import complete, typed
 from viscript.commands.bus.texts import examples
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ def add(
     fields: dict[str, object] = {"name": name, "key": public, "key_file": str(path), "made": made}
     text = f"context {name}: {address.endpoint}\nour key there: {public} ({path})"
     if made:
-        text += f"\nit is new; an admin allows it: viscript bus keys allow '{public}' --role app"
+        allow = f"viscript bus keys allow {typed.for_shell(public)} --role app"
+        text += f"\nit is new; an admin allows it: {allow}"
     done(fields, text)
 
 
@@ -113,7 +114,7 @@ def _address(endpoint: str | None, broker_key: str | None) -> Address:
         raise BadUsage(
             "BROKER_KEY is missing: the 40 characters that the broker must prove to have"
         )
-    return contexts.address(endpoint, broker_key)
+    return contexts.address(endpoint, typed.key(broker_key))
 
 
 def own_key(path: Path) -> tuple[str, bool]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from viscript.commands.bus import typed
 from viscript.commands.bus.texts import examples
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _meant(what: str, broker_key: str | None) -> tuple[Address, str]:
     if what.startswith(("tcp://", "ipc://")):
         if broker_key is None:
             raise BadUsage("--broker-key is missing: the key that the broker must prove to have")
-        return contexts.address(what, broker_key), ""
+        return contexts.address(what, typed.key(broker_key)), ""
     if broker_key is not None:
         raise BadUsage("--broker-key goes with an endpoint; a join string has the key in it")
     try:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from viscript.commands.bus import typed
 from viscript.commands.bus.texts import examples
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ app = typer.Typer(
 )  # fmt: skip
 
 VERBS = ("publish", "subscribe", "request", "serve", "signal")
-Key = Annotated[str, typer.Argument(metavar="KEY", help="Public key, 40 characters.")]
 Who = Annotated[
     str, typer.Argument(metavar="KEY|FINGERPRINT", help="See: viscript bus keys pending.")
 ]
@@ -76,7 +76,7 @@ def _exceptions(entry: AccessEntry) -> str:
     ),
 )
 def allow(
-    key: Key,
+    key: typed.KeyArgument,
     role: Roles,
     name: Name = "",
     more: Annotated[
@@ -92,19 +92,10 @@ def allow(
     from viscript.commands.bus.connection import ask
     from viscript.commands.bus.topics import done
 
-    entry = AccessEntry(checked(key), name, role, rules(more or []), rules(less or []))
+    public = typed.key(key)
+    entry = AccessEntry(public, name, role, rules(more or []), rules(less or []))
     ask(ACCESS_PUT, entry, dict, admin=True)
-    done(_fields(entry), f"{key} is allowed as {' '.join(role)}")
-
-
-def checked(key: str) -> str:
-    """`BadUsage` when it is no key."""
-    from bus.identity import is_key
-    from viscript.errors import BadUsage
-
-    if not is_key(key):
-        raise BadUsage(f"not a public key: {key!r}; it has 40 characters (quote it from the shell)")
-    return key
+    done(_fields(entry), f"{public} is allowed as {' '.join(role)}")
 
 
 def rules(words: list[str]) -> Rules | None:
@@ -123,7 +114,7 @@ def rules(words: list[str]) -> Rules | None:
 
 
 @app.command()
-def forbid(key: Key) -> None:
+def forbid(key: typed.KeyArgument) -> None:
     """Take a key out. Its sessions end at once and nothing more reaches them."""
     from bus.signals import ACCESS_LIST, ACCESS_REMOVE, AccessEntries, AccessKey
     from viscript.commands.bus.connection import Asking
@@ -131,12 +122,12 @@ def forbid(key: Key) -> None:
     from viscript.commands.bus.where import here
     from viscript.errors import NotFound
 
-    checked(key)
+    public = typed.key(key)
     with Asking(here(admin=True)) as broker:
-        if all(entry.key != key for entry in broker.ask(ACCESS_LIST, None, AccessEntries).keys):
-            raise NotFound(f"{key} is not allowed anyway; see: viscript bus keys list")
-        broker.ask(ACCESS_REMOVE, AccessKey(key), dict)
-    done({"forbidden": key}, f"{key} is forbidden")
+        if all(entry.key != public for entry in broker.ask(ACCESS_LIST, None, AccessEntries).keys):
+            raise NotFound(f"{public} is not allowed anyway; see: viscript bus keys list")
+        broker.ask(ACCESS_REMOVE, AccessKey(public), dict)
+    done({"forbidden": public}, f"{public} is forbidden")
 
 
 @app.command()
@@ -174,7 +165,7 @@ def _asking(who: str) -> Enrolment:
     from viscript.errors import NotFound
 
     for found in _enrolments().pending:
-        if who in {found.key, found.fingerprint}:
+        if found.key == typed.key_or_none(who) or found.fingerprint == who.lower():
             return found
     raise NotFound(f"nobody asks to be admitted with {who}; see: viscript bus keys pending")
 

@@ -117,10 +117,14 @@ def _told(subject: str, count: int, size: int, stored: Stored | None) -> None:
             }
         )
         return
-    messages = "1 message" if count == 1 else f"{count} messages"
+    messages = f"{size} bytes" if count == 1 else f"{count} messages of {size} bytes"
     if stored is None:
-        say(f"published {messages}, {size} bytes each, to {subject}")
+        say(f"published {messages} to {subject}")
     elif stored.duplicate:
         say(f"{subject}: it was stored before, as {stored.seq}")
     else:
-        say(f"stored {messages}, {size} bytes each, the last as {stored.seq}")
+        say(
+            f"stored {messages} as {stored.seq}"
+            if count == 1
+            else f"stored {messages}, up to {stored.seq}"
+        )

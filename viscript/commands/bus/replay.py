@@ -46,9 +46,10 @@ def replay(
         opened: IO[bytes] = sys.stdin.buffer if str(file) == "-" else file.open("rb")
     except FileNotFoundError:
         raise NotFound(f"{file}: no such file") from None
+    name = "standard input" if str(file) == "-" else str(file)
     with opened:
-        reader = Reader(opened, str(file))
-        attend(lambda bus: _replay(bus, reader, str(file), 0.0 if fastest else speed), fast=True)
+        reader = Reader(opened, name)
+        attend(lambda bus: _replay(bus, reader, name, 0.0 if fastest else speed), fast=True)
 
 
 async def _replay(bus: Bus, reader: Reader, name: str, speed: float) -> None:

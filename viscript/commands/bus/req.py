@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from viscript.commands.bus import complete
+from viscript.commands.bus import complete, typed
 from viscript.commands.bus.texts import examples
 
 if TYPE_CHECKING:
@@ -62,23 +62,25 @@ def req(  # noqa: PLR0913 - a request has these
         raise BadUsage(
             "--stream, --all and --idempotent exclude each other, and --to excludes --all"
         )
-    content = bodies.given(body, file)
-    show = _shower(subject, raw=raw)
+    content, whom = bodies.given(body, file), typed.key(to) if to else None
 
     async def work(bus: Bus) -> None:
+        show = _shower(subject, raw=raw)
         if everybody:
             await _ask_all(bus, subject, content, timeout, raw=raw)
         elif stream:
-            async for chunk in bus.stream(subject, content, to=to, timeout=timeout):
+            async for chunk in bus.stream(subject, content, to=whom, timeout=timeout):
                 show(chunk)
         else:
-            show(await bus.request(subject, content, to=to, timeout=timeout, idempotent=idempotent))
+            show(
+                await bus.request(subject, content, to=whom, timeout=timeout, idempotent=idempotent)
+            )
 
     attend(work)
 
 
 def _shower(subject: str, *, raw: bool) -> Callable[[bytes], None]:
-    """How one answer is shown."""
+    """How one answer is shown; seconds count from here."""
     from viscript import options
     from viscript.commands.bus import bodies
     from viscript.output import line, say

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from viscript.commands.bus import typed
 from viscript.commands.bus.texts import examples
 
 if TYPE_CHECKING:
@@ -88,16 +89,16 @@ def kick(
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Told to whom it meets.")] = "",
 ) -> None:
     """End sessions. Whose key stays allowed may come back at once; see: viscript bus keys forbid."""
-    from bus.identity import is_key
     from bus.signals import KICK, Kicked, KickQuery
     from viscript.commands.bus.connection import ask
     from viscript.commands.bus.topics import done
     from viscript.errors import BadUsage, NotFound
 
-    if whom.isdecimal() and len(whom) <= 18:
+    public = typed.key_or_none(whom)
+    if public is not None:
+        query = KickQuery(key=public, reason=reason)
+    elif whom.isdecimal() and len(whom) <= 18:
         query = KickQuery(session=int(whom), reason=reason)
-    elif is_key(whom):
-        query = KickQuery(key=whom, reason=reason)
     else:
         raise BadUsage(
             f"neither a key nor a number of a session: {whom!r}; see: viscript bus sessions"

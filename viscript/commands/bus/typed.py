@@ -1,0 +1,39 @@
+"""Public keys as they are typed: in Z85 as everywhere, or in hex, which no shell touches."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+FORMS = "40 characters (quote them from the shell), or 64 hex digits"
+KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help=f"Public key: {FORMS}.")]
+
+
+def key(text: str) -> str:
+    """The key in Z85; `BadUsage` when it is none."""
+    from viscript.errors import BadUsage
+
+    found = key_or_none(text)
+    if found is None:
+        raise BadUsage(f"not a public key: {text!r}; it has {FORMS}")
+    return found
+
+
+def key_or_none(text: str) -> str | None:
+    """The key in Z85, if it is one."""
+    from bus.identity import from_hex, is_key
+
+    if is_key(text):
+        return text
+    try:
+        return from_hex(text)
+    except ValueError:
+        return None
+
+
+def for_shell(public: str) -> str:
+    """A key as it can be typed anywhere: some begin with a dash, most have characters that shells touch."""
+    from bus.identity import to_hex
+
+    return to_hex(public)
