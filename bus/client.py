@@ -66,7 +66,7 @@ class Bus(Asking, DurableTopics):
         self._closed = False
         self._handlers: dict[type[Any], Callable[[Any, bytes], None]] = {
             Part: self._calls.part,
-            Postponed: lambda event, _: self._calls.arm(event.seconds),
+            Postponed: lambda event, _: self._link.arm_by(self._loop.time() + event.seconds),
             Withdrawn: self._withdrawn,
             Unknown: lambda event, _: log.debug("unknown command 0x%02x: ignored", event.code),
             wire.SignalDelivery: self._signalled,
