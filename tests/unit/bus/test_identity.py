@@ -1,5 +1,7 @@
 """Keys in their text forms, with pyzmq's Z85 as the oracle."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +48,20 @@ def test_what_is_no_key_is_refused_with_its_text(text: str) -> None:
 def test_what_is_no_key_in_hex_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         identity.from_hex(text)
+
+
+def test_a_fingerprint_is_the_hash_of_the_raw_key_in_groups() -> None:
+    key = identity.from_bytes(bytes(32))
+    # head -c 32 /dev/zero | openssl dgst -sha256 -binary | head -c 20 | base32 | tr A-Z a-z
+    assert identity.fingerprint(key) == "mzuh-vlpy-mk6x-o3ep-ygfy-5h4o-eaej-ofef"
+
+
+@given(raw_keys, raw_keys)
+def test_fingerprints_of_two_keys_differ_and_fit_the_wire(one: bytes, other: bytes) -> None:
+    prints = [identity.fingerprint(identity.from_bytes(raw)) for raw in (one, other)]
+    assert (prints[0] == prints[1]) is (one == other)
+    for text in prints:
+        assert re.fullmatch(r"(?:[a-z2-7]{4}-){7}[a-z2-7]{4}", text)
 
 
 def test_a_secret_is_not_shown() -> None:

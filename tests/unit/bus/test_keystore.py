@@ -9,6 +9,7 @@ import pytest
 from bus import keystore
 from bus.access import AccessError, AccessList
 from bus.errors import KeyFileError
+from bus.identity import KeyPair
 from bus.signals import AccessEntry
 
 
@@ -34,6 +35,52 @@ def test_an_existing_key_file_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         keystore.create(path)
     assert keystore.load(path) == made
+
+
+def full(_descriptor: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_leaves_no_key_file_and_the_next_try_makes_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.key"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            keystore.load_or_create(path)
+    assert list(tmp_path.iterdir()) == []
+    assert keystore.load_or_create(path) == keystore.load(path)
+
+
+def test_a_key_file_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.key"
+    seen = []
+
+    def synced(descriptor: int) -> None:
+        seen.append((path.exists(), os.fstat(descriptor).st_size))
+
+    monkeypatch.setattr(os, "fsync", synced)
+    keystore.create(path)
+    [before, after] = seen  # the file's own, then its folder's
+    assert before == (False, path.stat().st_size)
+    assert after[0]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.key"]
+
+
+def test_who_is_second_to_create_a_key_loads_the_firsts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.key"
+    made = []
+
+    def too_late() -> KeyPair:
+        monkeypatch.undo()
+        made.append(keystore.create(path))
+        return keystore.new_keypair()
+
+    monkeypatch.setattr(keystore, "new_keypair", too_late)
+    assert [keystore.load_or_create(path)] == made
 
 
 def test_load_or_create_makes_a_private_folder_and_then_loads(tmp_path: Path) -> None:
@@ -106,15 +153,22 @@ def test_a_save_that_fails_leaves_the_old_list_whole(
 ) -> None:
     path = tmp_path / "access.json"
     keystore.save_access(path, some_list())
-
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         keystore.save_access(path, AccessList())
     assert keystore.load_access(path).entries == some_list().entries
     assert [p.name for p in tmp_path.iterdir()] == ["access.json"]
+
+
+def test_a_list_that_could_not_be_read_back_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "access.json"
+    keystore.save_access(path, AccessList())
+    monkeypatch.setattr(keystore, "_MAX_FILE", 100)
+    with pytest.raises(AccessError, match="at most 100"):
+        keystore.save_access(path, some_list())
+    assert keystore.load_access(path).entries == []
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b'{"keys": [{"key": "x", "name": "", "roles": []}]}'])
