@@ -5,7 +5,9 @@ errand is taken back (cancelled, overdue, its caller gone). Each of these ends i
 repeated is asked of another worker when its worker leaves.
 
 Whatever is said to a session may end it, and that may end other calls and errands while one is worked
-on: so nothing here relies on what it has looked at before it said something.
+on: so nothing here relies on what it has looked at before it said something. And what a session leaves
+behind, by its end or because it may not ask any more, is given to others only in `settle`, when all that
+ends together has ended.
 """
 
 from __future__ import annotations
@@ -44,6 +46,23 @@ class Errands:
         self.offers = Offers(self.keeps_up)
         self.promised: dict[Identity, Promise] = {}
         self.holdings = Holdings(limits.queue_bytes)
+        self._freed: dict[Offer, None] = {}  # may have room for what waits
+        self._orphans: dict[
+            Errand, RemoteProtocolError
+        ] = {}  # and how they fail if nobody takes them
+
+    @property
+    def unsettled(self) -> bool:
+        return bool(self._freed or self._orphans)
+
+    def settle(self, now: float) -> None:
+        """Give others to do what others left behind."""
+        while self._orphans:
+            errand, error = self._orphans.popitem()
+            if not self._ask_another(errand, now):
+                self.fail(errand, error, now)
+        while self._freed:
+            self.refill(self._freed.popitem()[0], now)
 
     def desk(self, session: Session) -> Desk:
         desk = self.desks.get(session)
@@ -136,6 +155,7 @@ class Errands:
     def take_back(self, errand: Errand, now: float, *, failed: bool = False) -> None:
         """Nobody wants an answer to it any more."""
         self.unhold(errand)
+        self._orphans.pop(errand, None)
         worker, offer = errand.worker, errand.offer
         if worker is None:
             self.offers.leave_lines(errand)
@@ -144,16 +164,18 @@ class Errands:
         if wire.STREAMS in worker.session.caps and self.keeps_up(worker.session):
             head = wire.encode(wire.CancelDelivery(errand.handle))
             self._sessions.send(worker.session, head)
-        if offer is not None:
-            self.refill(offer, now)
+        self._free(offer)
+
+    def _free(self, offer: Offer | None) -> None:
+        if offer is not None and offer.limit:
+            self._freed[offer] = None
 
     def spoil(self, errand: Errand, error: RemoteProtocolError, now: float) -> None:
         """The worker broke the rules: the errand ends with an error for who asked."""
         offer = errand.offer
         self.release(errand, now, failed=True)
         self.fail(errand, error, now)
-        if offer is not None:
-            self.refill(offer, now)
+        self._free(offer)
 
     def fail(self, errand: Errand, error: RemoteProtocolError, now: float) -> None:
         """What is with no worker and will be with none ends with an error for who asked."""
@@ -190,15 +212,18 @@ class Errands:
             if not call.over:
                 self.end(call, now, returns=returns)
         gone = f"{session.name or session.key} left before it replied"
+        left = RemoteProtocolError(404, "not_present", gone)
         for errand in list(desk.errands.values()):
             if errand.worker is desk:
                 self.release(errand, now, failed=True)
-                if not self._ask_another(errand, now):
-                    self.fail(errand, RemoteProtocolError(404, "not_present", gone), now)
+                if isinstance(errand.owner, Promise):
+                    self._orphans[errand] = left
+                else:
+                    self.fail(errand, left, now)
 
     def _ask_another(self, errand: Errand, now: float) -> bool:
         """Its worker is gone: whether somebody else does what may be repeated."""
-        if not isinstance(errand.owner, Promise) or errand.deadline <= now or not errand.wanted:
+        if errand.deadline <= now or not errand.wanted:
             return False
         try:
             worker, offer = self.choose(errand)

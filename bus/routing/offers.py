@@ -130,7 +130,9 @@ class Offers:
         """Take who waited longest for this offer out of the lines, if it has room."""
         if not (offer.own or offer.line) or not offer.has_room:
             return None
-        if not offer.desk.open or not self._keeps_up(offer.desk.session):
+        desk = offer.desk
+        withdrawn = desk.offers.get(offer.pattern) is not offer or not desk.open
+        if withdrawn or not self._keeps_up(desk.session):
             return None
         errand = next(iter(offer.own or offer.line))
         self.leave_lines(errand)

@@ -49,6 +49,8 @@ class Requests(Part):
 
     @property
     def next_deadline(self) -> float | None:
+        if self._errands.unsettled:
+            return self._now
         asked, kept = self._errands.handles.next_deadline, self._replies.next_deadline
         if asked is None or kept is None:
             return kept if asked is None else asked
@@ -72,6 +74,7 @@ class Requests(Part):
                 errands.tell(
                     due, RemoteProtocolError(408, "deadline", "no reply before the deadline")
                 )
+        errands.settle(now)
 
     def services(self) -> signals.Services:
         """Who offers what, with what became of the requests; at most `MAX_LISTED`."""
@@ -125,6 +128,8 @@ class Requests(Part):
         """A request to a participant or a service; those to the broker itself go to `system`."""
         self._now = now
         errands = self._errands
+        if errands.unsettled:
+            errands.settle(now)
         desk = errands.desk(session)
         limit = self._sessions.limits.inflight
         if len(desk.calls) >= limit:
@@ -197,6 +202,7 @@ class Requests(Part):
         call = desk.calls.get(command.ref) if desk is not None else None
         if call is not None:
             self._errands.end(call, now)
+            self._errands.settle(now)
 
     # Answering.
 
@@ -214,6 +220,7 @@ class Requests(Part):
         if len(body) > self._sessions.limits.payload:
             too_large = RemoteProtocolError(413, "too_large", "the reply was too large")
             errands.spoil(errand, too_large, now)
+            errands.settle(now)
             return
         offer = errand.offer
         errands.release(errand, now, failed=command.err != "")
@@ -252,6 +259,7 @@ class Requests(Part):
             problem = RemoteProtocolError(413, "too_large", "a chunk of the reply was too large")
         if problem is not None:
             self._errands.spoil(errand, problem, now)
+            self._errands.settle(now)
             raise problem
         errand.window -= 1
         chunk = wire.ReplyDelivery(errand.ref, session.key, more=True)
@@ -274,6 +282,7 @@ class Requests(Part):
         else:
             slow = RemoteProtocolError(429, "limit", "who answers does not keep up")
             self._errands.spoil(errand, slow, now)
+            self._errands.settle(now)
 
     def _leave(self, session: Session, num: int, _reason: str) -> None:
         self._now = now = max(self._now, session.heard)
