@@ -168,6 +168,10 @@ class Bus(Asking, DurableTopics):
         )
         try:
             await self._calls.result(ref)
+        except BusError:  # the broker has none to take back
+            self._subscriptions.pop(sid, None)
+            self._session.withdraw(sid)
+            raise
         except BaseException:
             self._drop(sid)
             raise
