@@ -193,11 +193,11 @@ def _load(folder: Path) -> tuple[BrokerFiles, AccessList]:
 @contextmanager
 def _changing(folder: Path) -> Iterator[tuple[BrokerFiles, AccessList]]:
     """The access list, which nobody else changes meanwhile; what goes wrong is told."""
-    from bus import doorkeeper
+    from bus import keystore
     from bus.access import AccessError
 
     try:
-        with doorkeeper.locked(folder, PATIENCE):
+        with keystore.locked(folder, PATIENCE):
             yield _load(folder)
     except (AccessError, OSError) as error:
         fail(str(error))

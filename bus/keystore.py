@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -17,6 +19,7 @@ from bus.errors import KeyFileError
 from bus.identity import KeyPair, is_key
 from bus.sockets import new_keypair, public_of
 
+_PAUSE = 0.005  # seconds between tries to get the lock
 _MAX_FILE = 16 << 20  # bytes; an access list of 100,000 keys
 
 
@@ -82,6 +85,67 @@ def save_access(path: Path, entries: AccessList) -> None:
     if len(text) > _MAX_FILE:
         raise AccessError(f"{path}: the list would have {len(text)} bytes, at most {_MAX_FILE}")
     write_private(path, text)
+
+
+# What tells a file from the one that takes its place.
+Stamp = tuple[int, int, int]
+
+
+def stamp(path: Path) -> Stamp | None:
+    """The file's inode, time of change and size; None when there is none; `OSError`."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+@contextmanager
+def locked(folder: Path, patience: float) -> Iterator[None]:
+    """Alone with a broker's folder; `OSError` when somebody else has been for `patience` seconds.
+
+    Held for one small write. Nobody waits for longer, so that a stopped program cannot hold up a broker.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    problem = "another program is changing it; try again"
+                    raise BlockingIOError(11, problem, str(folder)) from None
+                time.sleep(_PAUSE)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class AccessFile:
+    """The access list of a running broker, which is never saved over what somebody else has written."""
+
+    def __init__(self, path: Path, *, patience: float) -> None:
+        self._path = path
+        self._patience = patience  # seconds
+        self._seen: Stamp | None = None
+
+    def load(self) -> AccessList:
+        """As `load_access`."""
+        with suppress(OSError):  # which reading it will tell
+            self._seen = stamp(self._path)
+        return load_access(self._path)
+
+    def save(self, entries: AccessList) -> None:
+        """As `save_access`; `AccessError` when the file is not the one that was loaded or saved last."""
+        with locked(self._path.parent, self._patience):
+            if stamp(self._path) != self._seen:
+                raise AccessError(
+                    f"{self._path} was changed by another program and is being read again; try again"
+                )
+            save_access(self._path, entries)
+            self._seen = stamp(self._path)
 
 
 def write_private(path: Path, text: bytes) -> None:

@@ -382,6 +382,24 @@ def test_a_key_is_allowed_with_rules_of_its_own_and_forbidden_again() -> None:
         assert refused_by_handshake(broker, lamp)
 
 
+def test_a_key_that_was_forbidden_on_disk_does_not_come_back_with_the_next_newcomer() -> None:
+    """Nobody told the broker with SIGHUP; it notices when it is about to save its own list."""
+    with reception() as broker:
+        bad, lamp = newcomer(broker, "bad"), newcomer(broker)
+        assert state(broker, bad, token(broker)) == "accepted"
+        with Raw(broker.address, bad) as raw:
+            raw.hello()
+            assert run_cli("forbid", str(broker.folder), to_hex(bad.public)).returncode == 0
+            secret = token(broker)
+            with pytest.raises(RemoteProtocolError, match="try again"):
+                join.enrol(broker.address, lamp, "lamp", secret)
+            assert raw.is_cut()
+        assert state(broker, lamp, secret) == "accepted"
+        found = keystore.load_access(broker.folder / "access.json")
+        assert lamp.public in found
+        assert bad.public not in found
+
+
 def test_the_keys_are_listed_with_fingerprints_and_rules(tmp_path: Path) -> None:
     broker = Broker(tmp_path, boss="admin", lamp="app")
     lamp = broker.keys["lamp"].public

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bus import doorkeeper
+from bus import keystore
 from bus.access import AccessError
 from bus.doorkeeper import Doorkeeper
 from bus.enrolment import Door
@@ -126,7 +126,7 @@ def test_a_folder_that_somebody_holds_is_waited_for_not_longer_than_patience(
 
 
 def test_the_lock_is_given_back_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(LookupError), doorkeeper.locked(tmp_path, 0):
+    with pytest.raises(LookupError), keystore.locked(tmp_path, 0):
         raise LookupError
-    with doorkeeper.locked(tmp_path, 0):
+    with keystore.locked(tmp_path, 0):
         pass

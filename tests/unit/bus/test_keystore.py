@@ -10,6 +10,7 @@ from bus import keystore
 from bus.access import AccessError, AccessList
 from bus.errors import KeyFileError
 from bus.identity import KeyPair
+from bus.keystore import AccessFile
 from bus.signals import AccessEntry
 
 
@@ -187,3 +188,32 @@ def test_an_access_list_that_others_can_write_is_refused(tmp_path: Path) -> None
     path.chmod(0o666)
     with pytest.raises(AccessError, match="chmod 600"):
         keystore.load_access(path)
+
+
+def lists(*names: str) -> AccessList:
+    return AccessList([AccessEntry(name * 40, name, ["app"]) for name in names])
+
+
+def test_what_another_program_wrote_is_never_overwritten_unread(tmp_path: Path) -> None:
+    path = tmp_path / "access.json"
+    keystore.save_access(path, lists("1"))
+    file = AccessFile(path, patience=1)
+    assert file.load().entries == lists("1").entries
+    file.save(lists("1", "2"))
+    keystore.save_access(path, lists("3"))  # 1 is forbidden meanwhile
+    with pytest.raises(AccessError, match="changed by another program"):
+        file.save(lists("1", "2", "4"))
+    assert file.load().entries == lists("3").entries
+    file.save(lists("3", "4"))
+    assert keystore.load_access(path).entries == lists("3", "4").entries
+
+
+def test_a_list_that_was_taken_away_is_not_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "access.json"
+    keystore.save_access(path, lists("1"))
+    file = AccessFile(path, patience=1)
+    file.load()
+    path.unlink()
+    with pytest.raises(AccessError):
+        file.save(lists("1"))
+    assert not path.exists()
