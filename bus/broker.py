@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bus import doorkeeper, keystore, sockets
-from bus.access import AccessList
+from bus.access import AccessError, AccessList
 from bus.descriptors import Mute, cut, inode_of
 from bus.doorkeeper import Doorkeeper
 from bus.enrolment import TOKEN_BYTES
 from bus.identity import KeyPair
+from bus.keystore import AccessFile
 from bus.routing.durable import Durable
 from bus.routing.enrolment import STAY, Enrolment
 from bus.routing.peers import Connection, Session
@@ -48,7 +49,7 @@ LIVELY = 0.0003
 LAST_WORDS = 0.02
 # Seconds. A pipe that drains wakes us, unless one of several blocked sessions swallowed another's news.
 BLOCKED = 0.05
-LOCKED = 0.1  # seconds that we wait for another program to leave the enrolment file alone
+LOCKED = 0.1  # seconds that we wait for another program to leave our folder alone
 REPORT = 10.0  # seconds between log lines about refusals
 DRAIN = 2.0  # seconds that a stopping broker waits for replies
 GRACE = 0.05  # seconds between GOODBYE and the cut, so that it can still leave
@@ -80,7 +81,8 @@ class Broker:
         self._pulse = Pulse()
         self._access_problem = ""  # of the last reload
         keypair = keystore.load(files.key_file)
-        access = keystore.load_access(files.access_file)
+        self._access_file = AccessFile(files.access_file, patience=LOCKED)
+        access = self._access_file.load()
         self._context = sockets.new_context()
         try:
             self._open(keypair, access)
@@ -348,7 +350,7 @@ class Broker:
     def _reload_access(self) -> None:
         self._reload = False
         try:
-            access = keystore.load_access(self._files.access_file)
+            access = self._access_file.load()
         except Exception as error:  # noqa: BLE001 - whatever is wrong, the list in force stays
             self._access_problem = f"the access list was not reloaded: {error}"
             self._log("access list not reloaded", {"error": str(error)})
@@ -358,7 +360,11 @@ class Broker:
         self._log("access list reloaded", {"keys": len(access.entries)})
 
     def _save_access(self, access: AccessList) -> None:
-        keystore.save_access(self._files.access_file, access)
+        try:
+            self._access_file.save(access)
+        except AccessError:
+            self._reload = True
+            raise
         self._access_problem = ""  # the file is what is in force again
 
     def _open_pages(self) -> Monitor | None:
