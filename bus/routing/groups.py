@@ -32,12 +32,15 @@ class _Message:
         return _KEPT + len(self.subject) + len(self.sender) + len(self.body)
 
 
-@dataclass(eq=False)
-class _Share:
-    """What one member gets of what is given out at once."""
+@dataclass(slots=True)
+class _Load:
+    """Of what is being given out, the part of one session."""
 
-    messages: list[_Message] = field(default_factory=list)
+    messages: int = 0
     size: int = 0
+
+
+_NO_LOAD = _Load()
 
 
 @dataclass(eq=False)
@@ -153,10 +156,11 @@ class Groups:
 
     def _serve(self, group: _Group) -> None:
         """Give out what waits, as far as members have room; a member's share in few deliveries."""
-        shares: dict[Subscription, _Share] = {}
+        shares: dict[Subscription, list[_Message]] = {}
+        loads: dict[Session, _Load] = {}
         while group.waiting:
             message = group.waiting[0]
-            member = self._next(group, message.subject, message.size, shares)
+            member = self._next(group, message.subject, message.size, loads)
             if member is None:
                 if _anybody(group, message.subject):
                     break
@@ -164,24 +168,25 @@ class Groups:
                 continue
             if group.lost:
                 self._tell_loss(group, member)
-            share = shares.setdefault(member, _Share())
-            share.messages.append(message)
-            share.size += message.size + _HEAD
+            shares.setdefault(member, []).append(message)
+            load = loads.setdefault(member.session, _Load())
+            load.messages += 1
+            load.size += message.size + _HEAD
             member.used += 1
             group.waiting.popleft()
             self._book(group, -message.size)
         for member, share in shares.items():
-            for run in _runs(share.messages, self._sessions.limits):
+            for run in _runs(share, self._sessions.limits):
                 bodies = [message.body for message in run]
                 self._deliver(member, run[0].sender, run[0].subject, bodies)
 
     def _next(
-        self, group: _Group, subject: str, size: int, shares: dict[Subscription, _Share]
+        self, group: _Group, subject: str, size: int, loads: dict[Session, _Load]
     ) -> Subscription | None:
-        """The member whose turn it is to get one more message, beside what it has in `shares`."""
+        """The member whose turn it is to get one more message, beside the `loads`."""
         for _ in range(len(group.free)):
             member = group.free.popleft()
-            if not self._has_room(group, member, size, shares.get(member)):
+            if not self._has_room(group, member, size, loads.get(member.session, _NO_LOAD)):
                 group.stuck[member] = None
                 continue
             group.free.append(member)
@@ -189,17 +194,14 @@ class Groups:
                 return member
         return None
 
-    def _has_room(
-        self, group: _Group, member: Subscription, size: int, share: _Share | None
-    ) -> bool:
+    def _has_room(self, group: _Group, member: Subscription, size: int, load: _Load) -> bool:
         if member.window and member.used >= member.window:
             return False  # until it gives back
         outbox = member.session.outbox
         if not outbox.has_credit:
             return False  # until it is granted some
-        ahead, ahead_size = (len(share.messages), share.size) if share is not None else (0, 0)
-        size += ahead_size + _HEAD
-        if outbox.has_room(size, ahead + 1) and outbox.would_send(ahead, ahead_size):
+        fits = outbox.has_room(load.size + size + _HEAD, load.messages + 1)
+        if fits and outbox.would_send(load.messages, load.size):
             return True
         self._congested[group] = None
         if self._retry is None:

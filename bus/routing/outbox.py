@@ -28,6 +28,7 @@ class Drops:
     policy: str
     lost: int = 0  # since the last GAP
     count: int = 0  # of messages that it was to get
+    over: bool = False  # it has ended: what waits for credit is for nobody
 
 
 class Outgoing:
@@ -133,6 +134,16 @@ class Outbox:
         self._account(-outgoing.count, -outgoing.size)
         return outgoing
 
+    def purge(self) -> None:
+        """Take out what waits for subscriptions that are over."""
+        kept: deque[Outgoing] = deque()
+        for outgoing in self._take_all():
+            if outgoing.drops is not None and outgoing.drops.over:
+                self._account(-outgoing.count, -outgoing.size)
+            else:
+                kept.append(outgoing)
+        self._queue = kept
+
     def clear(self) -> None:
         self._queue.clear()
         self._gaps.clear()
@@ -226,12 +237,22 @@ class CreditedOutbox(Outbox):
     def next(self) -> Outgoing | None:
         held, queue = self._held, self._queue
         if self._m > 0 and self._b > 0:
-            return held[0] if held else queue[0] if queue else None
+            return self._first(held) or self._first(queue)
         while queue:
             first = queue[0]
             if first.drops is None and not (held and _is_gap(first)):
                 return first
             held.append(queue.popleft())
+        return None
+
+    def _first(self, queue: deque[Outgoing]) -> Outgoing | None:
+        """The first of `queue` that is for somebody."""
+        while queue:
+            first = queue[0]
+            if first.drops is None or not first.drops.over:
+                return first
+            self._account(-first.count, -first.size)
+            queue.popleft()
         return None
 
     def pop(self) -> Outgoing:

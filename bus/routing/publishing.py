@@ -129,6 +129,7 @@ class Publishing(Part):
         self._groups.give_back(subscription, messages)
 
     def _forget(self, subscription: Subscription) -> None:
+        subscription.drops.over = True
         if subscription.group:
             self._groups.leave(subscription)
         else:
@@ -141,13 +142,18 @@ class Publishing(Part):
     def _recheck(self, session: Session) -> None:
         """Its rights have changed: take away what it may no longer hear."""
         self._subscriptions.forget()
-        for sid, subscription in list(session.subscriptions.items()):
-            if not session.open:
-                return
-            if not self._sessions.still_may(session, "subscribe", subscription.pattern):
-                del session.subscriptions[sid]
-                self._forget(subscription)
-                self._sessions.end(session, subscription.pattern, sid)
+        ended = [
+            subscription
+            for subscription in session.subscriptions.values()
+            if not self._sessions.still_may(session, "subscribe", subscription.pattern)
+        ]
+        for subscription in ended:
+            del session.subscriptions[subscription.drops.sid]
+            self._forget(subscription)
+        if ended:
+            session.outbox.purge()
+        for subscription in ended:
+            self._sessions.end(session, subscription.pattern, subscription.drops.sid)
 
 
 def check_pattern(pattern: str) -> None:

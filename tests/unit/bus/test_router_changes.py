@@ -40,6 +40,20 @@ def test_what_a_session_may_no_longer_have_is_taken_away_and_told() -> None:
     assert refused(alice.say(wire.Publish("mesh.x"))) == (403, "denied", None)
 
 
+def test_what_waits_for_a_subscription_that_is_taken_away_is_not_delivered() -> None:
+    table = Table(alice="operator", bob="admin")
+    alice, bob = table.join("alice", NOTED), table.join("bob")
+    alice.say(wire.Subscribe(1, 7, "mesh.>"))
+    alice.say(wire.Subscribe(1, 8, "app.>"))
+    alice.reading = False
+    for subject in ("mesh.x", "app.x", "mesh.y"):
+        bob.say(wire.Publish(subject))
+    change(table, "alice", "app")
+    kept = [command for command, _ in table.resumes(alice)]
+    assert [type(command) for command in kept] == [wire.Delivery, wire.Ended]
+    assert kept[0] == wire.Delivery(8, "app.x", bob.key)
+
+
 def test_a_session_that_does_not_know_of_ended_is_closed_instead() -> None:
     table = Table(alice="operator")
     alice = table.join("alice")

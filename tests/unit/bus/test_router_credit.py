@@ -80,6 +80,18 @@ def test_who_waits_for_credit_does_not_hold_up_others() -> None:
     assert bodies(bob) == []
 
 
+def test_what_waits_for_credit_is_not_delivered_to_a_later_subscription_of_the_same_sid() -> None:
+    table = Table(alice="app", bob="app")
+    alice, bob = table.join("alice"), counting(table, "bob", 0)
+    publish(alice, b"1")
+    assert bob.say(wire.Unsubscribe(2, 7)) == [wire.Ok(2)]
+    assert bob.say(wire.Subscribe(3, 7, "app.>")) == [wire.Ok(3)]
+    publish(alice, b"2")
+    bob.say_later(wire.Credit(m=9))
+    assert bodies(bob) == [b"2"]
+    assert (bob.session.outbox.messages, bob.session.outbox.bytes) == (0, 0)
+
+
 def test_credit_without_a_hello_that_counts_is_refused_but_ends_nothing() -> None:
     alice = Table(alice="app").join("alice")
     assert refused(alice.say(wire.Credit(m=1))) == (400, "bad_request", None)
