@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -23,23 +21,9 @@ from bus import (
     keystore,
 )
 from bus.caller import Caller
-from tests.support.broker import Broker, running_broker
+from tests.support.broker import running_broker
+from tests.support.joined import eventually, joined
 from tests.support.stack import free_port
-
-
-@contextlib.asynccontextmanager
-async def joined(broker: Broker, name: str) -> AsyncIterator[Bus]:
-    async with connect(broker.address, broker.keys[name], name=name) as bus:
-        yield bus
-
-
-async def eventually(condition: object, patience: float = 10.0) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        await asyncio.sleep(0.01)
-
 
 # Connecting.
 
