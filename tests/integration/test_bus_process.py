@@ -218,46 +218,8 @@ def test_a_program_outlives_the_broker_and_is_back_by_itself() -> None:
         assert program.process.poll() is None
 
 
-def test_the_raw_client_of_the_examples_does_all_that_it_says() -> None:
-    with launched(ASYNC) as program:
-        broker = program.broker
-        result = subprocess.run(
-            [sys.executable, "-P", str(ROOT / "examples/clients/python_raw.py"), broker.address.endpoint,
-             broker.address.key, str(broker.folder / "boss.key"), program.key],
-            capture_output=True, text=True, timeout=30, check=False,
-        )  # fmt: skip
-        assert result.returncode == 0, result.stderr
-        own = broker.keys["boss"].public
-        welcome, ping, *heard, answer = result.stdout.splitlines()
-        assert welcome == f"welcome {own} operator"
-        assert re.fullmatch(r"ping [\d.]+ in [\d.]+ ms", ping)
-        assert heard == [
-            f"heard topic.raw.greeting {own} hello",
-            f"heard topic.raw.batch {own} one",
-            f"heard topic.raw.batch {own} two",
-        ]
-        assert broker.address.key in answer
-
-
-def test_the_raw_client_tells_a_refused_key_and_an_absent_participant() -> None:
-    with running_broker(boss="operator") as broker:
-        keystore.create(broker.folder / "stranger.key")
-        for key_file, problem in [
-            ("stranger", "does not allow this key"),
-            ("boss", "404 not_present"),
-        ]:
-            result = subprocess.run(
-                [sys.executable, "-P", str(ROOT / "examples/clients/python_raw.py"),
-                 broker.address.endpoint, broker.address.key, str(broker.folder / f"{key_file}.key"),
-                 "0" * 40],
-                capture_output=True, text=True, timeout=30, check=False,
-            )  # fmt: skip
-            assert result.returncode == 1
-            assert problem in result.stderr
-
-
 def test_the_examples_import_nothing_of_this_project() -> None:
-    code = (ROOT / "examples/clients/python_raw.py").read_text() + BY_THE_DOCUMENT
+    code = (ROOT / "examples/clients/client.py").read_text() + BY_THE_DOCUMENT
     imported = {
         name.split(".")[0]
         for line in re.findall(r"^(?:import|from) (.+)$", code, re.MULTILINE)
