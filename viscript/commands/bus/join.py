@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 MAX_INPUT = 4096
-PAUSE = 2.0  # seconds between two looks whether an admin has decided
+PAUSE = 5.0  # seconds between two looks whether an admin has decided: too many are turned away
 
 
 @app.command(
