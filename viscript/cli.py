@@ -57,7 +57,7 @@ def before(
     ] = False,
 ) -> None:
     """Options before the command hold for it."""
-    options.given = options.Given(home, as_json)
+    options.given = options.Given(home, json=as_json)
 
 
 def _json(option: bool) -> bool:  # noqa: FBT001 - passes an option on

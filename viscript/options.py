@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,13 +16,13 @@ HomeOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
 
 
-@dataclass
 class Given:
     """What stood before the command, or between `bus` and its command."""
 
-    home: str | None = None
-    json: bool = False
-    context: str | None = None
+    def __init__(self, home: str | None = None, *, json: bool = False) -> None:
+        self.home = home
+        self.json = json
+        self.context: str | None = None
 
     def take(self, home: str | None, *, json: bool, context: str | None = None) -> None:
         """Later ones win; what is not given again stays."""

@@ -8,6 +8,7 @@ does it.
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
@@ -87,6 +88,7 @@ class Verbs(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+@functools.cache
 def _common_params() -> list[Parameter]:
     template = typer.Typer(add_completion=False)
     template.command()(_common)

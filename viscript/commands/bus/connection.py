@@ -162,7 +162,9 @@ def as_shown(error: BusError, place: Where) -> ViscriptError:  # noqa: PLR0911 -
 
 
 def _numbered(error: Refused | RemoteProtocolError, place: Where) -> ViscriptError:
-    kind = {
+    kinds: dict[int, type[ViscriptError]] = {
         403: Denied, 404: NotFound, 408: Unknown, 409: Conflict, 503: NoDaemon,
-    }.get(error.code, Failed)  # fmt: skip
-    return kind(f"{error.err}: {error} ({place.name})")
+    }  # fmt: skip
+    if isinstance(error, RemoteProtocolError):  # by the broker: it is what was typed that is wrong
+        kinds |= {400: BadUsage, 413: BadUsage}
+    return kinds.get(error.code, Failed)(f"{error.err}: {error} ({place.name})")
