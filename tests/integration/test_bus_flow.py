@@ -1,0 +1,385 @@
+"""Flow, wills, revocation and the drain, with the real broker and clients by hand."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgpack
+import pytest
+import zmq
+
+from bus import broker as brokers
+from bus.routing import router, sessions
+from tests.support.broker import Broker, running_broker, until
+from tests.support.raw import (
+    BYE,
+    DELIVERY,
+    ERROR,
+    GAP,
+    GOODBYE,
+    HELLO,
+    OK,
+    PUBLISH,
+    REPLY,
+    REPLY_DELIVERY,
+    REQUEST,
+    REQUEST_DELIVERY,
+    SERVE,
+    SUBSCRIBE,
+    Raw,
+)
+
+CREDIT = 0x18
+NOTICE = 0x9A
+SMALL_BUFFERS = {zmq.RCVHWM: 1, zmq.RCVBUF: 16 << 10}
+ROOT = Path(__file__).parents[2]
+
+# A participant that says HELLO with a will and then waits to be killed.
+MORTAL = """
+import sys, time
+from bus import Address, keystore
+from pathlib import Path
+from tests.support.raw import Raw
+raw = Raw(Address(sys.argv[1], sys.argv[2]), keystore.load(Path(sys.argv[3])))
+raw.send(0x01, {"will": "app.gone"}, b"farewell")
+raw.hear_only(0x81)
+print("here", flush=True)
+time.sleep(600)
+"""
+
+
+@contextmanager
+def dialled(broker: Broker, name: str, options: dict[int, int] | None = None) -> Iterator[Raw]:
+    with Raw(broker.address, broker.keys[name], options=options) as raw:
+        yield raw
+
+
+def subscribed(raw: Raw, pattern: str, **fields: object) -> Raw:
+    raw.send(SUBSCRIBE, {"id": 1, "sid": 1, "s": pattern, **fields})
+    raw.hear_only(OK)
+    return raw
+
+
+def asked(raw: Raw, subject: str, value: object = None) -> object:
+    body = b"" if value is None else msgpack.packb(value)
+    raw.send(REQUEST, {"id": 77, "s": subject, "dl": 10_000}, body)
+    code, fields, answer = raw.hear()
+    assert (code, fields["ref"]) == (REPLY_DELIVERY, 77), (hex(code), fields)
+    return msgpack.unpackb(answer)
+
+
+# Slow and fast.
+
+
+@pytest.mark.parametrize("slowness", ["does not read", "grants no credit"])
+def test_a_slow_consumer_never_slows_others(slowness: str) -> None:
+    count, body = 20_000, bytes(4096)
+    options = SMALL_BUFFERS if slowness == "does not read" else {}
+    with (
+        running_broker(alice="app", slow="app", fast="app") as broker,
+        dialled(broker, "alice") as alice,
+        dialled(broker, "slow", options) as slow,
+        dialled(broker, "fast", {zmq.RCVHWM: 0}) as fast,
+    ):
+        alice.hello()
+        fast.hello()
+        slow.hello(**({"credit": {"m": 0, "b": 0}} if slowness == "grants no credit" else {}))
+        for raw in (slow, fast):
+            subscribed(raw, "app.flood")
+        for number in range(count):
+            alice.send(PUBLISH, {"s": "app.flood"}, b"%d" % number + body)
+        for number in range(count):
+            code, _, heard = fast.hear()
+            assert code == DELIVERY
+            assert heard.rstrip(b"\0") == b"%d" % number
+        assert fast.alive()
+        if slowness == "grants no credit":
+            gap = slow.hear_only(GAP)  # what is no delivery reaches it at once
+            assert gap["first"] == 1
+            assert slow.alive()
+            slow.send(CREDIT, {"m": 5, "b": 1 << 20})
+            kept = [slow.hear()[2].rstrip(b"\0") for _ in range(5)]
+            assert kept == [b"%d" % (gap["lost"] + number) for number in range(5)]
+            assert slow.silent(0.1)
+
+
+def test_a_group_does_not_starve_its_fast_worker() -> None:
+    count, window = 2_000, 10
+    with (
+        running_broker(alice="app", slow="app", fast="app") as broker,
+        dialled(broker, "alice") as alice,
+        dialled(broker, "slow") as slow,
+        dialled(broker, "fast") as fast,
+    ):
+        for raw in (alice, slow, fast):
+            raw.hello()
+        for raw in (slow, fast):
+            subscribed(raw, "app.work", q="workers", window=window)
+        for number in range(count):
+            alice.send(PUBLISH, {"s": "app.work"}, b"%d" % number)
+        done: list[int] = []
+        while len(done) < count - window:
+            code, fields, body = fast.hear()
+            assert code == DELIVERY
+            n = fields.get("n", 1)
+            done += map(int, msgpack.unpackb(body) if n > 1 else [body])
+            fast.send(CREDIT, {"sid": 1, "m": n})
+        assert done == sorted(done)
+        held = []
+        while len(held) < window:
+            _, fields, body = slow.hear()
+            n = fields.get("n", 1)
+            held += list(map(int, msgpack.unpackb(body) if n > 1 else [body]))
+        assert sorted(done + held) == list(range(count))
+        assert slow.silent(0.1)
+
+
+# Wills.
+
+
+def started(broker: Broker, name: str) -> subprocess.Popen[str]:
+    """Run a participant with a will; return once it is in session."""
+    key = str(broker.folder / f"{name}.key")
+    process = subprocess.Popen(
+        [sys.executable, "-c", MORTAL, broker.address.endpoint, broker.address.key, key],
+        stdout=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    return process
+
+
+def test_a_will_is_published_when_its_owner_is_killed() -> None:
+    with (
+        running_broker(alice="app", mortal="app") as broker,
+        dialled(broker, "alice") as alice,
+    ):
+        alice.hello()
+        subscribed(alice, "app.gone")
+        process = started(broker, "mortal")
+        assert alice.silent(0.2)
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+        code, fields, body = alice.hear()
+        assert (code, fields["from"], body) == (
+            DELIVERY, broker.keys["mortal"].public, b"farewell",
+        )  # fmt: skip
+
+
+def test_a_will_is_published_on_a_kick_and_not_on_a_goodbye() -> None:
+    with (
+        running_broker(alice="operator", mortal="app") as broker,
+        dialled(broker, "alice") as alice,
+    ):
+        alice.hello()
+        subscribed(alice, "app.gone")
+        for end in ("kick", "bye", "kick"):
+            with dialled(broker, "mortal") as mortal:
+                mortal.send(HELLO, {"will": "app.gone"}, end.encode())
+                mortal.hear()
+                if end == "bye":
+                    mortal.send(BYE)
+                    assert mortal.hear_only(GOODBYE)["num"] == 0
+                    continue
+                key = broker.keys["mortal"].public
+                alice.send(
+                    REQUEST, {"id": 5, "s": "$SYS.kick", "dl": 9000},
+                    msgpack.packb({"key": key, "reason": "too loud"}),
+                )  # fmt: skip
+                assert mortal.hear_only(GOODBYE) == {"num": 403, "reason": "kicked: too loud"}
+                assert mortal.is_cut()
+                code, fields, body = alice.hear()
+                assert (code, fields["from"], body) == (DELIVERY, key, b"kick")
+                code, fields, body = alice.hear()
+                assert (code, fields["ref"]) == (REPLY_DELIVERY, 5)
+                assert msgpack.unpackb(body) == {"count": 1}
+        assert alice.silent(0.1)
+
+
+def test_a_will_is_published_when_its_owner_falls_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same broker inside this process, so that a heartbeat takes a fraction of a second."""
+    for module in (router, sessions):
+        monkeypatch.setattr(module, "HEARTBEAT", 0.3)
+    files = Broker(tmp_path, alice="app", mortal="app")
+    own = brokers.Broker(
+        brokers.BrokerFiles(
+            files.address.endpoint, tmp_path / "broker.key", tmp_path / "access.json"
+        ),
+        lambda _what, _fields: None,
+    )
+    thread = threading.Thread(target=own.run)
+    thread.start()
+    try:
+        with dialled(files, "alice") as alice, dialled(files, "mortal") as mortal:
+            assert alice.hello()["hb"] == 300
+            subscribed(alice, "app.gone")
+            mortal.send(HELLO, {"will": "app.gone"}, b"silence")
+            mortal.hear()
+            while alice.silent(0.1):
+                alice.send(0x02)  # PING
+                assert alice.hear()[0] in {0x82, DELIVERY}
+                if mortal.socket.poll(0):
+                    break
+            assert mortal.hear_only(GOODBYE)["num"] == 408
+    finally:
+        own.stop()
+        thread.join()
+
+
+# Access.
+
+
+def test_a_key_revoked_in_mid_flow_gets_nothing_after_and_its_own_words_go_nowhere() -> None:
+    with (
+        running_broker(alice="admin", victim="app") as broker,
+        dialled(broker, "alice") as alice,
+        dialled(broker, "victim", {zmq.RCVHWM: 0, zmq.SNDTIMEO: 200}) as victim,
+    ):
+        alice.hello()
+        subscribed(alice, "app.from-victim")
+        victim.hello()
+        subscribed(victim, "app.flow")
+        stop = threading.Event()
+
+        def shout() -> None:
+            with contextlib.suppress(zmq.ZMQError):
+                while not stop.is_set():
+                    victim.send(PUBLISH, {"s": "app.from-victim"}, b"me")
+                    time.sleep(0.0005)
+
+        shouting = threading.Thread(target=shout)
+        shouting.start()
+        body = bytes(1024)
+        try:
+            for number in range(500):
+                alice.send(PUBLISH, {"s": "app.flow"}, b"%d" % number + body)
+            alice.send(
+                REQUEST, {"id": 5, "s": "$SYS.access.remove", "dl": 9000},
+                msgpack.packb({"key": broker.keys["victim"].public}),
+            )  # fmt: skip
+            for _ in range(500):
+                alice.send(PUBLISH, {"s": "app.flow"}, b"after" + body)
+            while alice.hear()[0] == DELIVERY:
+                pass  # what it said before
+            assert victim.is_cut()
+        finally:
+            stop.set()
+            shouting.join()
+        heard = []
+        while victim.socket.poll(200):
+            heard.append(victim.hear())
+        assert all(code == DELIVERY for code, _, _ in heard), "no GOODBYE"
+        assert not any(body.startswith(b"after") for _, _, body in heard)
+        assert len(heard) <= 500
+        assert alice.silent(0.2)
+        with dialled(broker, "victim") as again:
+            again.event(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+
+
+def test_a_changed_key_keeps_its_session_and_loses_what_it_may_no_longer_hear() -> None:
+    with (
+        running_broker(alice="app", bob="operator") as broker,
+        dialled(broker, "alice") as alice,
+        dialled(broker, "bob") as bob,
+    ):
+        alice.hello()
+        bob.hello(caps=["notices"])
+        subscribed(bob, "mesh.>")
+        broker.allow("bob", "app")
+        broker.reload()
+        ended = bob.hear_only(0x99)
+        assert (ended["num"], ended["s"], ended["sid"]) == (403, "mesh.>", 1)
+        assert bob.alive()
+        bob.send(SUBSCRIBE, {"id": 3, "sid": 3, "s": "mesh.>"})
+        assert bob.hear_only(ERROR)["err"] == "denied"
+
+
+# Sessions whose connection is gone.
+
+
+def test_sessions_of_peers_that_hang_up_at_once_do_not_stay() -> None:
+    with (
+        running_broker(alice="operator", hasty="app") as broker,
+        dialled(broker, "alice") as alice,
+    ):
+        alice.hello()
+        for _ in range(60):
+            with dialled(broker, "hasty", {zmq.LINGER: 500}) as hasty:
+                hasty.event(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+                hasty.send(HELLO, {"will": "app.gone"}, b"bye")
+                hasty.hang_up()
+        until(lambda: len(_listed(alice)) == 1, "only one session is left", 10.0)
+
+
+def _listed(raw: Raw) -> list[object]:
+    answer = asked(raw, "$SYS.sessions")
+    assert isinstance(answer, dict)
+    return list(answer["sessions"])
+
+
+# The drain.
+
+
+@contextmanager
+def working(broker: Broker) -> Iterator[tuple[Raw, Raw, int]]:
+    """Give a requester, a worker and the handle of a request that is under way."""
+    with dialled(broker, "alice") as alice, dialled(broker, "worker") as worker:
+        alice.hello(caps=["notices"])
+        worker.hello()
+        worker.send(SERVE, {"id": 1, "s": "app.job"})
+        worker.hear_only(OK)
+        alice.send(REQUEST, {"id": 9, "s": "app.job", "dl": 60_000})
+        yield alice, worker, worker.hear_only(REQUEST_DELIVERY)["r"]
+
+
+def test_a_broker_that_is_told_to_stop_lets_requests_end_first() -> None:
+    with (
+        running_broker(alice="app", worker="app") as broker,
+        working(broker) as (alice, worker, handle),
+    ):
+        broker.signal(signal.SIGTERM)
+        assert alice.hear_only(NOTICE) == {"drain": 2000, "reason": "the broker is stopping"}
+        alice.send(REQUEST, {"id": 10, "s": "app.job", "dl": 60_000})
+        assert alice.hear_only(ERROR)["err"] == "draining"
+        with dialled(broker, "alice") as late:
+            late.send(HELLO)
+            assert late.hear_only(ERROR)["num"] == 503
+        worker.send(REPLY, {"r": handle}, b"done")
+        code, fields, body = alice.hear()
+        assert (code, fields["ref"], body) == (REPLY_DELIVERY, 9, b"done")
+        for raw in (alice, worker):
+            assert raw.hear_only(GOODBYE)["num"] == 503
+        assert broker.stop() == 0
+
+
+def test_a_drain_does_not_wait_for_ever() -> None:
+    with (
+        running_broker(alice="app", worker="app") as broker,
+        working(broker) as (alice, _worker, _),
+    ):
+        start = time.monotonic()
+        broker.signal(signal.SIGTERM)
+        alice.hear_only(NOTICE)
+        assert alice.hear_only(GOODBYE)["num"] == 503
+        assert 1.9 < time.monotonic() - start < 10
+        assert broker.stop() == 0
+
+
+def test_a_broker_with_nothing_under_way_stops_at_once() -> None:
+    with running_broker(alice="app") as broker, dialled(broker, "alice") as alice:
+        alice.hello()
+        start = time.monotonic()
+        broker.signal(signal.SIGTERM)
+        assert alice.hear_only(GOODBYE)["num"] == 503
+        assert time.monotonic() - start < 1.5
+        assert broker.stop() == 0
