@@ -157,18 +157,19 @@ class Enrolment(Part):
 
     def _ask(self, key: str, name: str) -> str:
         now = self._sessions.clock()
+        self._tidy()
+        if key in self._pending:
+            return "pending"
+        if key in self._rejected:
+            return "rejected"
         if not self._keeper.read().open_until > now:
             raise RemoteProtocolError(
                 401, "key_unknown", "a token is needed: enrolment is not open"
             )
-        if key in self._rejected:
-            return "rejected"
-        self._tidy()
-        if key not in self._pending:
-            if len(self._pending) >= MAX_PENDING:
-                problem = f"{MAX_PENDING} keys wait for an admin already; try again later"
-                raise RemoteProtocolError(429, "limit", problem)
-            self._pending[key] = signals.Enrolment(key, name, fingerprint(key), now)
+        if len(self._pending) >= MAX_PENDING:
+            problem = f"{MAX_PENDING} keys wait for an admin already; try again later"
+            raise RemoteProtocolError(429, "limit", problem)
+        self._pending[key] = signals.Enrolment(key, name, fingerprint(key), now)
         return "pending"
 
     def _tidy(self) -> None:

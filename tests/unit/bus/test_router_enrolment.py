@@ -199,6 +199,18 @@ def test_who_is_let_in_by_a_token_alone_cannot_wait() -> None:
     assert peer.cut
 
 
+def test_who_waits_is_told_so_when_only_tokens_admit_any_more() -> None:
+    table = Reception()
+    table.opens(60)
+    table.becomes("anna")
+    table.becomes("bert")
+    table.admin.asks(signals.ENROL_REJECT, EnrolmentAnswer(key_of("bert")))
+    table.token(seconds=3600)
+    table.wall += 60
+    assert table.becomes("anna") == "pending"
+    assert table.becomes("bert") == "rejected"
+
+
 def test_a_forged_name_is_stripped_to_what_can_be_shown() -> None:
     table = Reception()
     table.opens()
