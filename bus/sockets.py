@@ -135,6 +135,7 @@ def dial(
     socket.setsockopt(zmq.CONNECT_TIMEOUT, HANDSHAKE_MS)
     socket.setsockopt(zmq.SNDHWM, send_frames)
     socket.setsockopt(zmq.RCVHWM, SEND_FRAMES)
+    monitor: Socket | None = None
     try:
         socket.setsockopt_string(zmq.CURVE_SERVERKEY, address.key)
         socket.setsockopt_string(zmq.CURVE_PUBLICKEY, keypair.public)
@@ -143,6 +144,8 @@ def dial(
         socket.connect(address.endpoint)
     except zmq.ZMQError as error:
         close(socket)
+        if monitor is not None:
+            monitor.close(linger=0)
         raise Unreachable(f"cannot connect to {address.endpoint}: {error.strerror}") from None
     return socket, monitor
 
