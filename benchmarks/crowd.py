@@ -57,7 +57,8 @@ class Member:
         now = time.monotonic()
         while sockets.readable(self.socket):
             head, *body = self.socket.recv_multipart(sockets.DONTWAIT)
-            self.session.receive(head, body[0] if body else b"", now)
+            for inner, content in self.session.messages(head, body[0] if body else b""):
+                self.session.receive(inner, content or b"", now)
         self.write()
         if self.session.welcome is not None:
             self.epoch = self.session.welcome.epoch

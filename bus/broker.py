@@ -145,15 +145,17 @@ class Broker:
     def _open_store(self, sources: Sources) -> None:
         """Durable topics, when there is a place for them; `StoreError` when it cannot be used."""
         self._journal: Journal | None = None
+        self._durable: Durable | None = None
         self._journal_fd = -1
         if self._files.topics_file is None:
             return
         self._journal = journal = Journal(self._files.topics_file)
         self._journal_fd = journal.fileno()
         self._poll.register(self._journal_fd, select.POLLIN)
-        durable = Durable(self.router.sessions, self.router.publishing, journal, time.monotonic())
-        self.router.add(durable)
-        sources.topics = durable.infos
+        router = self.router
+        self._durable = Durable(router.sessions, router.publishing, journal, time.monotonic())
+        router.add(self._durable)
+        sources.topics = self._durable.infos
         sources.store_problem = lambda: journal.problem
 
     @property
@@ -199,6 +201,8 @@ class Broker:
     def _drain(self) -> None:
         """Let what is under way end, for a while; with nothing under way this takes no time."""
         self.router.drain(DRAIN, "the broker is stopping")
+        if self._durable is not None:
+            self._durable.drain(time.monotonic())
         self._write(time.monotonic())
         deadline = time.monotonic() + DRAIN
         busy = False
@@ -304,6 +308,8 @@ class Broker:
         inode = self._inodes[fd] = inode_of(fd)
         self._mute.over(fd)
         self.router.meet(Connection(peer.rid, peer.user, fd, inode), *message, now)
+        if inode == 0 and (ghost := self.router.session(peer.rid, peer.user)) is not None:
+            self._ghosts.append((now + LAST_WORDS, ghost))  # lost before it was met
 
     def _hear_of_connections(self) -> None:
         for event in sockets.events(self._monitor):
@@ -387,9 +393,9 @@ class Broker:
             with contextlib.suppress(sockets.ZMQError):  # gone or full: then it need not hear
                 self._send(stray.connection.rid, stray.head, None)
             if stray.cut:
-                self._cuts.append((time.monotonic() + GRACE, stray.connection))
+                self._cuts.append((now + GRACE, stray.connection))
         for connection in self.router.sessions.take_cuts():
-            self._cuts.appendleft((now, connection))
+            cut(connection, reset=True)
 
     def _retry_blocked(self) -> bool:
         """Whether anything left that was waiting for room."""
@@ -400,7 +406,9 @@ class Broker:
         """Send what the session's pipe takes; whether anything left."""
         outbox, rid = session.outbox, session.connection.rid
         left = False
-        while (outgoing := outbox.next) is not None:
+        while (outgoing := session.parcel or outbox.next) is not None:
+            if outgoing is not session.parcel and session.bundles and len(outbox) > 1:
+                outgoing = session.parcel = outbox.bundle()
             try:
                 self._send(rid, outgoing.head, outgoing.body)
             except sockets.Again:
@@ -409,10 +417,14 @@ class Broker:
             except sockets.ZMQError:
                 # EHOSTUNREACH: gone. The monitor tells it once, and that may have been before HELLO.
                 outbox.clear()
+                session.parcel = None
                 self._ghosts.append((time.monotonic() + LAST_WORDS, session))
                 break
             left = True
-            outbox.pop()
+            if outgoing is session.parcel:
+                session.parcel = None
+            else:
+                outbox.pop()
             session.bytes_out += outgoing.size
             session.messages_out += outgoing.count
         return left

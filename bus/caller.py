@@ -96,16 +96,19 @@ class Caller:
         while sockets.readable(self._socket):
             head, *rest = self._socket.recv_multipart(sockets.DONTWAIT)
             try:
-                event = self._session.receive(head, rest[0] if rest else b"", time.monotonic())
+                for inner, body in self._session.messages(head, rest[0] if rest else b""):
+                    settled += self._hear(inner, body or b"")
             except RemoteProtocolError as error:
                 raise Unreachable(
                     f"{self.address.endpoint} does not speak SB/1: {error}"
                 ) from error
-            if isinstance(event, Settled):
-                settled.append(event)
-            elif isinstance(event, wire.Error) and self._session.welcome is not None:
-                raise BusError(f"the broker refused: {event.msg}")
         return settled
+
+    def _hear(self, head: bytes, body: bytes) -> list[Settled]:
+        event = self._session.receive(head, body, time.monotonic())
+        if isinstance(event, wire.Error) and self._session.welcome is not None:
+            raise BusError(f"the broker refused: {event.msg}")
+        return [event] if isinstance(event, Settled) else []
 
     def _write(self) -> None:
         while (outgoing := self._session.next) is not None:

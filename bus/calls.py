@@ -47,7 +47,10 @@ class Calls:
             self.arm(timeout)
         result: asyncio.Future[Settled] = self._loop.create_future()
         self._results[ref] = result
-        self.write()
+        if len(self._results) == 1:
+            self.write()
+        else:  # others are on their way as well
+            self._link.write_soon()
         try:
             return await result
         finally:

@@ -59,7 +59,6 @@ class Bus(Asking, DurableTopics):
         self._reconnected: list[Callable[[], None]] = []
         self._noticed: list[Callable[[float, str], None]] = []
         self._welcomes = 0
-        self._flushing = False
         self._published = ""  # the subject checked last
         self._instance = os.urandom(8).hex()
         self._discoverable: bool | None = None  # None: not tried yet
@@ -138,14 +137,8 @@ class Bus(Asking, DurableTopics):
         if self._queue.publish(subject, body):
             self._link.write()
             return True
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+        self._link.write_soon()
         return False
-
-    def _flush(self) -> None:
-        self._flushing = False
-        self._link.write()
 
     async def subscribe(
         self, pattern: str, *, policy: str = DROP_OLD, group: str = "", window: int = 0

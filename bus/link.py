@@ -64,6 +64,7 @@ class Link:
         self._outcome: asyncio.Future[None] | None = None  # of the first connection
         self._timer: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
+        self._writing = False  # soon
         self._leaving = False
         self._closed = False
 
@@ -128,6 +129,16 @@ class Link:
                 break
         if not self.room.is_set() and not session.queue.full:
             self.room.set()
+
+    def write_soon(self) -> None:
+        """Write when this turn of the loop is over: what is queued in it leaves together."""
+        if not self._writing:
+            self._writing = True
+            self._loop.call_soon(self._write_now)
+
+    def _write_now(self) -> None:
+        self._writing = False
+        self.write()
 
     def arm_by(self, due: float) -> None:
         """See to it that the session's timer goes off at `due` (loop time) or before."""
@@ -253,7 +264,13 @@ class Link:
         try:
             if extra:
                 raise RemoteProtocolError(400, "bad_frame", "more than two frames")
-            self._act(self._session.receive(head, body, time.monotonic()), body)
+            messages = self._session.messages(head, body)
+            now = time.monotonic()
+            for inner, inner_body in messages:
+                content = inner_body or b""
+                self._act(self._session.receive(inner, content, now), content)
+            if len(messages) > 1:
+                self.write()  # answers to these leave while what came next is worked on
         except RemoteProtocolError as error:
             log.warning("the broker at %s does not speak SB/1: %s", self.address.endpoint, error)
             self._lost(f"protocol error: {error}")
@@ -264,16 +281,18 @@ class Link:
     def _send_all(self, socket: sockets.Socket) -> None:
         session = self._session
         while (outgoing := session.next) is not None:
+            count, head, body = session.parcel(outgoing)
             try:
-                if outgoing.body is None:
-                    socket.send(outgoing.head, sockets.DONTWAIT)
+                if body is None:
+                    socket.send(head, sockets.DONTWAIT)
                 else:
-                    socket.send(outgoing.head, sockets.MORE)
-                    small = len(outgoing.body) < sockets.COPY_BELOW
-                    socket.send(outgoing.body, sockets.DONTWAIT, copy=small)
+                    socket.send(head, sockets.MORE)
+                    socket.send(body, sockets.DONTWAIT, copy=len(body) < sockets.COPY_BELOW)
             except sockets.Again:
                 return
-            session.sent(time.monotonic())
+            now = time.monotonic()
+            for _ in range(count):
+                session.sent(now)
 
     def _arm(self) -> None:
         """Set the timer for the session's next deadline."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -69,6 +70,20 @@ class SendQueue:
         size = _size(outgoing)
         self._buffered -= size
         return outgoing, size
+
+    def bundle(self) -> tuple[int, bytes, bytes | None]:
+        """How many of the next fit into one message, and that message's head and body."""
+        parts: list[bytes | None] = []
+        for outgoing in itertools.islice(self._queue, wire.MAX_BUNDLE):
+            if _size(outgoing) > wire.BUNDLED:
+                break
+            parts += (outgoing.head, outgoing.body)
+        if len(parts) <= 2:
+            return 1, self._queue[0].head, self._queue[0].body
+        return len(parts) // 2, *wire.pack_bundle(wire.Bundle, parts)
+
+    def __len__(self) -> int:
+        return len(self._queue)
 
     def push(
         self,

@@ -43,6 +43,8 @@ MAX_WILL = 64 << 10  # bytes
 # process that is stopped thereby costs the broker and the network no more than this.
 CREDIT = wire.Grant(m=65_536, b=16 << 20)
 
+_BUNDLE = wire.encode(wire.BundleDelivery(1))[:4]
+
 Event = wire.Command | Settled | Part | Postponed | Withdrawn | Unknown
 
 
@@ -61,6 +63,7 @@ class ClientSession:
         self.queue = SendQueue()
         self.publish = self.queue.publish  # bound once: the hot path
         self._hello = _hello(name, will)
+        self._bundles = False  # the broker takes them
         self._handshake: Outgoing | None = None
         self.ledger = Ledger()
         self._new_id = self.ledger.new_id
@@ -86,6 +89,7 @@ class ClientSession:
     def opened(self, now: float) -> None:
         """A new connection is being made; HELLO is the first to leave on it."""
         self.welcome = self.farewell = self.refusal = None
+        self._bundles = False
         self._heard = self._spoke = now
         self._taken = self._taken_bytes = 0
         self._handshake = self._hello
@@ -120,6 +124,18 @@ class ClientSession:
     def next(self) -> Outgoing | None:
         """What may leave now; the shell says `sent` once the transport has taken it."""
         return self._handshake if self.welcome is None else self.queue.next
+
+    def parcel(self, first: Outgoing) -> tuple[int, bytes, bytes | None]:
+        """`first` and those after it that may leave with it: how many, head and body."""
+        if self._bundles and len(self.queue) > 1:
+            return self.queue.bundle()
+        return 1, first.head, first.body
+
+    def messages(self, head: bytes, body: bytes) -> wire.Messages:
+        """What came as one message: a bundle's messages, or itself. `RemoteProtocolError`."""
+        if head[:4] != _BUNDLE:
+            return [(head, body)]
+        return wire.unpack_bundle(body, self._decode(head).n)  # type: ignore[attr-defined]
 
     def sent(self, now: float) -> None:
         self._spoke = now
@@ -273,6 +289,7 @@ class ClientSession:
 
     def _welcomed(self, welcome: wire.Welcome, _body: bytes, now: float) -> Event:
         self.welcome = welcome
+        self._bundles = wire.BUNDLES in welcome.caps
         self.queue.max_payload = welcome.limits.payload
         self.farewell = self.refusal = None
         standing = [
@@ -368,7 +385,7 @@ class ClientSession:
             if self.welcome is not None:
                 self.durable.give_back(waiting)
             return None
-        return Settled(ref, body, error, ok, waiting.records or [])
+        return Settled(ref, body, error, ok, waiting.records or ())
 
 
 def _hello(name: str, will: tuple[str, bytes] | None) -> Outgoing:

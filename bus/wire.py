@@ -22,6 +22,8 @@ MAX_DEADLINE = 86_400_000  # milliseconds
 MAX_MESSAGE_TEXT = 1024  # bytes of the text of an error
 MAX_WINDOW = 1 << 20  # messages, or chunks, that may be under way at once
 MAX_PULL = 256  # records of one PULL or READ
+MAX_BUNDLE = 32  # messages in one BUNDLE
+BUNDLED = 2048  # bytes of head and body; a larger message goes by itself
 
 Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Key = Annotated[str, Meta(min_length=40, max_length=40)]
@@ -45,7 +47,8 @@ CREDIT = "credit"  # CREDIT and the key `credit`
 STREAMS = "streams"  # streamed replies and their CREDIT and CANCEL
 NOTICES = "notices"  # ENDED and NOTICE
 DURABLE = "durable"  # durable topics
-CAPS = (CREDIT, STREAMS, NOTICES, DURABLE)
+BUNDLES = "bundles"  # BUNDLE, in both directions
+CAPS = (CREDIT, STREAMS, NOTICES, DURABLE, BUNDLES)
 
 
 class Grant(Struct, frozen=True, omit_defaults=True):
@@ -89,6 +92,13 @@ class Enrol(Command, frozen=True):
     id: Id
     name: Word = ""
     token: Text = ""
+
+
+class Bundle(Command, frozen=True):
+    """Several messages in one: the body is an array of `n` heads, each followed by its body or nil."""
+
+    code = 0x05
+    n: Annotated[int, Meta(ge=1, le=MAX_BUNDLE)]
 
 
 class Publish(Command, frozen=True):
@@ -296,6 +306,13 @@ class Enrolled(Command, frozen=True):
     roles: list[str] = []
 
 
+class BundleDelivery(Command, frozen=True):
+    """As BUNDLE, from the broker."""
+
+    code = 0x87
+    n: Annotated[int, Meta(ge=1, le=MAX_BUNDLE)]
+
+
 class Delivery(Command, frozen=True, rename={"sender": "from"}):
     """A published body (`n` of them in an array) for subscription `sid`."""
 
@@ -389,11 +406,11 @@ class Notice(Command, frozen=True):
 
 
 FROM_CLIENT: tuple[type[Command], ...] = (
-    Hello, Ping, Bye, Enrol, Publish, Signal, Subscribe, Unsubscribe, Request, Reply, Serve, Unserve,
+    Hello, Ping, Bye, Enrol, Bundle, Publish, Signal, Subscribe, Unsubscribe, Request, Reply, Serve, Unserve,
     Credit, Cancel, Pull, Settle, Read,
 )  # fmt: skip
 FROM_BROKER: tuple[type[Command], ...] = (
-    Welcome, Pong, Goodbye, Ok, Error, Enrolled,
+    Welcome, Pong, Goodbye, Ok, Error, Enrolled, BundleDelivery,
     Delivery, SignalDelivery, Record, RequestDelivery, ReplyDelivery, Gap,
     CreditDelivery, CancelDelivery, Ended, Notice,
 )  # fmt: skip
@@ -405,6 +422,11 @@ class UnknownCommand(RemoteProtocolError):
 
 _ENCODE = msgspec.msgpack.Encoder().encode
 _PREFIX = {c: MAGIC + bytes((VERSION, c.code)) for c in FROM_CLIENT + FROM_BROKER}
+_BUNDLE_HEADS = {
+    kind: [_PREFIX[kind] + _ENCODE({"n": n}) for n in range(MAX_BUNDLE + 1)]
+    for kind in (Bundle, BundleDelivery)
+}
+_decode_parts = msgspec.msgpack.Decoder(list[bytes | None]).decode
 _decode_bodies = msgspec.msgpack.Decoder(list[bytes]).decode
 
 
@@ -464,6 +486,28 @@ def _unknown(head: bytes) -> RemoteProtocolError:
 def join(bodies: list[bytes]) -> bytes:
     """The body of a batch."""
     return _ENCODE(bodies)
+
+
+Messages = list[tuple[bytes, bytes | None]]  # heads and their bodies
+
+
+def pack_bundle(
+    kind: type[Bundle | BundleDelivery], parts: list[bytes | None]
+) -> tuple[bytes, bytes]:
+    """Head and body of a bundle; `parts` are heads and bodies in turn."""
+    return _BUNDLE_HEADS[kind][len(parts) // 2], _ENCODE(parts)
+
+
+def unpack_bundle(body: bytes, n: int) -> Messages:
+    """The messages of a bundle of `n`; `RemoteProtocolError` when there are not exactly `n`."""
+    try:
+        parts = _decode_parts(body)
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        raise RemoteProtocolError(400, "bad_frame", f"bundle: {error}") from None
+    if len(parts) != 2 * n:
+        problem = f"bundle of {len(parts)} parts, {2 * n} announced"
+        raise RemoteProtocolError(400, "bad_frame", problem)
+    return [(head or b"", body) for head, body in zip(parts[::2], parts[1::2], strict=True)]
 
 
 def split(body: bytes | memoryview, n: int) -> list[bytes]:

@@ -134,6 +134,23 @@ class Outbox:
         self._account(-outgoing.count, -outgoing.size)
         return outgoing
 
+    def bundle(self) -> Outgoing:
+        """Take out `next`, and with it those after it that fit into one message."""
+        first = self.pop()
+        parts, count = [first.head, first.body], first.count
+        if first.size <= wire.BUNDLED:
+            more = self.next
+            while (
+                more is not None and more.size <= wire.BUNDLED and len(parts) < 2 * wire.MAX_BUNDLE
+            ):
+                self.pop()
+                parts += (more.head, more.body)
+                count += more.count
+                more = self.next
+        if len(parts) == 2:
+            return first
+        return Outgoing(*wire.pack_bundle(wire.BundleDelivery, parts), count=count)
+
     def purge(self) -> None:
         """Take out what waits for subscriptions that are over."""
         kept: deque[Outgoing] = deque()

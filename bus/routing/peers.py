@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from bus import wire
 from bus.access import Rights
-from bus.routing.outbox import Drops, Outbox
+from bus.routing.outbox import Drops, Outbox, Outgoing
 from bus.signals import AccessEntry, SessionInfo
 
 
@@ -54,6 +55,8 @@ class Session:
     heard: float  # monotonic seconds
     outbox: Outbox
     caps: frozenset[str] = frozenset()
+    bundles: bool = False  # named in `caps`
+    parcel: Outgoing | None = None  # out of the outbox, not yet taken by the transport
     lang: str = ""
     ver: str = ""
     key: str = ""  # Z85; this and the next are fields because every message needs them
@@ -72,6 +75,7 @@ class Session:
     def __post_init__(self) -> None:
         self.key = self.connection.key
         self.user = self.connection.user
+        self.bundles = wire.BUNDLES in self.caps
 
     @property
     def roles(self) -> list[str]:

@@ -51,6 +51,7 @@ class Router:
         self._handlers: dict[type[wire.Command], Handler] = {
             wire.Hello: self._on_hello,
             wire.Ping: self._on_ping,
+            wire.Bundle: self._on_bundle,
             wire.Bye: self._on_bye,
             wire.Request: self._on_request,
             wire.Credit: self._on_credit,
@@ -82,9 +83,24 @@ class Router:
         session.bytes_in += len(head) + (len(body) if body is not None else 0)
         try:
             command = self._decode(head)
+            if type(command) is wire.Bundle:
+                self._open_bundle(session, command.n, body or b"", now)
+                return
         except RemoteProtocolError as error:
             self._offence(session, error)
             return
+        self._carry_out(session, command, body, now)
+
+    def _open_bundle(self, session: Session, n: int, body: bytes, now: float) -> None:
+        """Each message in it as if it had come by itself, until one ends the session."""
+        for head, inner in wire.unpack_bundle(body, n):
+            if not session.open:
+                return
+            self._carry_out(session, self._decode(head), inner, now)
+
+    def _carry_out(
+        self, session: Session, command: wire.Command, body: bytes | None, now: float
+    ) -> None:
         handler = self._handlers.get(type(command))
         try:
             if handler is None:
@@ -219,6 +235,11 @@ class Router:
 
     def _on_hello(self, _session: Session, _command: wire.Hello, _body: bytes, _now: float) -> None:
         raise RemoteProtocolError(409, "conflict", "this session has said HELLO already")
+
+    def _on_bundle(
+        self, _session: Session, _command: wire.Bundle, _body: bytes, _now: float
+    ) -> None:
+        raise RemoteProtocolError(400, "bad_request", "a bundle must not be in a bundle")
 
     def _on_ping(self, session: Session, command: wire.Ping, _body: bytes, _now: float) -> None:
         self.sessions.send(session, wire.encode(wire.Pong(command.t, self.sessions.info.epoch)))

@@ -124,6 +124,7 @@ class Sessions:
         session.open = False
         self._by_rid.pop(session.connection.rid, None)
         session.outbox.clear()
+        session.parcel = None
         self._dirty.pop(session, None)
         sessions = self._by_key[session.key]
         sessions.remove(session)

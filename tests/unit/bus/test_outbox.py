@@ -346,3 +346,39 @@ TestOutboxAgainstAccount = OutboxAgainstAccount.TestCase
 TestOutboxAgainstAccount.settings = MANY
 TestCreditedOutboxAgainstAccount = CreditedOutboxAgainstAccount.TestCase
 TestCreditedOutboxAgainstAccount.settings = MANY
+
+
+# Bundles.
+
+
+def test_small_messages_leave_as_one() -> None:
+    outbox = Outbox(100, 10_000)
+    for n in range(3):
+        outbox.push(Outgoing(b"head%d" % n, b"%d" % n if n else None))
+    bundle = outbox.bundle()
+    assert bundle.head == wire.encode(wire.BundleDelivery(3))
+    assert wire.unpack_bundle(bundle.body or b"", 3) == [
+        (b"head0", None),
+        (b"head1", b"1"),
+        (b"head2", b"2"),
+    ]
+    assert bundle.count == 3
+    assert len(outbox) == outbox.messages == outbox.bytes == 0
+
+
+def test_a_large_message_goes_by_itself_and_ends_a_bundle() -> None:
+    outbox = Outbox(100, 10_000)
+    small, large = Outgoing(b"s"), Outgoing(b"l", bytes(wire.BUNDLED))
+    for outgoing in (small, large, small):
+        outbox.push(outgoing)
+    assert outbox.bundle() is small
+    assert outbox.bundle() is large
+    assert outbox.bundle() is small
+
+
+def test_a_bundle_holds_no_more_than_its_limit() -> None:
+    outbox = Outbox(1000, 100_000)
+    for _ in range(wire.MAX_BUNDLE + 1):
+        outbox.push(Outgoing(b"h", b"b"))
+    assert outbox.bundle().count == wire.MAX_BUNDLE
+    assert len(outbox) == 1
