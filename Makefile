@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_OPTIONS := $(if $(QUICK),--quick) $(if $(JSON),--json)
 
-.PHONY: help venv demo test test-system check bench wheel clean
+.PHONY: help venv demo test test-system check bench plots bench-tools clean
 
 help:
 	@echo "make demo         set up .venv and run the main job: bus, launcher, two nodes, a SOCKS pair"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-system  tests that need Debian's packages and root; installs them"
 	@echo "make check        format, lint, types, import contracts"
 	@echo "make bench        all benchmarks (QUICK=1 for a first look, JSON=1 for a line a row)"
+	@echo "make plots        measure and draw the plots of the documentation"
 
 venv: $(STAMP)
 
@@ -40,12 +41,17 @@ check: venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: venv
+bench-tools: venv
 	@.ci/install_system
 	@$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check $$($(PYTHON) .ci/dev_requirements.py bench)
+
+bench: bench-tools
 	@$(BIN)/python -P benchmarks/start.py $(BENCH_OPTIONS)
 	@$(BIN)/python -P benchmarks/bus.py $(BENCH_OPTIONS)
 	@$(BIN)/python -P benchmarks/socks.py $(BENCH_OPTIONS)
+
+plots: bench-tools
+	@$(BIN)/python -P benchmarks/plots.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
