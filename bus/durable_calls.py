@@ -54,10 +54,11 @@ class DurableCalls:
         return ref
 
     def recorded(self, record: wire.Record, body: bytes, _now: float) -> None:
-        """Keep a record until the OK that follows the last."""
+        """Keep a record until the OK that follows the last; never more than can be asked for."""
         waiting = self._ledger.get(record.ref)
-        if waiting is not None and waiting.records is not None:
-            waiting.records.append((record, body))
+        kept = None if waiting is None else waiting.records
+        if kept is not None and len(kept) < wire.MAX_PULL:
+            kept.append((record, body))
 
     def give_back(self, waiting: Waiting) -> None:
         """Nobody will see what this pull brought: let another consumer have it at once."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import msgspec
 
@@ -29,7 +29,7 @@ class Settled(msgspec.Struct, frozen=True):
     body: bytes = b""
     error: BusError | None = None
     ok: wire.Ok | None = None
-    records: list[tuple[wire.Record, bytes]] = []
+    records: Sequence[tuple[wire.Record, bytes]] = ()
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -61,8 +61,7 @@ class Unknown(msgspec.Struct, frozen=True):
     code: int
 
 
-@dataclass(slots=True)
-class Waiting:
+class Waiting(msgspec.Struct):
     """One command that has not come to its end."""
 
     verb: str  # with the subject, for the error text

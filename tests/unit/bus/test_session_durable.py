@@ -30,7 +30,7 @@ def test_a_read_says_where_it_wants_to_begin() -> None:
     line = connected()
     ref = line.session.durable.read(wire.Read(0, "orders", seq=7, n=10), 5.0, line.now)
     assert line.sends() == [wire.Read(ref, "orders", seq=7, n=10)]
-    assert settled(line.hears(wire.Ok(ref, seq=7, left=0))).records == []
+    assert settled(line.hears(wire.Ok(ref, seq=7, left=0))).records == ()
 
 
 def test_records_are_settled_with_an_ok() -> None:
@@ -73,7 +73,7 @@ def test_records_that_nobody_asked_for_are_ignored() -> None:
     line.sends()
     assert line.hears(record(999, 1), b"x") is None
     assert line.hears(record(asked, 1), b"x") is None
-    assert settled(line.hears(wire.ReplyDelivery(asked, KEY))).records == []
+    assert settled(line.hears(wire.ReplyDelivery(asked, KEY))).records == ()
 
 
 @pytest.mark.parametrize(
