@@ -51,7 +51,7 @@ INFLIGHT = 1024  # requests of one session
 
 
 def test_a_flood_of_strangers_is_refused_one_by_one() -> None:
-    """The bound: 16 MiB for 300 handshakes at once, 50 KiB each."""
+    """The bound: 16 MiB for 300 handshakes at once."""
     with attack(16 * MIB) as (broker, alice):
         before = descriptors(broker)
         stranger = keystore.create(broker.folder / "stranger.key")
@@ -62,8 +62,8 @@ def test_a_flood_of_strangers_is_refused_one_by_one() -> None:
 
 
 def test_connections_of_an_admitted_key_that_never_say_hello_are_cut() -> None:
-    """The bound: 32 MiB for 200 connections that are encrypted and idle."""
-    with attack(32 * MIB) as (broker, alice):
+    """The bound: 20 MiB for 200 connections that are encrypted and idle."""
+    with attack(20 * MIB) as (broker, alice):
         before = descriptors(broker)
         with Crowd(broker.address, broker.keys["mallory"], 200):
             until(lambda: descriptors(broker) >= before + 200, "all are let in")
@@ -77,8 +77,8 @@ def test_connections_of_an_admitted_key_that_never_say_hello_are_cut() -> None:
     ids=["nothing", "a greeting"],
 )
 def test_tcp_connections_that_stop_in_the_handshake_are_cut(said: bytes) -> None:
-    """The bound: 16 MiB for 300 of them."""
-    with attack(16 * MIB) as (broker, alice):
+    """The bound: 12 MiB for 300 of them."""
+    with attack(12 * MIB) as (broker, alice):
         before = descriptors(broker)
         host, port = broker.address.endpoint.removeprefix("tcp://").split(":")
         half = [socket.create_connection((host, int(port))) for _ in range(300)]
@@ -94,8 +94,8 @@ def test_tcp_connections_that_stop_in_the_handshake_are_cut(said: bytes) -> None
 
 
 def test_sessions_whose_wire_was_cut_in_silence_end_and_free_what_they_held() -> None:
-    """The bound: 48 MiB for 20 of them that are published 1 MiB each while nobody knows yet."""
-    with attack(48 * MIB) as (broker, alice), Wire(broker.address) as wire:
+    """The bound: 16 MiB for 20 of them that are published 1 MiB each while nobody knows yet."""
+    with attack(16 * MIB) as (broker, alice), Wire(broker.address) as wire:
         before = descriptors(broker)
         alice.send(SUBSCRIBE, {"id": 2, "sid": 2, "s": "$SYS.presence.*"})
         alice.hear_only(OK)
@@ -185,8 +185,8 @@ def test_a_head_full_of_unknown_keys_is_read_and_they_are_ignored() -> None:
 
 
 def test_messages_of_60000_frames_are_dropped_whole_as_they_come() -> None:
-    """The bound: 64 MiB for ten at once; libzmq holds each until its last frame has come."""
-    with attack(64 * MIB) as (broker, alice), contextlib.ExitStack() as stack:
+    """The bound: 32 MiB for ten at once; libzmq holds each until its last frame has come."""
+    with attack(32 * MIB) as (broker, alice), contextlib.ExitStack() as stack:
         offenders = [stack.enter_context(mallory(broker)) for _ in range(10)]
         for raw in offenders:
             raw.hello()
@@ -194,7 +194,9 @@ def test_messages_of_60000_frames_are_dropped_whole_as_they_come() -> None:
             raw.socket.send_multipart([b"SB\x01\x02\x80"] * 60_000)
         assert undisturbed(broker, alice)
         for raw in offenders:
-            assert told_and_cut(raw, 400, "bad_frame")
+            assert raw.is_cut()  # with so much under way, what it is told may not leave in time
+        alice.send(REQUEST, {"id": 1, "s": "$SYS.varz", "dl": 5000})
+        assert msgpack.unpackb(alice.hear()[2])["refused"] == {"bad_frame": 10}
 
 
 # Floods of commands.
@@ -254,8 +256,8 @@ def test_subscribing_and_unsubscribing_without_end_leaves_nothing_behind() -> No
 
 
 def test_requests_beyond_the_limit_are_refused_and_none_is_forgotten() -> None:
-    """The bound: 24 MiB for 1,024 requests that nobody answers and 4,000 that are refused."""
-    with attack(24 * MIB) as (broker, alice), mallory(broker) as raw, mallory(broker) as lazy:
+    """The bound: 8 MiB for 1,024 requests that nobody answers and 4,000 that are refused."""
+    with attack(8 * MIB) as (broker, alice), mallory(broker) as raw, mallory(broker) as lazy:
         lazy.hello()
         lazy.send(SERVE, {"id": 1, "s": "app.lazy"})
         lazy.hear_only(OK)
@@ -275,8 +277,8 @@ def test_requests_beyond_the_limit_are_refused_and_none_is_forgotten() -> None:
 
 
 def test_a_denied_flood_is_told_to_operators_once_a_second_and_adds_up() -> None:
-    """The bound: 16 MiB for 20,000 refusals."""
-    with attack(16 * MIB) as (broker, alice), mallory(broker) as raw:
+    """The bound: 8 MiB for 20,000 refusals."""
+    with attack(8 * MIB) as (broker, alice), mallory(broker) as raw:
         alice.send(SUBSCRIBE, {"id": 2, "sid": 2, "s": "$SYS.event.denied"})
         alice.hear_only(OK)
         raw.hello()
@@ -354,8 +356,8 @@ def test_credit_without_measure_overflows_nothing() -> None:
 
 
 def test_a_session_that_grants_nothing_costs_a_bounded_queue_and_holds_up_nobody() -> None:
-    """The bound: 96 MiB, of which 64 MiB are the queue of one session; 128 MiB are published."""
-    with attack(96 * MIB) as (broker, alice), mallory(broker) as raw:
+    """The bound: 90 MiB, of which 64 MiB are the queue of one session; 128 MiB are published."""
+    with attack(90 * MIB) as (broker, alice), mallory(broker) as raw:
         raw.hello(caps=["credit"], credit={})
         raw.send(SUBSCRIBE, GOOD)
         raw.hear_only(OK)
