@@ -85,6 +85,11 @@ class Bus(Asking, DurableTopics):
         return self._link.welcomed.is_set()
 
     @property
+    def refusal(self) -> BusError | None:
+        """Why the broker does not let us in, by its last answer; it is asked again all the same."""
+        return self._link.refusal
+
+    @property
     def roles(self) -> list[str]:
         welcome = self._session.welcome
         return welcome.roles if welcome else []
