@@ -385,7 +385,9 @@ class Broker:
         return read_vitals(self._start, self._pulse, self._zap.refused, problems)
 
     def _write(self, now: float) -> None:
-        """Send what the router has decided, as far as the peers take it."""
+        """Send what the router has decided, as far as the peers take it. Who is cut is cut before."""
+        for connection in self.router.sessions.take_cuts():
+            cut(connection, reset=True)
         for session in self.router.sessions.take_dirty():
             if session not in self._blocked:
                 self._flush(session)
@@ -394,8 +396,6 @@ class Broker:
                 self._send(stray.connection.rid, stray.head, None)
             if stray.cut:
                 self._cuts.append((now + GRACE, stray.connection))
-        for connection in self.router.sessions.take_cuts():
-            cut(connection, reset=True)
 
     def _retry_blocked(self) -> bool:
         """Whether anything left that was waiting for room."""

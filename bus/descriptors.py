@@ -6,6 +6,7 @@ A descriptor is reused at once; the inode of its socket tells its owners apart.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import socket
 
@@ -20,13 +21,24 @@ def inode_of(fd: int) -> int:
         return 0
 
 
-def cut(connection: Connection) -> None:
-    """Shut the connection down, if its descriptor is still its own. Never close it: it is libzmq's."""
+# An address of no family, to which a connected socket is connected to be disconnected.
+_NOBODY = bytes(16)
+_connect = ctypes.CDLL(None).connect
+
+
+def cut(connection: Connection, *, reset: bool = False) -> None:
+    """Shut the connection down, if its descriptor is still its own. Never close it: it is libzmq's.
+
+    What was sent before still arrives; with `reset` only what has left this machine, which may be megabytes
+    less. Where that cannot be done, the connection is shut down all the same.
+    """
     if connection.inode == 0 or inode_of(connection.fd) != connection.inode:
         return
     with contextlib.suppress(OSError):
         duplicate = socket.socket(fileno=os.dup(connection.fd))
         try:
+            if reset:  # Linux: forgets what it has not sent, and says so to the peer
+                _connect(duplicate.fileno(), _NOBODY, len(_NOBODY))
             duplicate.shutdown(socket.SHUT_RDWR)
         finally:
             duplicate.close()

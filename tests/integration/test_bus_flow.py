@@ -16,7 +16,7 @@ import zmq
 
 from bus import broker as brokers
 from bus.routing import router, sessions
-from tests.support.broker import Broker, running_broker, until
+from tests.support.broker import Broker, running_broker
 from tests.support.raw import (
     BYE,
     DELIVERY,
@@ -204,19 +204,23 @@ def test_a_will_is_published_on_a_kick_and_not_on_a_goodbye() -> None:
         assert alice.silent(0.1)
 
 
+def inside(files: Broker) -> brokers.Broker:
+    """Give the broker as an object of this process, not running."""
+    folder = files.folder
+    paths = brokers.BrokerFiles(
+        files.address.endpoint, folder / "broker.key", folder / "access.json"
+    )
+    return brokers.Broker(paths, lambda _what, _fields: None)
+
+
 def test_a_will_is_published_when_its_owner_falls_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same broker inside this process, so that a heartbeat takes a fraction of a second."""
+    """The broker is in this process, so that a heartbeat takes a fraction of a second."""
     for module in (router, sessions):
         monkeypatch.setattr(module, "HEARTBEAT", 0.3)
     files = Broker(tmp_path, alice="app", mortal="app")
-    own = brokers.Broker(
-        brokers.BrokerFiles(
-            files.address.endpoint, tmp_path / "broker.key", tmp_path / "access.json"
-        ),
-        lambda _what, _fields: None,
-    )
+    own = inside(files)
     thread = threading.Thread(target=own.run)
     thread.start()
     try:
@@ -286,6 +290,27 @@ def test_a_key_revoked_in_mid_flow_gets_nothing_after_and_its_own_words_go_nowhe
             again.event(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
 
 
+def test_a_revoked_reader_that_lags_gets_no_more_than_had_left_the_brokers_machine() -> None:
+    size, count = 16 << 10, 2_000
+    with (
+        running_broker(alice="admin", victim="app") as broker,
+        dialled(broker, "alice") as alice,
+        dialled(broker, "victim", {zmq.RCVHWM: 1, zmq.RCVBUF: 64 << 10}) as victim,
+    ):
+        alice.hello()
+        victim.hello()
+        subscribed(victim, "app.flow")
+        for _ in range(count):
+            alice.send(PUBLISH, {"s": "app.flow"}, bytes(size))
+        asked(alice, "$SYS.access.remove", {"key": broker.keys["victim"].public})
+        heard = 0
+        while victim.socket.poll(200):
+            heard += len(victim.hear()[2])
+        assert heard < 512 << 10
+        assert victim.is_cut()
+        assert alice.alive()
+
+
 def test_a_changed_key_keeps_its_session_and_loses_what_it_may_no_longer_hear() -> None:
     with (
         running_broker(alice="app", bob="operator") as broker,
@@ -307,24 +332,29 @@ def test_a_changed_key_keeps_its_session_and_loses_what_it_may_no_longer_hear() 
 # Sessions whose connection is gone.
 
 
-def test_sessions_of_peers_that_hang_up_at_once_do_not_stay() -> None:
-    with (
-        running_broker(alice="operator", hasty="app") as broker,
-        dialled(broker, "alice") as alice,
-    ):
-        alice.hello()
-        for _ in range(60):
-            with dialled(broker, "hasty", {zmq.LINGER: 500}) as hasty:
+def test_a_session_whose_connection_was_lost_before_it_began_does_not_stay(tmp_path: Path) -> None:
+    """The broker is turned by hand, so that it hears of the loss before it reads the HELLO."""
+    files = Broker(tmp_path, hasty="app")
+    own = inside(files)
+
+    def turn(seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            own._turn(own._wait(0.01))
+
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(own._context.destroy, linger=0)
+        for _ in range(10):
+            with dialled(files, "hasty", {zmq.LINGER: 500}) as hasty:
+                turn(0.1)  # the handshake
                 hasty.event(zmq.EVENT_HANDSHAKE_SUCCEEDED)
-                hasty.send(HELLO, {"will": "app.gone"}, b"bye")
+                hasty.send(HELLO)
                 hasty.hang_up()
-        until(lambda: len(_listed(alice)) == 1, "only one session is left", 10.0)
-
-
-def _listed(raw: Raw) -> list[object]:
-    answer = asked(raw, "$SYS.sessions")
-    assert isinstance(answer, dict)
-    return list(answer["sessions"])
+            time.sleep(0.05)
+            before = own.router.sessions._numbers.__reduce__()[1][0]
+            turn(0.1)
+            assert own.router.sessions._numbers.__reduce__()[1][0] == before + 1, "it was met"
+            assert len(own.router.sessions) == 0
 
 
 # The drain.
