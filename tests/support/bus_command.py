@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.broker import PATIENCE, Broker
+from bus.caller import Caller
+from bus.errors import NotPresent
+from bus.signals import SESSIONS, Sessions, SessionsQuery, pack, unpack
+from tests.support.broker import PATIENCE, Broker, until
 from viscript.contexts import Context, Contexts
 
 COMMAND = [sys.executable, "-P", "-m", "viscript.cli"]
@@ -72,14 +74,18 @@ class BusCommand:
 
     def session_of(self, by: str, **least: int) -> None:
         """Wait until a session of this participant has so many subscriptions or services."""
-        key = self.broker.keys[by].public
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            found = [s for s in self.ask("root", "sessions") if s["key"] == key]
-            if any(all(s[name] >= n for name, n in least.items()) for s in found):
-                return
-            time.sleep(0.05)
-        raise AssertionError(f"no session of {by} with {least}")
+        keys = self.broker.keys
+        query = pack(SessionsQuery(keys[by].public))
+        with Caller(self.broker.address, keys["root"]) as caller:
+
+            def there() -> bool:
+                try:
+                    found = unpack(caller.request(SESSIONS, query), Sessions).sessions
+                except NotPresent:
+                    return False
+                return any(all(getattr(s, what) >= n for what, n in least.items()) for s in found)
+
+            until(there, f"a session of {by} with {least}")
 
 
 class Running:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TIMEOUT = 5.0  # seconds for one answer
+LOOK = 0.5  # seconds between two looks at the connection
 NAME = "viscript bus"  # what the broker shows of our sessions
 
 
@@ -93,14 +94,33 @@ def attend(
     tell_warnings()
 
     async def main() -> T:
-        async with connect(found.address, keypair, name=NAME) as bus:
-            return await work(bus)
+        async with connect(found.address, keypair, name=NAME) as bus, asyncio.TaskGroup() as tasks:
+            watch = tasks.create_task(_watch(bus))
+            result = await work(bus)
+            watch.cancel()
+        return result
 
     loop = None
     if fast:
         from uvloop import new_event_loop as loop  # type: ignore[assignment]
     with translated(found), asyncio.Runner(loop_factory=loop) as runner:
         return runner.run(main())
+
+
+async def _watch(bus: Bus) -> None:
+    """Tell when the connection is lost and when it is back; raise when our key is not let in again."""
+    import asyncio
+
+    from viscript.output import warn
+
+    bus.on_reconnect(lambda: warn("the connection is back; what was published meanwhile is missed"))
+    was_there = True
+    while bus.refusal is None:
+        await asyncio.sleep(LOOK)
+        if was_there and not bus.connected:
+            warn(f"the connection to {bus.address.endpoint} is lost; trying again")
+        was_there = bus.connected
+    raise bus.refusal
 
 
 def tell_warnings() -> None:

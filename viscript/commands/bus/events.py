@@ -41,7 +41,7 @@ def events(
 
     async def work(bus: Bus) -> None:
         subscription = await bus.subscribe(_pattern(wanted))
-        await follow(bus, subscription, count, seconds, _show, only=_only(wanted))
+        await follow(subscription, count, seconds, _show, only=_only(wanted))
 
     attend(work)
 

@@ -71,7 +71,7 @@ async def _record(
 ) -> None:
     subscription = await bus.subscribe(pattern)
     try:
-        await follow(bus, subscription, count, seconds, keeper.keep)
+        await follow(subscription, count, seconds, keeper.keep)
     finally:
         keeper.end()
 

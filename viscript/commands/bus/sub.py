@@ -59,25 +59,24 @@ async def _listen(
     show: Callable[[Message], None],
 ) -> None:  # fmt: skip
     subscription = await bus.subscribe(pattern, group=group)
-    await follow(bus, subscription, count, seconds, show)
+    await follow(subscription, count, seconds, show)
 
 
 async def follow(
-    bus: Bus, subscription: Subscription, count: int | None, seconds: float | None,
+    subscription: Subscription, count: int | None, seconds: float | None,
     show: Callable[[Message], None], only: frozenset[str] = frozenset(),
 ) -> int:  # fmt: skip
     """Show what arrives until there were `count` or `seconds` have passed; returns how many there were.
 
     With `only`, what was published to these subjects.
 
-    Losses and reconnections are told on standard error. `Unknown` when time was up before `count`.
+    Losses are told on standard error. `Unknown` when time was up before `count`.
     """
     import asyncio
 
     from viscript.errors import Unknown
     from viscript.output import warn
 
-    bus.on_reconnect(lambda: warn("the connection was lost and is back; messages were missed"))
     seen, lost, flush = 0, 0, _Flush()
     try:
         async with asyncio.timeout(seconds):
