@@ -2,10 +2,10 @@
 
 Everything that it does goes on at once: topics with readers fast, slow and deaf, queue groups, requests
 plain, streamed and scattered, a durable topic that is filled, pulled and thinned out, visitors that come,
-leave and drop out with a last will, strangers, denied commands, and scrapes of its pages. Rates are moderate, as a
-soak looks for what is kept, not for speed. Prints one line at each interval and a verdict; exit code 1
-when memory grew from the middle third to the last by more than `SLACK`, or when descriptors or sessions
-are left over at the end.
+leave and drop out with a last will, strangers, denied commands, and scrapes of its pages. Rates are
+moderate: a soak looks for what is kept, not for speed. Prints one line at each interval and a verdict; exit
+code 1 when memory grew from the middle third to the last by more than `SLACK`, or when descriptors or
+sessions are left over at the end.
 """
 
 from __future__ import annotations

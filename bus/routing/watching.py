@@ -161,7 +161,7 @@ class Watching(Part):
                 f"{vitals.fds} of {vitals.max_fds} open files are in use; raise the limit (ulimit -n)"
             )
         if trouble := self.sources.store_problem():
-            problems.append(trouble)
+            problems.append(f"the store of durable topics: {trouble}")
         return signals.Health(ok=not problems, problems=problems)
 
     def _leave(self, session: Session, num: int, _reason: str) -> None:

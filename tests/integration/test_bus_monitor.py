@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -124,6 +125,38 @@ async def test_the_same_is_told_over_the_bus_to_keys_that_may_ask() -> None:
             for subject in (signals.VARZ, signals.HEALTH, signals.METRICS, signals.CLOSED):
                 with pytest.raises(NotAuthorised, match="not allowed"):
                     await bus.request(subject)
+
+
+async def test_durable_topics_are_told_on_the_page_over_the_bus_and_in_metrics() -> None:
+    with watched_broker(boss="operator") as (broker, pages):
+        async with connect(broker.address, broker.keys["boss"]) as bus:
+            topic = signals.TopicConfig("jobs", ["app.jobs.>"])
+            await bus.request(signals.TOPIC_PUT, signals.pack(topic))
+            for _ in range(3):
+                await bus.store("app.jobs.new", bytes(100))
+            told = signals.unpack(await bus.request(signals.TOPICS), signals.Topics)
+        until(lambda: pages.get("/topics") == msgspec.to_builtins(told), "the page tells the same")
+        [info] = pages.get("/topics")["topics"]
+        assert (info["config"]["topic"], info["first"], info["last"]) == ("jobs", 1, 3)
+        assert pages.get("/varz")["topics"] == 1
+        found = metrics(pages.text("/metrics"))
+        assert found["topic_messages", "jobs"] == found["topic_last_sequence", "jobs"] == 3
+        assert found["topic_bytes", "jobs"] >= 300
+
+
+async def test_services_are_told_with_what_they_did() -> None:
+    with watched_broker(boss="operator") as (broker, pages):
+        async with connect(broker.address, broker.keys["boss"]) as bus:
+            await bus.serve("app.echo", lambda request: request.body, name="echo", version="1.2")
+            for _ in range(5):
+                await bus.request("app.echo", b"x")
+
+            def echoes() -> int:
+                found = [s for s in pages.get("/services")["services"] if s["name"] == "echo"]
+                return sum(service["requests"] for service in found)
+
+            await asyncio.to_thread(until, lambda: echoes() == 5, "five requests are told")
+        until(lambda: echoes() == 0, "the service is gone with its session")
 
 
 async def test_an_observer_may_ask_all_that_the_pages_tell() -> None:

@@ -114,7 +114,7 @@ def test_an_app_may_not_ask(subject: str) -> None:
     [(Vitals(lag=MAX_LAG + 1), "", "one turn of the broker's loop took 2.0 s lately"),
      (Vitals(fds=95, max_fds=100), "", "95 of 100 open files are in use; raise the limit (ulimit -n)"),
      (Vitals(problems=("the access list was not reloaded: x",)), "", "the access list was not reloaded: x"),
-     (Vitals(), "the store is damaged", "the store is damaged")],
+     (Vitals(), "disk full", "the store of durable topics: disk full")],
 )  # fmt: skip
 def test_what_is_wrong_is_named(vitals: Vitals, store: str, problem: str) -> None:
     health = watched(Table(), Sources(store_problem=lambda: store), vitals).health()
