@@ -186,7 +186,7 @@ class Broker:
                 busy = self._turn(self._wait(0.0 if busy else self._pause()))
             self._drain()
             self.router.lame("the broker is stopping")
-            self._write(time.monotonic())
+            self._write()
             time.sleep(GRACE)
         finally:
             if self._pages is not None:
@@ -203,7 +203,7 @@ class Broker:
         self.router.drain(DRAIN, "the broker is stopping")
         if self._durable is not None:
             self._durable.drain(time.monotonic())
-        self._write(time.monotonic())
+        self._write()
         deadline = time.monotonic() + DRAIN
         busy = False
         while not self.router.drained and (left := deadline - time.monotonic()) > 0:
@@ -224,7 +224,7 @@ class Broker:
         for _ in range(BATCH):
             if not self._receive(now):
                 break
-            self._write(now)
+            self._write()
         else:
             more = True
         self._bury(now)
@@ -235,7 +235,7 @@ class Broker:
             self._reload_access()
         if now >= self._next_report:
             self._report_refusals(now)
-        self._write(now)
+        self._write()
         self._cut_due(now)
         # Writing may have swallowed the descriptor's edge, so look at the socket's state itself; looking
         # swallows it as well, and with it the news that a full pipe has room again.
@@ -384,7 +384,7 @@ class Broker:
         problems = (self._access_problem,) if self._access_problem else ()
         return read_vitals(self._start, self._pulse, self._zap.refused, problems)
 
-    def _write(self, now: float) -> None:
+    def _write(self) -> None:
         """Send what the router has decided, as far as the peers take it. Who is cut is cut before."""
         for connection in self.router.sessions.take_cuts():
             cut(connection, reset=True)
@@ -395,7 +395,7 @@ class Broker:
             with contextlib.suppress(sockets.ZMQError):  # gone or full: then it need not hear
                 self._send(stray.connection.rid, stray.head, None)
             if stray.cut:
-                self._cuts.append((now + GRACE, stray.connection))
+                self._cuts.append((time.monotonic() + GRACE, stray.connection))
 
     def _retry_blocked(self) -> bool:
         """Whether anything left that was waiting for room."""
