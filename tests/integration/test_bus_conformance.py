@@ -2,6 +2,7 @@
 
 import json
 import socket
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -146,5 +147,10 @@ def test_what_is_no_broker_fails() -> None:
     assert "tcp://nowhere" in result.came
 
 
-def test_the_vectors_are_those_of_the_tests() -> None:
+def test_the_vectors_are_those_of_the_tests_and_are_shipped_where_they_are_looked_for() -> None:
     assert vectors.load() == json.loads((ROOT / "tests/vectors/sb1.json").read_text())
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"][
+        "targets"
+    ]["wheel"]
+    beside = Path(vectors.__file__).parent.relative_to(ROOT) / "sb1.json"
+    assert wheel["force-include"]["tests/vectors/sb1.json"] == beside.as_posix()
