@@ -37,6 +37,7 @@ def test_every_command_of_a_document_works_in_its_order(document: Path, tmp_path
         **{name: value for name, value in os.environ.items() if not name.startswith("VISCRIPT_")},
         "VISCRIPT_HOME": str(tmp_path / "home"),
         "VISCRIPT_CONFIG": str(tmp_path / "config.yaml"),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
 
