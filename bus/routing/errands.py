@@ -125,7 +125,7 @@ class Errands:
             body = errand.body or b""
             if not isinstance(errand.owner, Promise):
                 self.unhold(errand)
-            if errand.deadline > now and errand.wanted:  # else it ends where that is noticed
+            if errand.deadline > now:  # else the timer is about to end it
                 self.deliver(errand, offer.desk, offer, body, now)
 
     def hold(self, errand: Errand, body: bytes) -> None:
@@ -155,7 +155,6 @@ class Errands:
     def take_back(self, errand: Errand, now: float, *, failed: bool = False) -> None:
         """Nobody wants an answer to it any more."""
         self.unhold(errand)
-        self._orphans.pop(errand, None)
         worker, offer = errand.worker, errand.offer
         if worker is None:
             self.offers.leave_lines(errand)
@@ -223,7 +222,8 @@ class Errands:
 
     def _ask_another(self, errand: Errand, now: float) -> bool:
         """Its worker is gone: whether somebody else does what may be repeated."""
-        if errand.deadline <= now or not errand.wanted:
+        wanted = isinstance(errand.owner, Promise) and errand.owner.repeats
+        if not wanted or errand.deadline <= now:
             return False
         try:
             worker, offer = self.choose(errand)

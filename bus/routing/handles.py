@@ -104,13 +104,6 @@ class Errand(Call):
         self.body: bytes | None = None  # kept while it may be sent (again)
         self.held = 0  # bytes, of its key's holdings
 
-    @property
-    def wanted(self) -> bool:
-        """Whether somebody who is still there waits for it."""
-        if type(self.owner) is Promise:
-            return any(repeat.caller.open for repeat in self.owner.repeats)
-        return self.caller.open
-
 
 class Round(Call):
     """A request to everybody who serves its subject."""

@@ -76,3 +76,14 @@ def test_nothing_for_or_from_a_key_is_left_once_it_is_forgotten() -> None:
     memory.forget("bob")
     assert len(memory) == 1
     assert memory.find(identity(1, "carol"), 1.0) is not None
+
+
+def test_the_same_kept_again_takes_the_place_of_the_first() -> None:
+    memory = Replies()
+    half = replies.MAX_KEY_BYTES // 2
+    memory.keep(identity(1), kept(half), 1.0)
+    memory.keep(identity(1), kept(half, "carol"), 200.0)
+    memory.keep(identity(2), kept(half), 200.0)
+    assert memory.find(identity(1), 201.0) == kept(half, "carol")
+    memory.expire(400.0)
+    assert (len(memory), memory._size, memory._shares) == (0, 0, {})

@@ -153,6 +153,33 @@ def test_when_the_worker_leaves_another_is_asked_with_the_time_that_is_left() ->
     assert alice.hears_bodies() == reply(5, carol)
 
 
+def test_what_waited_for_its_worker_is_whole_when_another_is_asked() -> None:
+    table, alice, bob = shop()
+    bob.say(wire.Serve(1, "app.*", inflight=1))
+    alice.say(wire.Request(1, "app.other", 2000))
+    first = handle(bob)
+    alice.say(PAY, b"10")
+    bob.say_later(wire.Reply(first))
+    assert [body for _, body in bob.hears_bodies()] == [b"10"]
+    carol = table.join("carol")
+    carol.say(wire.Serve(1, "app.pay"))
+    bob.say(wire.Bye())
+    table.passes(0)
+    assert [body for _, body in carol.hears_bodies()] == [b"10"]
+
+
+def test_another_is_asked_with_the_longest_of_the_deadlines() -> None:
+    table, alice, bob = shop()
+    alice.say(PAY)
+    alice.say(again(6, dl=9000))
+    carol = table.join("carol")
+    carol.say(wire.Serve(1, "app.pay"))
+    table.passes(3)
+    bob.say(wire.Bye())
+    table.passes(0)
+    assert only(carol.hears(), wire.RequestDelivery).dl == 6000
+
+
 def test_when_the_worker_leaves_and_nobody_else_serves_it_fails() -> None:
     table, alice, bob = shop()
     alice.say(PAY)

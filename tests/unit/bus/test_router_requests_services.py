@@ -1,5 +1,7 @@
 """Dialogues: limits of workers, who waits for them, whose turn it is, and what is told of services."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -12,13 +14,13 @@ from tests.support.dialogue import Peer, Table, key_of, only, refused
 NOTICES = wire.Hello(caps=[wire.NOTICES, wire.STREAMS])
 
 
-def office(*workers: str, inflight: int = 1, limits: wire.Limits = LIMITS) -> tuple[Table, ...]:
+def office(*workers: str, inflight: int = 1, limits: wire.Limits = LIMITS) -> Any:
     """Table, requester, and workers that serve app.job with this limit."""
     table = Table(limits, alice="app", bob="app", carol="app", dave="app", root="admin")
     peers = [table.join(name) for name in workers]
     for peer in peers:
         assert peer.say(wire.Serve(1, "app.job", inflight=inflight)) == [wire.Ok(1)]
-    return table, table.join("alice"), *peers  # type: ignore[return-value]
+    return table, table.join("alice"), *peers
 
 
 def ask(peer: Peer, ref: int, seconds: float = 2.0, subject: str = "app.job") -> None:
@@ -54,14 +56,14 @@ def test_a_worker_gets_no_more_at_once_than_it_said() -> None:
 
 
 def test_the_worker_with_the_least_to_do_is_asked() -> None:
-    _table, alice, bob, carol = office("bob", "carol", inflight=0)
-    for ref in range(4):
+    _, alice, bob, carol = office("bob", "carol", inflight=0)
+    for ref in range(6):
         ask(alice, ref)
     of_bob, of_carol = got(bob), got(carol)
-    assert (len(of_bob), len(of_carol)) == (2, 2)
-    for handle, _ in of_carol:
+    assert (len(of_bob), len(of_carol)) == (3, 3)
+    for handle, _ in of_carol[:2]:
         carol.say(wire.Reply(handle))
-    for ref in (5, 6):
+    for ref in (7, 8):
         ask(alice, ref)
     assert (got(bob), len(got(carol))) == ([], 2)
 
@@ -164,6 +166,29 @@ def test_a_deadline_makes_room() -> None:
     ask(alice, 1, 1)
     ask(alice, 2, 3)
     table.passes(1.5)
+    assert [body for _, body in got(bob)] == [b"1", b"2"]
+
+
+def test_what_is_overdue_when_a_worker_gets_room_is_not_asked_any_more() -> None:
+    table, alice, bob = office("bob")
+    ask(alice, 1, 60)
+    ask(alice, 2, 1)
+    ask(alice, 3, 60)
+    [(handle, _)] = got(bob)
+    table.now += 2  # and the timer has not come to it yet
+    bob.say_later(wire.Reply(handle))
+    assert [body for _, body in got(bob)] == [b"3"]
+    table.passes(0)
+    assert [e.ref for e in alice.hears() if isinstance(e, wire.Error)] == [2]
+
+
+def test_a_new_request_does_not_overtake_what_waited() -> None:
+    table, alice, bob = office("bob")
+    carol, dave = table.join("carol"), table.join("dave")
+    ask(alice, 1)
+    ask(carol, 2)
+    alice.say(wire.Bye())
+    ask(dave, 3)
     assert [body for _, body in got(bob)] == [b"1", b"2"]
 
 
