@@ -16,7 +16,6 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bus import doorkeeper, keystore, sockets
 from bus.access import AccessError, AccessList
@@ -25,20 +24,16 @@ from bus.doorkeeper import Doorkeeper
 from bus.enrolment import TOKEN_BYTES
 from bus.identity import KeyPair
 from bus.keystore import AccessFile
+from bus.lookout import Lookout
 from bus.routing.durable import Durable
 from bus.routing.enrolment import STAY, Enrolment
 from bus.routing.peers import Connection, Session
 from bus.routing.router import Router
 from bus.routing.sessions import LIMITS
-from bus.routing.watching import Figures, Sources, Vitals, Watching
 from bus.signals import BrokerInfo
 from bus.topics.journal import Journal
 from bus.version import VERSION
-from bus.vitals import Pulse, read_vitals
 from bus.zap import ZapHandler
-
-if TYPE_CHECKING:
-    from bus.monitor import Monitor
 
 BATCH = 256  # messages read before timers and connections are looked at
 # Seconds. When the last message came as soon as this, the next is awaited awake, yielding the processor to
@@ -77,9 +72,6 @@ class Broker:
         """Bind and read; `KeyFileError`, `AccessError` or `BusError` say what is wrong."""
         self._files = files
         self._log = log
-        self._start = time.time()
-        self._pulse = Pulse()
-        self._access_problem = ""  # of the last reload
         keypair = keystore.load(files.key_file)
         self._access_file = AccessFile(files.access_file, patience=LOCKED)
         access = self._access_file.load()
@@ -103,14 +95,6 @@ class Broker:
         self.router = Router(
             access, self.info, save_access=self._save_access, clock=time.time,
         )  # fmt: skip
-        sources = Sources(
-            services=lambda: self.router.requests.services().services,
-            closed=lambda: self.router.presence.closed,
-        )
-        self._watching = Watching(
-            self.router.sessions, sources, vitals=self._vitals, render=_render
-        )
-        self.router.add(self._watching)
         self._enrolment = Enrolment(
             self.router.sessions, self.router.change_access,
             Doorkeeper(self._files.access_file.with_name(doorkeeper.NAME), patience=LOCKED),
@@ -119,7 +103,7 @@ class Broker:
         self.router.add(self._enrolment)
         self.router.enrol = self._enrolment.meets
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._pages = self._open_pages()
+        self._lookout = Lookout(self.router, self._zap.refused, self._files.monitor, self._wake)
         self._zap_fd = self._zap.fileno()
         self._monitor_fd = sockets.descriptor(self._monitor)
         self._poll = select.poll()
@@ -140,9 +124,9 @@ class Broker:
         self._reported: Counter[str] = Counter()  # refusals that the log has
         self._running = True
         self._reload = False
-        self._open_store(sources)
+        self._open_store()
 
-    def _open_store(self, sources: Sources) -> None:
+    def _open_store(self) -> None:
         """Durable topics, when there is a place for them; `StoreError` when it cannot be used."""
         self._journal: Journal | None = None
         self._durable: Durable | None = None
@@ -155,8 +139,8 @@ class Broker:
         router = self.router
         self._durable = Durable(router.sessions, router.publishing, journal, time.monotonic())
         router.add(self._durable)
-        sources.topics = self._durable.infos
-        sources.store_problem = lambda: journal.problem
+        self._lookout.sources.topics = self._durable.infos
+        self._lookout.sources.store_problem = lambda: journal.problem
 
     @property
     def refused(self) -> Counter[str]:
@@ -166,7 +150,7 @@ class Broker:
     @property
     def pages(self) -> str | None:
         """Where the pages over HTTP are, if they are wanted."""
-        return self._pages.url if self._pages is not None else None
+        return self._lookout.url
 
     def stop(self) -> None:
         self._running = False
@@ -179,8 +163,7 @@ class Broker:
 
     def run(self) -> None:
         try:
-            if self._pages is not None:
-                self._pages.start()
+            self._lookout.start()
             busy = False
             while self._running:
                 busy = self._turn(self._wait(0.0 if busy else self._pause()))
@@ -189,8 +172,7 @@ class Broker:
             self._write()
             time.sleep(GRACE)
         finally:
-            if self._pages is not None:
-                self._pages.close()
+            self._lookout.close()
             if self._journal is not None:
                 self._journal.close()
             self._socket.disable_monitor()
@@ -212,8 +194,8 @@ class Broker:
     def _turn(self, ready: set[int]) -> bool:
         """Do what there is to do, once; True when there may be more at once."""
         more = self._zap.drain() if self._zap_fd in ready else False
-        if self._pages is not None and self._wake_read in ready:
-            self._pages.inbox.answer(self._watching)
+        if self._wake_read in ready:
+            self._lookout.answer()
         if self._monitor_fd in ready:
             self._hear_of_connections()
         now = time.monotonic()
@@ -255,7 +237,7 @@ class Broker:
         """The descriptors that have something to tell, after at most `seconds`."""
         limit = min(seconds, BLOCKED) if self._blocked else seconds
         start = time.monotonic()
-        self._pulse.took(start - self._woke)
+        self._lookout.pulse.took(start - self._woke)
         found = self._poll.poll(0)
         while not found and self._lively and time.monotonic() < start + min(limit, LIVELY):
             os.sched_yield()
@@ -347,7 +329,7 @@ class Broker:
     def _report_refusals(self, now: float) -> None:
         """Tell at intervals what was refused since: one line however many knock."""
         self._next_report = now + REPORT
-        self._pulse.tick()
+        self._lookout.pulse.tick()
         refused = self.refused
         if refused != self._reported:
             self._log("refused", dict(refused - self._reported))
@@ -358,10 +340,10 @@ class Broker:
         try:
             access = self._access_file.load()
         except Exception as error:  # noqa: BLE001 - whatever is wrong, the list in force stays
-            self._access_problem = f"the access list was not reloaded: {error}"
+            self._lookout.access_problem = f"the access list was not reloaded: {error}"
             self._log("access list not reloaded", {"error": str(error)})
             return
-        self._access_problem = ""
+        self._lookout.access_problem = ""
         self.router.replace_access(access)
         self._log("access list reloaded", {"keys": len(access.entries)})
 
@@ -371,18 +353,7 @@ class Broker:
         except AccessError:
             self._reload = True
             raise
-        self._access_problem = ""  # the file is what is in force again
-
-    def _open_pages(self) -> Monitor | None:
-        if self._files.monitor is None:
-            return None
-        from bus.monitor import Monitor
-
-        return Monitor(self._files.monitor, self._wake)
-
-    def _vitals(self) -> Vitals:
-        problems = (self._access_problem,) if self._access_problem else ()
-        return read_vitals(self._start, self._pulse, self._zap.refused, problems)
+        self._lookout.access_problem = ""  # the file is what is in force again
 
     def _write(self) -> None:
         """Send what the router has decided, as far as the peers take it. Who is cut is cut before."""
@@ -442,9 +413,3 @@ class Broker:
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_write, b".")
-
-
-def _render(figures: Figures) -> str:
-    from bus import metrics  # imports prometheus-client, so only when somebody asks
-
-    return metrics.text(figures)
