@@ -17,7 +17,7 @@ from bus.keys import CONFIG_NAME, Folder
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="The message broker of Viscript: CURVE public keys are identities, nobody unknown gets in.\n\n"
-    "Exit codes: 0 stopped cleanly, 2 usage, 8 configuration or key file, 9 endpoint taken.",
+    "Exit codes: 0 stopped cleanly, 2 usage, 8 configuration, key file or damaged topics, 9 endpoint taken.",
 )  # fmt: skip
 
 
@@ -88,6 +88,35 @@ def run(
     )  # fmt: skip
     broker.run()
     logs.event(logger, "stopped", refused=dict(broker.refused))
+
+
+@app.command()
+def repair(folder: Folder) -> None:
+    """Save what can be saved of damaged durable topics. The broker must not run; the damaged file is kept."""
+    import time
+
+    from bus.errors import BusError
+    from bus.settings import load
+    from bus.topics.repair import repair as save_topics
+    from bus.topics.repair import stretches
+
+    try:
+        path = load(folder / CONFIG_NAME).files(folder).topics_file
+        report = save_topics(path, time.strftime("%Y%m%d-%H%M%S", time.gmtime())) if path else None
+    except BusError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or folder}: not repaired: {error.strerror}; nothing has changed")
+    if report is None:
+        typer.echo(f"{path}: nothing is wrong with it; nothing has changed")
+        return
+    for topic in report.topics:
+        lost = stretches(topic.lost) or "nothing"
+        typer.echo(f"topic {topic.topic}: {topic.messages} messages saved; lost: {lost}")
+        for note in topic.notes:
+            typer.echo(f"topic {topic.topic}: {note}")
+    typer.echo(f"the damaged file is kept as {report.kept}")
+    typer.echo(f"start it    bus-broker run {folder}")
 
 
 keys.register(app)

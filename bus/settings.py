@@ -21,12 +21,15 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     access_file: str
     monitor: str = ""  # 127.0.0.1:PORT: pages over HTTP, see docs/monitoring.md; empty: none
 
+    topics_file: str = "topics.db"  # made with the first durable topic
+
     def files(self, folder: Path) -> BrokerFiles:
         """Where everything is; `ValueError` when `monitor` is no loopback address."""
         monitor = loopback(self.monitor) if self.monitor else None
         return BrokerFiles(
-            self.endpoint, folder / self.key_file, folder / self.access_file, monitor
-        )
+            self.endpoint, folder / self.key_file, folder / self.access_file, monitor,
+            folder / self.topics_file,
+        )  # fmt: skip
 
 
 def load(path: Path) -> BrokerSettings:
