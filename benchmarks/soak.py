@@ -216,7 +216,7 @@ class Load:
 
     async def be_deaf(self) -> None:
         """Subscribes, reads nothing for a while, then leaves: its queue fills and is freed."""
-        async for _ in self.every(1.0):
+        async for _ in self.every(0.3):
             await asyncio.to_thread(self._be_deaf)
 
     def _be_deaf(self) -> None:

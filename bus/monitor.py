@@ -259,19 +259,26 @@ class Monitor:
                     oldest.shutdown(socket.SHUT_RDWR)  # its thread ends upon that
             self._open[connection] = None
             self._threads += 1
-        threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
+        thread = threading.Thread(target=self._converse, args=(connection,), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no thread left: the pages must outlive that
+            self._over(connection)
 
     def _converse(self, connection: socket.socket) -> None:
         try:
             with contextlib.suppress(OSError):  # they hung up, or were too slow
                 _Handler(connection, self._pages)
         finally:
-            with self._lock:
-                self._open.pop(connection, None)
-                self._threads -= 1
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_WR)
-            connection.close()
+            self._over(connection)
+
+    def _over(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._open.pop(connection, None)
+            self._threads -= 1
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_WR)
+        connection.close()
 
 
 class _Head(io.RawIOBase):
