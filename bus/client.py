@@ -150,9 +150,9 @@ class Bus(Asking, DurableTopics):
     ) -> Subscription:
         """Subscribe; what is published from the return on arrives. `NotAuthorised`.
 
-        `policy` decides what gives way when the reader is too slow: drop_old, drop_new or disconnect. Each
-        message goes to one member of a `group`; at most `window` (64) of them are under way to this one,
-        and reading the next gives one back.
+        `policy` decides what gives way when the reader is too slow: drop_old, drop_new, or disconnect, the
+        subscription itself. Each message goes to one member of a `group`; at most `window` (64) of them
+        are under way to this one, and reading the next gives one back.
         """
         if not subjects.is_pattern(pattern):
             raise LocalProtocolError(f"not a subject pattern: {pattern!r}")
@@ -173,6 +173,7 @@ class Bus(Asking, DurableTopics):
         except BaseException:
             self._drop(sid)
             raise
+        subscription.live = True
         return subscription
 
     # Answering.
@@ -343,11 +344,14 @@ class Bus(Asking, DurableTopics):
         if not self._closed:
             self._calls.barred = self._link.refusal
         farewell = self._session.farewell
-        if farewell is not None and farewell.num == 429:  # too slow: something was lost
-            for sid, subscription in list(self._subscriptions.items()):
-                if subscription.policy == DISCONNECT:
-                    self._drop(sid)
-                    subscription.end(Overflow(f"{subscription.pattern}: {farewell.reason}"))
+        for sid, subscription in list(self._subscriptions.items()):
+            if subscription.policy != DISCONNECT or not subscription.live:
+                continue
+            self._drop(sid)  # it wants to miss nothing, and may have
+            if farewell is not None and farewell.num == 429:
+                subscription.end(Overflow(f"{subscription.pattern}: {farewell.reason}"))
+            else:
+                subscription.end(Unreachable(f"{subscription.pattern}: the connection was lost"))
 
     def _drop(self, sid: int) -> None:
         self._subscriptions.pop(sid, None)

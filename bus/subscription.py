@@ -63,9 +63,10 @@ class Share:
 class Subscription:
     """Messages of one pattern, in order: `async for message in subscription`.
 
-    A reader that falls `MAX_KEPT_BYTES` behind loses the oldest, or with the policy drop_new the newest;
-    with disconnect the subscription ends with `Overflow`. `lost` counts what was dropped here and at the
-    broker. Iterating again goes on where the last iteration stopped.
+    A reader that falls `MAX_KEPT_BYTES` behind loses the oldest, or with the policy drop_new the newest.
+    With disconnect the subscription ends rather than miss anything: with `Overflow`, or `Unreachable` when
+    the connection was lost. `lost` counts what was dropped here and at the broker. Iterating again goes on
+    where the last iteration stopped.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Subscription:
         self.pattern = pattern
         self.policy = policy
         self.lost = 0
+        self.live = False  # the broker has confirmed it
         self._drop = drop  # tells the broker that nobody reads any more
         self._share = share  # of a queue group
         self._gaps: deque[tuple[int, int]] = deque(maxlen=MAX_GAPS)

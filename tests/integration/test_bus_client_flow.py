@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 
-from bus import Bus, LocalProtocolError, NotAuthorised, Overflow, Subscription, signals
+from bus import Bus, LocalProtocolError, NotAuthorised, Overflow, Subscription, Unreachable, signals
 from bus import subscription as subscriptions
 from tests.support.broker import Broker, running_broker
 from tests.support.joined import eventually, joined
@@ -43,7 +44,7 @@ def reader(broker: Broker, policy: str = "drop_old") -> Iterator[subprocess.Pope
             sys.executable, "-P", "-c", READER, broker.address.endpoint, broker.address.key,
             str(broker.folder / "reader.key"), policy,
         ],
-        stdout=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         try:
             assert process.stdout is not None
@@ -229,3 +230,34 @@ async def test_a_subscription_that_is_no_longer_allowed_ends_and_the_session_goe
             await alice.publish("topic.x", b"still here")
             assert (await anext(allowed)).body == b"still here"
             await eventually(lambda: not bob._answers.services)
+
+
+async def test_a_stopped_reader_that_wants_to_miss_nothing_is_disconnected_and_told() -> None:
+    with (
+        running_broker(alice="operator", reader="app") as broker,
+        reader(broker, "disconnect") as process,
+    ):
+        async with joined(broker, "alice") as alice:
+            process.send_signal(signal.SIGSTOP)
+            body = b"%08d" % 1 + bytes(512 << 10)
+            for _ in range(300):
+                await alice.publish("topic.x", body)
+            process.send_signal(signal.SIGCONT)
+            await alice.publish("topic.end")
+            _, problem = await asyncio.to_thread(process.communicate, timeout=30)
+        assert process.returncode == 1
+        assert re.search(r"^bus\.errors\.(Overflow|Unreachable): topic\.>", problem, re.MULTILINE)
+
+
+async def test_what_wants_to_miss_nothing_ends_with_its_connection_and_the_rest_goes_on() -> None:
+    with running_broker(alice="app") as broker:
+        async with joined(broker, "alice") as alice:
+            strict = await alice.subscribe("topic.x", policy="disconnect")
+            healing = await alice.subscribe("topic.x")
+            broker.kill()
+            broker.start()
+            with pytest.raises(Unreachable, match=r"topic\.x: the connection was lost"):
+                await asyncio.wait_for(anext(strict), 10)
+            await asyncio.wait_for(alice.wait_connected(), 10)
+            await alice.publish("topic.x", b"on")
+            assert (await anext(healing)).body == b"on"
