@@ -112,17 +112,18 @@ def _enrol(address: Address, keypair: KeyPair, name: str, token: str, deadline: 
     from bus import join as joining
     from viscript.commands.bus.connection import translated
     from viscript.commands.bus.where import Where
-    from viscript.output import Progress
+    from viscript.output import note
 
-    progress = Progress()
+    told = False
     while True:
-        with translated(Where(address, Path(), f"{address.endpoint}")):
+        with translated(Where(address, Path(), address.endpoint)):
             answer = joining.enrol(address, keypair, name, token)
         left = deadline - time.monotonic()
         if answer.state != "pending" or left <= 0:
-            progress.end()
             return answer
-        progress.tell(f"waiting for an admin; our fingerprint: {answer.fingerprint}")
+        if not told:
+            note(f"waiting for an admin; our fingerprint: {answer.fingerprint}")
+            told = True
         time.sleep(min(PAUSE, left))
 
 

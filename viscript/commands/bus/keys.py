@@ -77,7 +77,10 @@ def _exceptions(entry: AccessEntry) -> str:
 )
 def allow(
     key: typed.KeyArgument,
-    role: Roles,
+    *,
+    role: Annotated[
+        list[str] | None, typer.Option("--role", help="May be given several times.")
+    ] = None,
     name: Name = "",
     more: Annotated[
         list[str] | None,
@@ -91,11 +94,14 @@ def allow(
     from bus.signals import ACCESS_PUT, AccessEntry
     from viscript.commands.bus.connection import ask
     from viscript.commands.bus.topics import done
+    from viscript.errors import BadUsage
 
-    public = typed.key(key)
-    entry = AccessEntry(public, name, role, rules(more or []), rules(less or []))
+    public, roles = typed.key(key), role or []
+    if not roles and not more:
+        raise BadUsage("what may it? give --role, or --allow, or both")
+    entry = AccessEntry(public, name, roles, rules(more or []), rules(less or []))
     ask(ACCESS_PUT, entry, dict, admin=True)
-    done(_fields(entry), f"{public} is allowed as {' '.join(role)}")
+    done(_fields(entry), f"{public} is allowed{' as ' if roles else ''}{' '.join(roles)}")
 
 
 def rules(words: list[str]) -> Rules | None:
