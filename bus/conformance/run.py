@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from bus.conformance.asking import ASKING
+from bus.conformance.bundling import BUNDLING
 from bus.conformance.checks import Check
 from bus.conformance.flowing import FLOWING
 from bus.conformance.heads import HEADS
@@ -17,7 +18,7 @@ from bus.errors import BusError
 from bus.identity import Address, KeyPair
 
 CHECKS: tuple[Check, ...] = (
-    *SESSIONS, *PUBLISHING, *FLOWING, *ASKING, *STORING, *HEADS,
+    *SESSIONS, *BUNDLING, *PUBLISHING, *FLOWING, *ASKING, *STORING, *HEADS,
 )  # fmt: skip
 
 

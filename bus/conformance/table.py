@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -33,6 +34,10 @@ class Heard:
         return f"{self.name} {_shown(self.fields)}{body}"
 
 
+def _head(name: str, fields: dict[str, Any]) -> bytes:
+    return b"SB\x01" + bytes([codes("client")[name]]) + msgspec.msgpack.encode(fields)
+
+
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 300 else f"{text[:300]}…"
@@ -45,6 +50,7 @@ class Peer:
         self._table = table
         self.key = pair.public
         self.welcome: dict[str, Any] = {}
+        self._unpacked: deque[Heard] = deque()  # of the last bundle
         self._socket, self._monitor = sockets.dial(
             table.context, pair, table.address, max_message=_LARGEST, routing_id=routing_id
         )
@@ -53,8 +59,15 @@ class Peer:
 
     def says(self, name: str, body: bytes | None = None, /, **fields: object) -> None:
         """Send a command; fields are as on the wire."""
-        head = b"SB\x01" + bytes([codes("client")[name]]) + msgspec.msgpack.encode(fields)
+        head = _head(name, fields)
         self.sends(*([head] if body is None else [head, body]), told=f"{name} {_shown(fields)}")
+
+    def bundles(self, *commands: tuple[str, dict[str, Any], bytes | None]) -> None:
+        """Send commands, each with fields and body, as one bundle."""
+        parts: list[bytes | None] = []
+        for name, fields, body in commands:
+            parts += [_head(name, fields), body]
+        self.says("BUNDLE", msgspec.msgpack.encode(parts), n=len(commands))
 
     def sends(self, *frames: bytes, told: str = "") -> None:
         """Send frames as they are."""
@@ -126,17 +139,31 @@ class Peer:
             sockets.close(self._socket)
 
     def _next(self, expected: str) -> Heard:
+        if self._unpacked:
+            return self._unpacked.popleft()
         deadline = time.monotonic() + self._table.patience
         while (left := deadline - time.monotonic()) > 0:
             # The edge may be swallowed by a look at the state, so look before waiting, and not long.
             if sockets.readable(self._socket):
-                return self._decoded(self._socket.recv_multipart(sockets.DONTWAIT))
+                heard = self._decoded(self._socket.recv_multipart(sockets.DONTWAIT))
+                return self._unbundled(heard) if heard.name == "BUNDLE-DELIVERY" else heard
             if any(event.kind & _OVER for event in sockets.events(self._monitor)):
                 if sockets.readable(self._socket):
                     continue
                 raise Unexpected(expected, "the connection ended")
             sockets.wait([self._socket], min(_TURN, left))
         raise Unexpected(expected, f"nothing within {self._table.patience:g} s")
+
+    def _unbundled(self, bundle: Heard) -> Heard:
+        """The first message of a bundle; the others are heard next."""
+        parts = msgspec.msgpack.decode(bundle.body, type=list[bytes | None])
+        if not parts or len(parts) != 2 * bundle.fields["n"] or None in parts[::2]:
+            raise Unexpected(f"a bundle of {bundle.fields['n']} messages", str(bundle))
+        for head, body in zip(parts[::2], parts[1::2], strict=True):
+            self._unpacked.append(
+                self._decoded([head or b""] if body is None else [head or b"", body])
+            )
+        return self._unpacked.popleft()
 
     @staticmethod
     def _decoded(frames: list[bytes]) -> Heard:
