@@ -66,6 +66,7 @@ class Groups:
     """The queue groups of one broker."""
 
     def __init__(self, sessions: Sessions) -> None:
+        self.any = False  # whether there are some: a field, because every message asks
         self._sessions = sessions
         self._groups: dict[tuple[str, str], _Group] = {}
         self._tree: subjects.SubjectTree[_Group] = subjects.SubjectTree(_anybody)
@@ -75,16 +76,13 @@ class Groups:
         sessions.granted.append(self._granted)
         sessions.changed.append(lambda _: self._tree.forget())
 
-    @property
-    def any(self) -> bool:
-        return bool(self._groups)
-
     def join(self, member: Subscription) -> None:
         name = member.pattern, member.group
         group = self._groups.get(name)
         if group is None:
             group = self._groups[name] = _Group(*name, payer=member.session.key)
             self._tree.add(member.pattern, group)
+            self.any = True
         self._tree.forget()
         group.free.append(member)
         self._serve(group)
@@ -102,6 +100,7 @@ class Groups:
             self._congested.pop(group, None)
             self._tree.remove(group.pattern, group)
             del self._groups[group.pattern, group.name]
+            self.any = bool(self._groups)
         elif all(other.session.key != group.payer for other in members):
             self._book(group, -size)
             group.payer = members[0].session.key
