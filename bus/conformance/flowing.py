@@ -89,3 +89,14 @@ def _(table: Table) -> None:
     got = {one.hears("DELIVERY").body, two.hears("DELIVERY").body}
     if got not in ({b"a", b"b"}, {msgspec.msgpack.encode([b"a"]), msgspec.msgpack.encode([b"b"])}):
         raise Unexpected("a for one, b for the other", repr(got))
+
+
+@FLOWING.check("credit that counts for nothing is refused, credit for what is over is passed over")
+def _(table: Table) -> None:
+    peer = subscribed(table.joins(), 1, table.place)
+    for fields in ({"m": 1}, {"sid": 1, "m": 1}, {"sid": 1, "ref": 2, "m": 1}):
+        peer.says("CREDIT", **fields)
+        peer.hears("ERROR", num=400, err="bad_request")
+    for fields in ({"sid": 77, "m": 1}, {"ref": 77, "m": 1}):
+        peer.says("CREDIT", **fields)
+        peer.hears_no_more()

@@ -173,3 +173,17 @@ def _(table: Table) -> None:
     there = peer.asks_broker("$SYS.sessions", {"key": peer.key})["sessions"]
     if peer.welcome["session"] not in [session["session"] for session in there]:
         raise Unexpected(f"session {peer.welcome['session']} among those of its key", repr(there))
+
+
+@SESSIONS.check("a kicked session hears why, is cut, and is among the last that ended")
+def _(table: Table) -> None:
+    operator, peer = table.joins(), table.other_joins()
+    number = peer.welcome["session"]
+    told = operator.asks_broker("$SYS.kick", {"session": number, "reason": "too loud"})
+    if told["count"] != 1:
+        raise Unexpected("count 1", repr(told))
+    peer.hears("GOODBYE", num=403, reason="kicked: too loud")
+    peer.is_cut()
+    closed = operator.asks_broker("$SYS.closed")["sessions"]
+    if (403, number) not in [(one["num"], one["session"]) for one in closed]:
+        raise Unexpected(f"session {number} with 403", repr(closed[:3]))
