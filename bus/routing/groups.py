@@ -213,7 +213,10 @@ class Groups:
         n = len(bodies)
         head = wire.encode(wire.Delivery(member.drops.sid, subject, sender, n))
         body = bodies[0] if n == 1 else wire.join(bodies)
+        lost = member.drops.lost
         self._sessions.queue(member.session, Outgoing(head, body, member.drops, n))
+        if member.drops.lost > lost:  # other sessions of its key took the last room meanwhile
+            member.used -= n
 
     def _wait(self, group: _Group, message: _Message) -> None:
         limits = self._sessions.limits

@@ -207,7 +207,8 @@ class Sessions:
         session.rights = rules.rights_for(entry)
         session.allowed.clear()
         for check in self.changed:
-            check(session)
+            if session.open:
+                check(session)
 
     def end(self, session: Session, subject: str, sid: int | None) -> None:
         """Tell that a subscription, or without `sid` a service, was taken away by `change_rights`."""

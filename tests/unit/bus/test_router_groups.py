@@ -202,6 +202,8 @@ def test_a_member_without_session_credit_is_passed_over_and_served_once_it_grant
     ann.say(wire.Subscribe(1, 7, "app.>", q="w"))
     publish(alice, 1, 3)
     assert heard_bodies(ann) == numbers(1, 1)
+    table.passes(0.1)
+    assert table.router.publishing.next_deadline is None  # only a grant changes anything
     bea = member(table, "bea")
     publish(alice, 4, 4)
     ann.say_later(wire.Credit(m=5))
@@ -209,6 +211,46 @@ def test_a_member_without_session_credit_is_passed_over_and_served_once_it_grant
     publish(alice, 5, 6)
     assert len(heard_bodies(ann)) == 1
     assert len(heard_bodies(bea)) >= 1
+
+
+def test_what_a_member_has_got_is_not_dropped_for_other_deliveries() -> None:
+    table = Table(alice="app", ann="app")
+    alice, ann = table.join("alice"), member(table, "ann", window=3)
+    ann.say(wire.Subscribe(2, 8, "topic.>", "drop_old"))
+    ann.reading = False
+    ann.session.outbox._max_messages = 8
+    publish(alice, 1, 3)
+    for _ in range(20):
+        alice.say(wire.Publish("topic.x"))
+    kept = [(c.sid, body) for c, body in table.resumes(ann) if isinstance(c, wire.Delivery)]
+    assert [body for sid, body in kept if sid == 7] == numbers(1, 3)
+
+
+def test_a_member_that_leaves_while_its_outbox_is_full_leaves_nothing_behind() -> None:
+    table = Table(alice="app", ann="app")
+    alice, ann = table.join("alice"), member(table, "ann")
+    ann.reading = False
+    ann.session.outbox._max_messages = 2
+    publish(alice, 1, 5)
+    table.router.lost(ann.session)
+    assert table.router.publishing._groups._congested == {}
+    table.passes(1)
+    assert table.router.publishing.next_deadline is None
+
+
+def test_a_message_that_waits_for_the_one_who_may_have_it_is_not_overtaken() -> None:
+    table = Table(alice="app", ann="app", bea="app")
+    denied = AccessEntry(key_of("ann"), "ann", ["app"], deny=Rules(subscribe=["app.secret"]))
+    table.router.replace_access(table.router.sessions.access.with_entry(denied))
+    alice, ann, bea = table.join("alice"), member(table, "ann"), member(table, "bea", window=1)
+    alice.say(wire.Publish("app.secret"), b"s1")
+    alice.say(wire.Publish("app.secret"), b"s2")
+    publish(alice, 3, 3)
+    assert heard_bodies(ann) == []
+    assert heard_bodies(bea) == [b"s1"]
+    bea.say_later(wire.Credit(sid=7, m=1))
+    assert heard_bodies(bea) == [b"s2"]
+    assert heard_bodies(ann) == [b"3"]
 
 
 def test_what_a_member_has_got_is_not_given_to_another_when_it_leaves() -> None:
