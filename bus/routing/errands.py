@@ -46,23 +46,19 @@ class Errands:
         self.offers = Offers(self.keeps_up)
         self.promised: dict[Identity, Promise] = {}
         self.holdings = Holdings(limits.queue_bytes)
-        self._freed: dict[Offer, None] = {}  # may have room for what waits
-        self._orphans: dict[
+        self.freed: dict[Offer, None] = {}  # may have room for what waits
+        self.orphans: dict[
             Errand, RemoteProtocolError
         ] = {}  # and how they fail if nobody takes them
 
-    @property
-    def unsettled(self) -> bool:
-        return bool(self._freed or self._orphans)
-
     def settle(self, now: float) -> None:
-        """Give others to do what others left behind."""
-        while self._orphans:
-            errand, error = self._orphans.popitem()
+        """Give others what was left behind: what is in `freed` and `orphans`."""
+        while self.orphans:
+            errand, error = self.orphans.popitem()
             if not self._ask_another(errand, now):
                 self.fail(errand, error, now)
-        while self._freed:
-            self.refill(self._freed.popitem()[0], now)
+        while self.freed:
+            self.refill(self.freed.popitem()[0], now)
 
     def desk(self, session: Session) -> Desk:
         desk = self.desks.get(session)
@@ -81,16 +77,16 @@ class Errands:
 
         `RemoteProtocolError` 404 or 429 when it can be neither.
         """
-        if errand.to is not None:
-            session = self._sessions.present(errand.to)
-            if not self.keeps_up(session):
-                raise RemoteProtocolError(429, "limit", f"{errand.to} does not keep up")
-            return self.desk(session), None
-        offer = self.offers.choose(errand.subject)
-        if offer is None:
+        if errand.to is None:
+            offer = self.offers.choose(errand.subject)
+            if offer is not None:
+                return offer.desk, offer
             self.offers.check_line(errand.subject)
             return None, None
-        return offer.desk, offer
+        session = self._sessions.present(errand.to)
+        if not self.keeps_up(session):
+            raise RemoteProtocolError(429, "limit", f"{errand.to} does not keep up")
+        return self.desk(session), None
 
     def place(
         self, errand: Errand, worker: Desk | None, offer: Offer | None, body: bytes, now: float
@@ -167,7 +163,7 @@ class Errands:
 
     def _free(self, offer: Offer | None) -> None:
         if offer is not None and offer.limit:
-            self._freed[offer] = None
+            self.freed[offer] = None
 
     def spoil(self, errand: Errand, error: RemoteProtocolError, now: float) -> None:
         """The worker broke the rules: the errand ends with an error for who asked."""
@@ -216,7 +212,7 @@ class Errands:
             if errand.worker is desk:
                 self.release(errand, now, failed=True)
                 if isinstance(errand.owner, Promise):
-                    self._orphans[errand] = left
+                    self.orphans[errand] = left
                 else:
                     self.fail(errand, left, now)
 

@@ -145,7 +145,8 @@ class Handles:
     def __init__(self, epoch: int) -> None:
         self._deadlines: list[tuple[float, int, Call | Promise]] = []  # heap
         self._order = itertools.count()
-        self._handles = itertools.count((epoch & 0x7FFF_FFFF_FFFF) << 15 | 1)
+        # `next()` gives a handle that no other request has or had.
+        self.next = itertools.count((epoch & 0x7FFF_FFFF_FFFF) << 15 | 1).__next__
         self._open = 0
         self._room = (
             _STALE  # deadlines that may be there before those of the answered are cleared out
@@ -153,10 +154,6 @@ class Handles:
 
     def __len__(self) -> int:
         return self._open
-
-    def next(self) -> int:
-        """A handle that no other request has or had."""
-        return next(self._handles)
 
     def open(self, call: Call) -> None:
         """The caller waits from now on."""

@@ -63,7 +63,8 @@ class Offers:
             offer = offers[0]
             if offer.limit and offer.inflight >= offer.limit:
                 return None
-            if self._keeps_up(offer.desk.session):
+            session = offer.desk.session
+            if not session.outbox.messages or self._keeps_up(session):
                 return offer
             best, limited = None, False
         elif offers:

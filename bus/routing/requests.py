@@ -49,7 +49,7 @@ class Requests(Part):
 
     @property
     def next_deadline(self) -> float | None:
-        if self._errands.unsettled:
+        if self._errands.freed or self._errands.orphans:
             return self._now
         asked, kept = self._errands.handles.next_deadline, self._replies.next_deadline
         if asked is None or kept is None:
@@ -128,9 +128,9 @@ class Requests(Part):
         """A request to a participant or a service; those to the broker itself go to `system`."""
         self._now = now
         errands = self._errands
-        if errands.unsettled:
+        if errands.freed or errands.orphans:
             errands.settle(now)
-        desk = errands.desk(session)
+        desk = errands.desks.get(session) or errands.desk(session)
         limit = self._sessions.limits.inflight
         if len(desk.calls) >= limit:
             raise RemoteProtocolError(429, "limit", f"at most {limit} requests at once")
@@ -150,7 +150,10 @@ class Requests(Part):
         if worker is None:
             errands.hold(errand, body)
         errands.handles.open(errand)
-        errands.place(errand, worker, offer, body, now)
+        if worker is not None and (offer is None or not offer.limit):  # `place`, for most of them
+            errands.deliver(errand, worker, offer, body, now)
+        else:
+            errands.place(errand, worker, offer, body, now)
 
     def _ask_all(self, call: Round, body: bytes, now: float) -> None:
         """Ask each who has room now, the others when they have."""
