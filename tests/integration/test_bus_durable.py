@@ -5,61 +5,17 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import msgpack
 import pytest
 
-from bus import KeyPair
 from tests.support.broker import Broker, running_broker
-from tests.support.raw import ERROR, OK, PUBLISH, REPLY_DELIVERY, REQUEST, Raw
-
-PULL, SETTLE, READ, RECORD = 0x20, 0x21, 0x22, 0x92
-
-
-class Client(Raw):
-    """A participant that stores, pulls and settles."""
-
-    def __init__(self, broker: Broker, pair: KeyPair) -> None:
-        super().__init__(broker.address, pair)
-        self.hello(caps=["durable"])
-
-    def asks(self, subject: str, value: Any) -> Any:
-        self.send(REQUEST, {"id": 9, "s": subject, "dl": 5000}, msgpack.packb(value))
-        code, fields, body = self.hear()
-        assert code == REPLY_DELIVERY, fields
-        return msgpack.unpackb(body)
-
-    def stores(self, body: bytes, s: str = "app.order.new", **fields: Any) -> int:
-        self.send(PUBLISH, {"s": s, "id": 1, **fields}, body)
-        return int(self.hear_only(OK)["seq"])
-
-    def records(self, ref: int) -> list[tuple[int, bytes]]:
-        found = []
-        while True:
-            code, fields, body = self.hear()
-            assert fields["ref"] == ref, fields
-            if code == OK:
-                return found
-            assert code == RECORD, fields
-            found.append((fields["seq"], body))
-
-    def pulls(self, n: int = 10, wait: int = 0) -> list[tuple[int, bytes]]:
-        self.send(PULL, {"id": 2, "topic": "orders", "consumer": "shop", "n": n, "wait": wait})
-        return self.records(2)
-
-    def acks(self, *seqs: int) -> None:
-        self.send(SETTLE, {"id": 3, "topic": "orders", "consumer": "shop", "seqs": list(seqs)})
-        assert self.hear_only(OK)["ref"] == 3
-
-    def reads(self, **place: Any) -> list[tuple[int, bytes]]:
-        self.send(READ, {"id": 4, "topic": "orders", "n": 256, **place})
-        return self.records(4)
+from tests.support.durable_client import PULL, READ, RECORD, Client
+from tests.support.raw import ERROR, OK, PUBLISH
 
 
 def set_up(broker: Broker) -> Client:
     """A client of a broker that has a topic and a consumer."""
-    client = Client(broker, broker.keys["ada"])
+    client = Client(broker.address, broker.keys["ada"])
     client.asks("$SYS.topic.put", {"topic": "orders", "subjects": ["app.order.>"]})
     client.asks("$SYS.consumer.put", {"topic": "orders", "consumer": "shop", "ack_wait": 0.5})
     return client
@@ -67,7 +23,7 @@ def set_up(broker: Broker) -> Client:
 
 def test_no_database_is_made_before_the_first_topic() -> None:
     with running_broker(ada="admin") as broker:
-        with Client(broker, broker.keys["ada"]) as client:
+        with Client(broker.address, broker.keys["ada"]) as client:
             assert client.asks("$SYS.topics", None) == {"topics": []}
             client.send(READ, {"id": 1, "topic": "orders"})
             assert client.hear_only(ERROR)["err"] == "no_topic"
@@ -81,11 +37,11 @@ def test_what_was_answered_survives_kill_9_and_what_was_acked_does_not_come_agai
         with set_up(broker) as client:
             assert [client.stores(b"%d" % n) for n in range(1, 6)] == [1, 2, 3, 4, 5]
             assert client.pulls(3) == [(1, b"1"), (2, b"2"), (3, b"3")]
-            client.acks(1, 3)
+            client.settles(1, 3)
         broker.kill()
         broker.start()
-        with Client(broker, broker.keys["ada"]) as client:
-            assert client.reads() == [(n, b"%d" % n) for n in range(1, 6)]
+        with Client(broker.address, broker.keys["ada"]) as client:
+            assert client.reads_all() == [(n, b"%d" % n) for n in range(1, 6)]
             assert client.pulls() == [(4, b"4"), (5, b"5")]
             assert client.pulls(wait=5000) == [(2, b"2")]  # when its time is over
             assert client.stores(b"6") == 6
@@ -98,7 +54,7 @@ def test_deliveries_are_counted_over_a_restart() -> None:
             client.pulls()
         assert broker.stop() == 0
         broker.start()
-        with Client(broker, broker.keys["ada"]) as client:
+        with Client(broker.address, broker.keys["ada"]) as client:
             client.send(PULL, {"id": 2, "topic": "orders", "consumer": "shop", "wait": 5000})
             assert client.hear_only(RECORD)["dlv"] == 2
 
@@ -119,7 +75,7 @@ def test_a_waiting_pull_and_a_waiting_read_get_what_is_stored_next() -> None:
     with (
         running_broker(ada="admin") as broker,
         set_up(broker) as client,
-        Client(broker, broker.keys["ada"]) as other,
+        Client(broker.address, broker.keys["ada"]) as other,
     ):
         client.send(PULL, {"id": 2, "topic": "orders", "consumer": "shop", "wait": 20_000})
         client.send(READ, {"id": 4, "topic": "orders", "seq": 1, "wait": 20_000})
@@ -143,7 +99,7 @@ def test_a_stopping_broker_answers_what_it_was_given_first() -> None:
                 answered += 1
         assert broker.stop() == 0
         broker.start()
-        with Client(broker, broker.keys["ada"]) as client:
+        with Client(broker.address, broker.keys["ada"]) as client:
             client.send(READ, {"id": 4, "topic": "orders", "last": 1})
             assert client.hear_only(RECORD)["seq"] >= answered
 
@@ -168,7 +124,7 @@ def test_a_damaged_store_is_refused_with_the_way_out_which_works() -> None:
             for number in range(5):
                 client.stores(b"precious" if number == 2 else b"other")
             client.pulls(1)
-            client.acks(1)
+            client.settles(1)
         running = run_cli("repair", str(broker.folder))
         assert running.returncode == 8
         assert "stop the broker first" in running.stderr
@@ -184,8 +140,8 @@ def test_a_damaged_store_is_refused_with_the_way_out_which_works() -> None:
         [kept] = broker.folder.glob("topics.db.damaged-*")
         assert str(kept) in mended.stdout
         broker.start()
-        with Client(broker, broker.keys["ada"]) as client:
-            assert [seq for seq, _ in client.reads()] == [1, 2, 4, 5]
+        with Client(broker.address, broker.keys["ada"]) as client:
+            assert [seq for seq, _ in client.reads_all()] == [1, 2, 4, 5]
             assert [seq for seq, _ in client.pulls()] == [2, 4, 5]
             assert client.stores(b"next") == 6
         assert broker.stop() == 0
