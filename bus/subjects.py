@@ -69,8 +69,9 @@ class _Branch(Generic[T]):
 
     def __init__(self) -> None:
         self.branches: dict[str, _Branch[T]] = {}
-        self.here: list[T] = []  # patterns that end at this token
-        self.rest: list[T] = []  # patterns that end here with ">"
+        # Dictionaries for their keys: one of many thousands is taken out in no time.
+        self.here: dict[T, None] = {}  # patterns that end at this token
+        self.rest: dict[T, None] = {}  # patterns that end here with ">"
 
     @property
     def empty(self) -> bool:
@@ -81,7 +82,7 @@ MAX_REMEMBERED = 1024  # subjects whose matches a tree keeps
 
 
 class SubjectTree(Generic[T]):
-    """Patterns with a value each; `match` returns the values whose pattern matches a subject.
+    """Patterns with values, under each pattern any value once; `match` returns those that match a subject.
 
     Matches are remembered until a pattern comes or goes: traffic repeats its subjects. `accepts` may rule
     out a match; it is asked once for what is remembered, so its answer must hold until `forget`.
@@ -102,7 +103,7 @@ class SubjectTree(Generic[T]):
         branch = self._root
         for token in tokens if tokens[-1] != ">" else tokens[:-1]:
             branch = branch.branches.setdefault(token, _Branch())
-        (branch.rest if tokens[-1] == ">" else branch.here).append(value)
+        (branch.rest if tokens[-1] == ">" else branch.here)[value] = None
 
     def remove(self, pattern: str, value: T) -> None:
         """Take out what `add` put in; empty branches go with it."""
@@ -112,7 +113,7 @@ class SubjectTree(Generic[T]):
         steps = tokens if tokens[-1] != ">" else tokens[:-1]
         for token in steps:
             path.append(path[-1].branches[token])
-        (path[-1].rest if tokens[-1] == ">" else path[-1].here).remove(value)
+        del (path[-1].rest if tokens[-1] == ">" else path[-1].here)[value]
         for parent, token, child in zip(
             reversed(path[:-1]), reversed(steps), reversed(path[1:]), strict=True
         ):

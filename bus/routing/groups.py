@@ -8,8 +8,9 @@ another when it leaves.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
+from itertools import chain, islice
 
 from bus import subjects, wire
 from bus.routing.outbox import Budget, Outgoing
@@ -17,6 +18,7 @@ from bus.routing.peers import Session, Subscription
 from bus.routing.sessions import Sessions
 
 RETRY = 0.05  # seconds after which members whose outbox was full are looked at again
+LOOKS = 256  # of them at a time
 _KEPT = 128  # bytes that the broker needs to keep one message, beside its texts and its body
 _HEAD = 512  # bytes that the head of a delivery will hardly need
 
@@ -50,16 +52,14 @@ class _Group:
     pattern: str
     name: str
     payer: str  # the key of a member, whose budget what waits is booked on
-    free: deque[Subscription] = field(default_factory=deque)  # had room when last looked at
-    stuck: dict[Subscription, None] = field(default_factory=dict)  # had none
+    keys: Counter[str] = field(default_factory=Counter)  # of the members
+    # Whose turn it is comes first. Dictionaries, so that one of many is taken out in no time.
+    free: OrderedDict[Subscription, None] = field(default_factory=OrderedDict)
+    stuck: dict[Subscription, None] = field(default_factory=dict)  # had no room when last looked at
     waiting: deque[_Message] = field(default_factory=deque)
     size: int = 0  # of what waits
     count: int = 0  # messages that came so far
     lost: int = 0  # since the last GAP; older than all that waits
-
-    @property
-    def members(self) -> tuple[Subscription, ...]:
-        return (*self.free, *self.stuck)
 
 
 class Groups:
@@ -84,26 +84,27 @@ class Groups:
             self._tree.add(member.pattern, group)
             self.any = True
         self._tree.forget()
-        group.free.append(member)
+        group.keys[member.session.key] += 1
+        group.free[member] = None
         self._serve(group)
 
     def leave(self, member: Subscription) -> None:
         group = self._groups[member.pattern, member.group]
-        if member in group.stuck:
-            del group.stuck[member]
-        else:
-            group.free.remove(member)
+        (group.stuck if member in group.stuck else group.free).pop(member)
+        key, size = member.session.key, group.size
+        group.keys[key] -= 1
+        if not group.keys[key]:
+            del group.keys[key]
         self._tree.forget()
-        size, members = group.size, group.members
-        if not members:
+        if not group.keys:
             self._book(group, -size)
             self._congested.pop(group, None)
             self._tree.remove(group.pattern, group)
             del self._groups[group.pattern, group.name]
             self.any = bool(self._groups)
-        elif all(other.session.key != group.payer for other in members):
+        elif group.payer not in group.keys:
             self._book(group, -size)
-            group.payer = members[0].session.key
+            group.payer = next(iter(group.keys))
             self._book(group, size)
 
     def publish(self, sender: str, subject: str, bodies: list[bytes]) -> None:
@@ -133,12 +134,19 @@ class Groups:
         return self._retry
 
     def handle_timer(self, now: float) -> None:
-        """Look again at members whose outbox was full."""
-        congested, self._congested = self._congested, {}
-        for group in congested:
-            group.free.extend(group.stuck)
-            group.stuck.clear()
+        """Look again at members whose outbox was full, some at a time."""
+        looks = LOOKS
+        for group in list(islice(self._congested, looks)):
+            del self._congested[group]
+            for member in list(islice(group.stuck, looks)):
+                del group.stuck[member]
+                group.free[member] = None
+                looks -= 1
             self._serve(group)
+            if looks <= 0:
+                if group.stuck:
+                    self._congested[group] = None
+                break
         self._retry = now + RETRY if self._congested else None
 
     def _granted(self, session: Session) -> None:
@@ -150,7 +158,7 @@ class Groups:
         group = self._groups[member.pattern, member.group]
         if member in group.stuck:
             del group.stuck[member]
-            group.free.append(member)
+            group.free[member] = None
             self._serve(group)
 
     def _serve(self, group: _Group) -> None:
@@ -184,11 +192,11 @@ class Groups:
     ) -> Subscription | None:
         """The member whose turn it is to get one more message, beside the `loads`."""
         for _ in range(len(group.free)):
-            member = group.free.popleft()
+            member, _ = group.free.popitem(last=False)
             if not self._has_room(group, member, size, loads.get(member.session, _NO_LOAD)):
                 group.stuck[member] = None
                 continue
-            group.free.append(member)
+            group.free[member] = None
             if member.session.rights.delivers(subject):
                 return member
         return None
@@ -253,7 +261,8 @@ class Groups:
 
 def _anybody(group: _Group, subject: str) -> bool:
     """Whether no deny of its key withholds the subject from some member."""
-    return any(member.session.rights.delivers(subject) for member in group.members)
+    members = chain(group.free, group.stuck)
+    return any(member.session.rights.delivers(subject) for member in members)
 
 
 def _runs(messages: list[_Message], limits: wire.Limits) -> list[list[_Message]]:

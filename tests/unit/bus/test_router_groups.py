@@ -226,6 +226,26 @@ def test_what_a_member_has_got_is_not_dropped_for_other_deliveries() -> None:
     assert [body for sid, body in kept if sid == 7] == numbers(1, 3)
 
 
+def test_members_whose_outboxes_were_full_are_looked_at_some_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bus.routing.groups.LOOKS", 2)
+    table = Table(alice="app", ann="app")
+    alice, members = table.join("alice"), [member(table, "ann") for _ in range(5)]
+    for peer in members:
+        peer.reading = False
+        peer.session.outbox._max_messages = 1
+    publish(alice, 1, 10)
+    served = [body for peer in members for _, body in table.resumes(peer)]
+    assert served == numbers(1, 5)
+    for expected in (numbers(6, 7), numbers(8, 9), numbers(10, 10)):
+        table.passes(0.1)
+        assert sorted((b for p in members for b in heard_bodies(p)), key=int) == expected
+    table.passes(0.1)
+    table.passes(0.1)
+    assert table.router.publishing.next_deadline is None
+
+
 def test_a_member_that_leaves_while_its_outbox_is_full_leaves_nothing_behind() -> None:
     table = Table(alice="app", ann="app")
     alice, ann = table.join("alice"), member(table, "ann")

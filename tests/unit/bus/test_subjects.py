@@ -96,7 +96,7 @@ def test_the_tree_finds_what_the_naive_matcher_finds(
         assert sorted(tree.match(subject)) == expected
 
 
-@given(st.lists(patterns, max_size=20))
+@given(st.lists(patterns, max_size=20, unique=True))
 @settings(deadline=None)
 def test_a_tree_from_which_all_was_removed_holds_nothing(held: list[str]) -> None:
     tree: SubjectTree[str] = SubjectTree()
