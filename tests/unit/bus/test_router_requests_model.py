@@ -139,7 +139,7 @@ class RequestsAgainstModel(RuleBasedStateMachine):
             self.request(peer, subject, 20, "plain", "", 0)
 
     @rule(
-        peer=peers, subject=st.sampled_from(SUBJECTS), seconds=st.integers(1, 20),
+        peer=peers, subject=st.sampled_from(SUBJECTS), seconds=st.sampled_from([2, 20, 60]),
         kind=st.sampled_from(["plain", "plain", "stream", "all", "idem"]),
         word=st.sampled_from(["x", "y"]), window=st.integers(1, 2),
     )  # fmt: skip
@@ -201,14 +201,22 @@ class RequestsAgainstModel(RuleBasedStateMachine):
             self.expect_error(peer, "no_request", None)
             self.check()
 
-    @rule(data=st.data(), how=st.sampled_from(["done", "done", "refused", "chunk", "chunk"]))
+    @rule(data=st.data(), count=st.integers(1, 4))
+    def streams(self, data: st.DataObject, count: int) -> None:
+        with_worker = [a for a in self.asked if a.worker is not None and a.kind == "stream"]
+        if with_worker:
+            asked = data.draw(st.sampled_from(with_worker))
+            for _ in range(count):
+                if asked in self.asked:
+                    self.say_reply(asked, "chunk")
+
+    @rule(data=st.data(), how=st.sampled_from(["done", "done", "done", "refused", "chunk"]))
     def reply(self, data: st.DataObject, how: str) -> None:
         with_worker = [a for a in self.asked if a.worker is not None]
-        if not with_worker:
-            return
-        if how == "chunk":  # mostly where it belongs
-            with_worker = [a for a in with_worker if a.kind == "stream"] or with_worker
-        asked = data.draw(st.sampled_from(with_worker))
+        if with_worker:
+            self.say_reply(data.draw(st.sampled_from(with_worker)), how)
+
+    def say_reply(self, asked: Asked, how: str) -> None:
         peer = asked.worker
         assert peer is not None
         body = b"answer %d" % self.next()
@@ -267,7 +275,7 @@ class RequestsAgainstModel(RuleBasedStateMachine):
                 self.take_back(asked)
         self.check()
 
-    @rule(seconds=st.integers(1, 15))
+    @rule(seconds=st.sampled_from([1, 1, 3, 15]))
     def time_passes(self, seconds: int) -> None:
         for peer in self.present:
             peer.say_later(wire.Ping())
@@ -289,6 +297,7 @@ class RequestsAgainstModel(RuleBasedStateMachine):
         self.kept = {i: k for i, k in self.kept.items() if k[2] > now}
         self.check()
 
+    @precondition(lambda self: len(self.present) > 2)
     @rule(peer=consumes(peers), politely=st.booleans())
     def leave(self, peer: Peer, politely: bool) -> None:
         if politely:
@@ -434,10 +443,23 @@ class RequestsAgainstModel(RuleBasedStateMachine):
         waits = any(a.worker is None for a in self.asked)
         if not waits and not self.promised and not any(w.kind == "all" for w in self.waiters):
             assert len(errands.holdings) == 0
-        if not self.present:
-            assert errands.offers._tree._root.empty
-            assert not errands.desks
+
+    def teardown(self) -> None:
+        """When all have left, and what went on without them is overdue, nothing is left."""
+        for peer in self.present:
+            peer.say_later(wire.Bye())
+        self.table.passes(200)
+        requests = self.table.router.requests
+        errands = requests._errands
+        assert errands.offers._tree._root.empty
+        assert not errands.offers._patterns
+        left = (errands.desks, errands.promised, errands.freed, errands.orphans)
+        assert left == ({}, {}, {}, {})
+        assert (errands.offers.waiting, len(errands.holdings), len(requests._replies)) == (0, 0, 0)
+        assert not requests.busy
 
 
 TestRequestsAgainstModel = RequestsAgainstModel.TestCase
-TestRequestsAgainstModel.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestRequestsAgainstModel.settings = settings(
+    max_examples=100, stateful_step_count=50, deadline=None
+)
