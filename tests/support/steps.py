@@ -1,7 +1,7 @@
 """Runs the broker again and again, killed at one step after the other: a fork each, to save Python's start.
 
-`serve` is what they are forked from, with `kill_at_step.c` loaded: it reads lines `STEP TORN` and answers each
-with the end of the broker, `exit 0 STEPS` or `signal 9 0`; a line `stop` asks the broker to stop.
+`serve` is what they are forked from, with `kill_at_step.c` loaded: it reads lines `STEP TORN` and answers
+each with the end of the broker, `exit 0 STEPS` or `signal 9 0`; a line `stop` asks the broker to stop.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""The core of a consumer against a model that is too simple to be wrong: what comes, how often, until when."""
+"""The core of a consumer against a model that is too simple to be wrong: what comes, and how often."""
 
 from hypothesis import settings
 from hypothesis import strategies as st

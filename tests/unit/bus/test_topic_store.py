@@ -1,0 +1,387 @@
+"""The store of durable topics on a real file: transactions, damage, and what is saved of it."""
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bus.errors import RemoteProtocolError
+from bus.signals import ConsumerConfig, TopicConfig
+from bus.topics import schema, wal
+from bus.topics.repair import Report, repair, stretches
+from bus.topics.schema import StoreDamaged, StoreError
+from bus.topics.store import Store
+from bus.topics.work import (
+    Append,
+    Appended,
+    ConsumerState,
+    Expire,
+    Page,
+    PutConsumer,
+    PutTopic,
+    ReadPage,
+    RemoveTopic,
+    SaveConsumer,
+    Work,
+)
+
+ORDERS = TopicConfig("orders", ["app.order.>"])
+KEY = "k" * 40
+
+
+def append(body: bytes = b"x", topic: str = "orders", t: int = 1000, mid: str = "") -> Append:
+    return Append(topic, KEY, "app.order.new", [body], t, mid)
+
+
+def read(store: Store, topic: str = "orders", n: int = 10_000) -> list[tuple[int, bytes]]:
+    [page] = store.carry_out([ReadPage(topic, n, 1 << 30)])
+    assert isinstance(page, Page), page
+    return [(record.seq, record.body) for record in page.records]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "topics.db"
+
+
+def open_filled(path: Path, messages: int = 200) -> Store:
+    """A store with two topics and a consumer, each message in a transaction of its own."""
+    store = Store(path)
+    store.carry_out([PutTopic(ORDERS), PutTopic(TopicConfig("big", ["app.big"]))])
+    store.carry_out([PutConsumer(ConsumerConfig("orders", "shop"))])
+    for number in range(messages):
+        small = append(b"order %d " % number * 9, mid=f"m{number}")
+        large = append(b"large %d " % number * 700, "big")
+        store.carry_out([small, large])
+    return store
+
+
+def crashed(path: Path) -> Path:
+    """The files as `kill -9` leaves them: the log is not in the database yet."""
+    store = open_filled(path)
+    copy = path.with_name("crashed")
+    copy.mkdir()
+    for file in path.parent.glob("topics.db*"):
+        shutil.copy(file, copy)
+    store.close()
+    return copy / "topics.db"
+
+
+def closed(path: Path) -> Path:
+    open_filled(path).close()
+    return path
+
+
+# Transactions.
+
+
+def test_nothing_is_made_before_the_first_topic(path: Path) -> None:
+    store = Store(path)
+    [answer] = store.carry_out([append()])
+    assert isinstance(answer, RemoteProtocolError)
+    assert (answer.code, answer.err) == (404, "no_topic")
+    assert list(path.parent.iterdir()) == []
+    store.carry_out([PutTopic(ORDERS)])
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+class Failing:
+    """A connection whose commits fail, as SQLite's do."""
+
+    def __init__(self, real: sqlite3.Connection, code: str) -> None:
+        self.real = real
+        self.code = code
+
+    def execute(self, statement: str, *values: Any) -> Any:
+        if statement == "COMMIT" and self.code:
+            error = sqlite3.OperationalError("it fails")
+            error.sqlite_errorname = self.code
+            raise error
+        return self.real.execute(statement, *values)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"), [("SQLITE_FULL", (507, "store_full")), ("SQLITE_IOERR", (500, "internal"))]
+)
+def test_a_transaction_that_fails_leaves_everything_as_it_was_and_the_next_works(
+    path: Path, code: str, answer: tuple[int, str]
+) -> None:
+    store = Store(path)
+    store.carry_out([PutTopic(ORDERS), append(b"1", mid="a")])
+    assert store._db is not None
+    failing = Failing(store._db, code)
+    store._db = failing  # type: ignore[assignment]
+    works: list[Work] = [append(b"2", mid="b"), PutTopic(TopicConfig("more", ["app.more"]))]
+    outcomes = store.carry_out([*works, ReadPage("orders", 9, 100)])
+    assert [(o.code, o.err) for o in outcomes[:2]] == [answer] * 2  # type: ignore[attr-defined]
+    assert isinstance(outcomes[2], Page)
+    assert [record.body for record in outcomes[2].records] == [b"1"]
+    assert store.problem
+    failing.code = ""
+    assert store.carry_out([append(b"2", mid="b"), append(b"1", mid="a")]) == [
+        Appended(2), Appended(1, dup=True),
+    ]  # fmt: skip
+    assert not store.problem
+    assert read(store) == [(1, b"1"), (2, b"2")]
+    store.close()
+    assert [info.config.topic for info in Store(path).contents.topics] == ["orders"]
+
+
+def test_times_never_go_back_within_a_topic(path: Path) -> None:
+    store = Store(path)
+    store.carry_out([PutTopic(ORDERS), append(t=5000), append(t=1000)])
+    [page] = store.carry_out([ReadPage("orders", 9, 100, time=4000)])
+    assert isinstance(page, Page)
+    assert [record.t for record in page.records] == [5000, 5000]
+
+
+def test_a_removed_topic_is_swept_in_slices_and_its_number_is_not_used_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bus.topics.store.SLICE", 10)
+    store = open_filled(path, 25)
+    store.carry_out([RemoveTopic("orders")])
+    store.close()
+    store = Store(path)  # it goes on after a restart
+    store.carry_out([PutTopic(ORDERS)])
+    rounds = 0
+    while store.carry_out([Expire(0)]) == [True]:
+        rounds += 1
+        assert store.carry_out([append()]) == [Appended(rounds)]
+    assert 3 <= rounds <= 5
+    assert read(store) == [(n, b"x") for n in range(1, rounds + 1)]
+    assert len(read(store, "big")) == 25
+    store.close()
+    Store(path).close()
+
+
+def test_what_is_saved_of_a_consumer_is_what_was_last_said(path: Path) -> None:
+    store = open_filled(path, 3)
+    [stored] = store.contents.consumers
+    store.carry_out([SaveConsumer(stored.number, ConsumerState(n, {n: 2, 1: -1})) for n in (2, 3)])
+    store.close()
+    [again] = Store(path).contents.consumers
+    assert again.state == ConsumerState(3, {3: 2, 1: -1})
+
+
+# Damage.
+
+
+def flip(file: Path, at: int, count: int = 1) -> None:
+    raw = bytearray(file.read_bytes())
+    for index in range(at, at + count):
+        raw[index] ^= 0x55
+    file.write_bytes(raw)
+
+
+def is_refused(path: Path) -> str:
+    with pytest.raises(StoreDamaged) as caught:
+        Store(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: damaged: ")
+    assert text.endswith(f"bus-broker repair {path.parent}")
+    return text
+
+
+def mended(path: Path) -> tuple[Report, dict[str, str]]:
+    """Repair it; the report, and what it says is lost per topic."""
+    report = repair(path, "now")
+    assert report is not None
+    assert report.kept == path.with_name("topics.db.damaged-now")
+    store = Store(path)
+    for topic in report.topics:
+        held = [seq for seq, _ in read(store, topic.topic)]
+        gone = {seq for a, b in topic.lost for seq in range(a, b + 1)}
+        assert len(held) == topic.messages
+        assert not gone & set(held)
+    store.close()
+    left = {file.name for file in path.parent.iterdir() if file.is_file()}
+    assert left <= {"topics.db", report.kept.name, report.kept.name + "-wal"}
+    return report, {topic.topic: stretches(topic.lost) for topic in report.topics}
+
+
+@pytest.mark.parametrize("make", [closed, crashed])
+def test_what_is_whole_is_opened_and_needs_no_repair(
+    path: Path, make: Callable[[Path], Path]
+) -> None:
+    found = make(path)
+    assert repair(found, "now") is None
+    store = Store(found)
+    assert len(read(store)) == 200
+    store.close()
+
+
+def test_a_flipped_bit_in_a_body_costs_that_record(path: Path) -> None:
+    closed(path)
+    flip(path, path.read_bytes().index(b"order 77 order 77") + 3)
+    assert "topic orders: 1 records without their checksum: 78" in is_refused(path)
+    assert mended(path)[1] == {"orders": "78", "big": ""}
+
+
+def test_a_flipped_bit_that_is_met_later_is_told_to_who_reads(path: Path) -> None:
+    store = open_filled(path, 5)
+    assert store._db is not None
+    store._db.execute("UPDATE records SET body = x'00' WHERE id & 0xff = 3 AND length(body) < 99")
+    [page] = store.carry_out([ReadPage("orders", 9, 1 << 20)])
+    assert isinstance(page, RemoteProtocolError)
+    assert (page.code, page.err) == (500, "damaged")
+    assert "topic orders: record 3" in str(page)
+    [page] = store.carry_out([ReadPage("orders", 9, 1 << 20, seq=4)])
+    assert isinstance(page, Page)
+
+
+@pytest.mark.parametrize("page", range(1, 12))
+def test_whichever_page_is_damaged_all_records_elsewhere_are_saved(path: Path, page: int) -> None:
+    closed(path)
+    flip(path, (page - 1) * schema.PAGE, 60)
+    is_refused(path)
+    report, _ = mended(path)
+    assert sum(topic.messages for topic in report.topics) >= 400 - 60
+    if page != 2:  # which has the topics' entries
+        assert {topic.topic for topic in report.topics} == {"orders", "big"}
+    else:
+        assert {topic.topic for topic in report.topics} == {"recovered-1", "recovered-2"}
+        assert "its entry is lost" in report.topics[0].notes[0]
+
+
+def test_a_file_cut_short_keeps_what_is_before_the_cut(path: Path) -> None:
+    closed(path)
+    os.truncate(path, path.stat().st_size // 2 // schema.PAGE * schema.PAGE)
+    is_refused(path)
+    report, lost = mended(path)
+    assert sum(topic.messages for topic in report.topics) > 150
+    assert lost["orders"].endswith("-200")
+
+
+def test_a_file_that_is_something_else_is_refused(path: Path) -> None:
+    path.write_bytes(b"not a database at all, but long enough to look at" * 100)
+    is_refused(path)
+
+
+def test_a_newer_version_of_the_tables_is_refused_by_name(path: Path) -> None:
+    closed(path)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 9")
+    connection.close()
+    with pytest.raises(StoreError, match="version 9 of the tables; this broker knows version 1"):
+        Store(path)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM records WHERE id & 0xff = 9",
+        "UPDATE topics SET last = last + 1",
+        "UPDATE consumers SET state = x'92cd0fff80'",
+        "INSERT INTO records SELECT id + 900, t, subject, sender, crc, body FROM records LIMIT 1",
+    ],
+)
+def test_what_was_changed_behind_its_back_is_noticed(path: Path, statement: str) -> None:
+    closed(path)
+    connection = sqlite3.connect(path)
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+    is_refused(path)
+    mended(path)
+
+
+def test_a_consumer_whose_entry_is_damaged_is_named(path: Path) -> None:
+    closed(path)
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE consumers SET state = x'92cd0fff80'")
+    connection.commit()
+    connection.close()
+    report, _ = mended(path)
+    assert "shop; make it again" in report.topics[0].notes[0]
+
+
+# The write-ahead log.
+
+
+def test_a_torn_end_of_the_log_is_no_damage(path: Path) -> None:
+    found = crashed(path)
+    log = wal.log_of(found)
+    last = max(frame.number for frame in wal.frames(log))
+    os.truncate(log, 32 + (24 + schema.PAGE) * last - 1000)
+    store = Store(found)
+    assert [seq for seq, _ in read(store)] == list(range(1, 200))
+    store.close()
+
+
+@pytest.mark.parametrize("offset", [0, 4, 500])
+def test_damage_in_the_middle_of_the_log_is_told_and_nothing_behind_it_is_lost(
+    path: Path, offset: int
+) -> None:
+    found = crashed(path)
+    flip(wal.log_of(found), 32 + (24 + schema.PAGE) * 100 + offset)
+    assert "frame 101 of its write-ahead log" in is_refused(found)
+    _, lost = mended(found)
+    assert sum(len(text) > 0 for text in lost.values()) <= 1
+    assert found.with_name("topics.db.damaged-now-wal").exists()
+
+
+def test_a_damaged_head_of_the_log_is_told_and_nothing_behind_it_is_lost(path: Path) -> None:
+    found = crashed(path)
+    flip(wal.log_of(found), 17)
+    assert "the head of its write-ahead log" in is_refused(found)
+    assert mended(found)[1] == {"orders": "", "big": ""}
+
+
+def test_a_repair_that_was_interrupted_is_done_again_before_the_broker_starts(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = crashed(path)
+    flip(wal.log_of(found), 32 + (24 + schema.PAGE) * 100 + 500)
+    replace = Path.replace
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if target == found:
+            raise OSError(28, "the power is cut here")
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", interrupted)
+        with pytest.raises(OSError, match="power"):
+            repair(found, "now")
+    with pytest.raises(StoreError, match="a repair did not get to its end; run it again"):
+        Store(found)
+    report = repair(found, "later")
+    assert report is not None
+    assert report.kept.name == "topics.db.damaged-now"
+    assert sum(topic.messages for topic in report.topics) >= 399
+    store = Store(found)
+    assert len(read(store)) >= 199
+    store.close()
+
+
+def test_a_store_in_use_is_neither_opened_nor_repaired(path: Path) -> None:
+    store = open_filled(path, 1)
+    in_child(lambda: Store(path), "in use by another process")
+    in_child(lambda: repair(path, "now"), "a broker uses it")
+    store.close()
+
+
+def in_child(act: Callable[[], object], problem: str) -> None:
+    """Locks are a process's own, so that another must try."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            act()
+            os.write(write_end, b"it worked")
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is told
+            os.write(write_end, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write_end)
+    with os.fdopen(read_end) as answer:
+        assert problem in answer.read()
+    os.waitpid(child, 0)
