@@ -20,6 +20,8 @@ from viscript.errors import BadUsage, ViscriptError
 from viscript.options import HomeOption, JsonOption
 
 if TYPE_CHECKING:
+    from typer._click.exceptions import UsageError
+
     from viscript.home import Home
 
 EXIT_CODES = """Exit codes: 0 done, 1 a target failed, 2 usage, 3 status: not running, 4 permission or key,
@@ -302,6 +304,20 @@ def _not_written(error: OSError | UnicodeEncodeError, *, as_json: bool) -> int:
     return complain(Exception(problem), "failed", 1, as_json=as_json)
 
 
+def _misused(error: UsageError, *, as_json: bool) -> int:
+    """A command line that cannot be meant; one that is none yet shows the help."""
+    from typer._click.exceptions import NoArgsIsHelpError
+
+    where = error.ctx.command_path if error.ctx else "viscript"
+    problem = f"{error.format_message()} (see: {where} --help)"
+    if isinstance(error, NoArgsIsHelpError):
+        if not as_json:
+            print(error.format_message(), file=sys.stderr)  # noqa: T201
+            return 2
+        problem = f"a command is missing (see: {where} --help)"
+    return complain(Exception(problem), "usage", 2, as_json=as_json)
+
+
 def run(arguments: list[str]) -> int:
     """Carry out a command line; returns the exit code."""
     from typer._click.exceptions import UsageError
@@ -313,9 +329,7 @@ def run(arguments: list[str]) -> int:
     except ViscriptError as error:
         return complain(error, error.name, error.exit_code, as_json=as_json)
     except UsageError as error:
-        where = error.ctx.command_path if error.ctx else "viscript"
-        problem = f"{error.format_message()} (see: {where} --help)"
-        return complain(Exception(problem), "usage", 2, as_json=as_json)
+        return _misused(error, as_json=as_json)
     except typer.Exit as end:
         return int(end.exit_code)
     except (KeyboardInterrupt, typer.Abort):

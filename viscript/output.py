@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from viscript.words import clean, one_line
+from viscript.words import clean, escaped, one_line
 
 
 def say(text: str = "") -> None:
@@ -19,15 +19,21 @@ def document(value: object) -> None:
     """One JSON document."""
     import msgspec
 
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode(), flush=True)  # noqa: T201
+    print(msgspec.json.format(json_of(value), indent=2), flush=True)  # noqa: T201
 
 
-def line(value: object) -> None:
+def line(value: object, *, flush: bool = True) -> None:
     """One JSON document of a stream, in one line."""
+    sys.stdout.write(json_of(value) + "\n")
+    if flush:
+        sys.stdout.flush()
+
+
+def json_of(value: object) -> str:
+    """`value` as JSON in one line; what would steer a terminal is escaped, so nothing is lost."""
     import msgspec
 
-    sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
-    sys.stdout.flush()
+    return escaped(msgspec.json.encode(value).decode())
 
 
 def note(text: str) -> None:
@@ -40,12 +46,7 @@ def warn(text: str) -> None:
     """A line on standard error for what is worth knowing and ends nothing; with --json an object."""
     from viscript import options
 
-    if options.as_json():
-        import json
-
-        shown = json.dumps({"warning": text})
-    else:
-        shown = f"warning: {one_line(text)}"
+    shown = json_of({"warning": text}) if options.as_json() else f"warning: {one_line(text)}"
     with suppress(OSError):  # nobody can be told
         print(shown, file=sys.stderr, flush=True)  # noqa: T201
 

@@ -10,6 +10,7 @@ _CONTROL = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])?"
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )
+_BEYOND_JSON = re.compile(r"[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def clean(text: str) -> str:
@@ -20,6 +21,11 @@ def clean(text: str) -> str:
 def one_line(text: str) -> str:
     """`clean` that also shows line ends and tabs as what they are, so that no text looks like two."""
     return clean(text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r"))
+
+
+def escaped(json: str) -> str:
+    """JSON in which no character acts on a terminal: JSON itself escapes only the first 32."""
+    return _BEYOND_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", json)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

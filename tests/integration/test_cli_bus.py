@@ -3,12 +3,14 @@
 import json
 import os
 import pty
+import signal
 import subprocess
 import time
 
+import psutil
 import pytest
 
-from tests.support.broker import running_broker
+from tests.support.broker import running_broker, until
 from tests.support.bus_command import COMMAND, BusCommand
 
 
@@ -145,8 +147,27 @@ def test_a_command_that_fails_or_hangs_is_an_error_for_the_requester_and_leaves_
         server.line()
         bus.run("ann", "req", "app.h", "--timeout", "0.5", code=7)
         assert server.interrupt()[0] == 130
-    out = subprocess.run(["ps", "ax", "-o", "args"], capture_output=True, text=True, check=True)
-    assert marker not in out.stdout
+    assert not runs(marker)
+
+
+def test_who_ends_ends_the_commands_it_runs(bus):
+    for number, marker in ((signal.SIGINT, "31.41593"), (signal.SIGTERM, "31.41594")):
+        with bus.running(
+            "bob", "reply", "app.long", "--command", f"sh -c 'sleep {marker}; true'"
+        ) as server:
+            server.line()
+            with bus.running("ann", "req", "app.long", "--timeout", "40"):
+                until(lambda marker=marker: runs(marker), "the command")
+                began = time.monotonic()
+                server.process.send_signal(number)
+                code = server.end()[0]
+        assert time.monotonic() - began < 15
+        assert code == 128 + number
+        assert not runs(marker)
+
+
+def runs(marker: str) -> bool:
+    return any(p.info["cmdline"] == ["sleep", marker] for p in psutil.process_iter(["cmdline"]))
 
 
 def test_all_who_serve_are_asked_and_each_answer_has_its_sender(bus):

@@ -10,7 +10,7 @@ import pytest
 
 from bus.identity import to_hex
 from bus.signals import Rules
-from viscript import cli, output
+from viscript import cli, output, words
 from viscript.commands.bus import VERBS, bodies, keys, typed
 from viscript.errors import BadUsage, NotFound
 
@@ -32,9 +32,19 @@ def shown(capsys, *arguments: str) -> str:
 def test_the_help_names_every_verb_in_its_order_with_a_line_of_its_own(capsys):
     lines = shown(capsys, "bus", "--help").partition("Commands:\n")[2].splitlines()
     told = [line.split(maxsplit=1) for line in lines if line.startswith("  ")]
-    assert [words[0] for words in told] == list(VERBS)
-    assert all(len(words) == 2 for words in told)
+    assert [verb for verb, _ in told] == list(VERBS)
+    assert not [text for _, text in told if text.endswith("...")]
     assert "bus" in shown(capsys, "--help")
+
+
+def test_without_a_verb_the_help_is_shown_and_it_is_code_2(capsys):
+    for arguments in (["bus"], ["bus", "topics"], []):
+        assert cli.run(arguments) == 2
+        shown = capsys.readouterr()
+        assert shown.err.startswith(" ".join(["Usage: viscript", *arguments]))
+        assert shown.out == ""
+    assert cli.run(["bus", "--json"]) == 2
+    assert json.loads(capsys.readouterr().err)["error"] == "usage"
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -171,6 +181,15 @@ def test_a_warning_is_a_line_or_with_json_an_object(capsys, monkeypatch):
     first, second = capsys.readouterr().err.splitlines()
     assert first == "warning: a\\nb"
     assert json.loads(second) == {"warning": "a\nb"}
+
+
+def test_json_acts_on_no_terminal_and_loses_nothing(capsys):
+    text = "".join(map(chr, [*range(0x20), *range(0x7F, 0xA0), 0x202E, 0x2066, 0x1F600]))
+    for show in (output.document, output.line):
+        show({"text": text})
+        raw = capsys.readouterr().out
+        assert json.loads(raw) == {"text": text}
+        assert words.clean(raw) == raw
 
 
 def test_progress_says_nothing_where_nobody_looks(capsys):

@@ -59,7 +59,7 @@ def bench(
         typer.Option(metavar="SUBJECT", help="Subjects below it are used, and must be allowed."),
     ] = "app.bench",
 ) -> None:
-    """Measure delivered messages and round trips through the broker.
+    """Measure messages and requests per second.
 
     Publisher and subscriber, requester and answerer are two sessions of this one process, encrypted
     as ever: the figures say what one program gets here, not what the broker can carry in all.

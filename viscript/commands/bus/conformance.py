@@ -54,8 +54,9 @@ def conformance(
         float, typer.Option(metavar="SECONDS", min=0.01, help="For one answer.")
     ] = 5.0,
 ) -> None:
-    """Play the golden vectors and the specification's dialogues against a broker that holds nothing dear.
+    """Test whether a broker speaks SB/1.
 
+    Plays the golden vectors and the specification's dialogues: on a broker that holds nothing dear.
     Exit code 1 when a check fails, or none could be made.
     """
     from bus import conformance as played

@@ -29,6 +29,7 @@ from viscript.errors import (
     Unknown,
     ViscriptError,
 )
+from viscript.words import one_line
 
 if TYPE_CHECKING:
     from bus.client import Bus
@@ -83,9 +84,13 @@ def attend(
 ) -> T:
     """`work` as a participant; the connection heals by itself until it is done.
 
-    `fast` takes the quicker event loop, which is worth its import only for much traffic.
+    `fast` takes the quicker event loop, which is worth its import only for much traffic. Being told to end
+    (SIGTERM, SIGHUP) cancels `work`, as Ctrl-C does.
     """
     import asyncio
+    import signal
+
+    import typer
 
     from bus.client import connect
 
@@ -93,7 +98,16 @@ def attend(
     keypair = found.keypair()
     tell_warnings()
 
+    told: list[int] = []
+
+    def end(number: int, task: asyncio.Task[T]) -> None:
+        told.append(number)
+        task.cancel()
+
     async def main() -> T:
+        task: asyncio.Task[T] = asyncio.current_task()  # type: ignore[assignment]
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, end, number, task)
         async with connect(found.address, keypair, name=NAME) as bus, asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(_watch(bus))
             result = await work(bus)
@@ -104,7 +118,10 @@ def attend(
     if fast:
         from uvloop import new_event_loop as loop  # type: ignore[assignment]
     with translated(found), asyncio.Runner(loop_factory=loop) as runner:
-        return runner.run(main())
+        try:
+            return runner.run(main())
+        except asyncio.CancelledError:
+            raise typer.Exit(128 + told[0] if told else 1) from None
 
 
 async def _watch(bus: Bus) -> None:
@@ -187,4 +204,5 @@ def _numbered(error: Refused | RemoteProtocolError, place: Where) -> ViscriptErr
     }  # fmt: skip
     if isinstance(error, RemoteProtocolError):  # by the broker: it is what was typed that is wrong
         kinds |= {400: BadUsage, 413: BadUsage}
-    return kinds.get(error.code, Failed)(f"{error.err}: {error} ({place.name})")
+    text = one_line(f"{error.err}: {error}")  # of whoever answered
+    return kinds.get(error.code, Failed)(f"{text} ({place.name})")

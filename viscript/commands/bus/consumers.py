@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None,
-    help="Consumers of durable topics: each remembers what has been dealt with.",
+    help="Consumers of durable topics: who has dealt with what.",
 )  # fmt: skip
 
 Consumer = Annotated[str, typer.Argument(metavar="CONSUMER", autocompletion=complete.consumers)]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None,
-    help="Contexts: a name for a broker's endpoint, its key, and our key file there. None of it is secret.",
+    help="Names for brokers and for our keys there. Nothing secret is in them.",
 )  # fmt: skip
 
 Name = Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete.contexts)]

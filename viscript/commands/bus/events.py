@@ -59,13 +59,11 @@ def _only(kinds: list[str]) -> frozenset[str]:
 
 
 def _show(message: Message) -> None:
-    import msgspec
-
     from bus.errors import Refused
     from bus.identity import is_key, short
     from bus.signals import Event, unpack
     from viscript import options
-    from viscript.output import moment, warn
+    from viscript.output import line, moment, warn
     from viscript.words import one_line
 
     try:
@@ -75,7 +73,7 @@ def _show(message: Message) -> None:
         return
     if options.as_json():
         fields = {name: getattr(event, name) for name in event.__struct_fields__}
-        sys.stdout.buffer.write(msgspec.json.encode(fields) + b"\n")
+        line(fields, flush=False)
         return
     who = short(event.key) if is_key(event.key) else event.key
     told = [moment(event.at), event.what, who, event.name or "-", f"session {event.session}"]
@@ -83,4 +81,4 @@ def _show(message: Message) -> None:
         told.append(f"{event.num} {event.reason}")
     if event.count > 1:
         told.append(f"({event.count} times)")
-    sys.stdout.buffer.write(one_line("  ".join(told)).encode() + b"\n")
+    sys.stdout.write(one_line("  ".join(told)) + "\n")

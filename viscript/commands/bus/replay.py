@@ -37,7 +37,10 @@ def replay(
     ] = 1.0,
     fastest: Annotated[bool, typer.Option("--max", help="Without the pauses.")] = False,
 ) -> None:
-    """Publish the messages of a recording, with the pauses between them. They come from our own key."""
+    """Publish a recording again.
+
+    With the pauses between its messages; they come from our own key.
+    """
     from viscript.commands.bus.connection import attend
     from viscript.errors import NotFound
     from viscript.recording import Reader

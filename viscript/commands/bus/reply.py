@@ -60,13 +60,9 @@ def reply(
     if command is not None and body is not None:
         raise BadUsage("BODY and --command are two answers; give one of them")
     limit = inflight or (AT_ONCE if command is not None else 0)
-    commands = _Commands(command) if command is not None else None
+    commands = _Commands(command, limit) if command is not None else None
     answers = _Answers(commands, body)
-    try:
-        attend(lambda bus: _serve(bus, subject, answers, name, limit, count))
-    finally:
-        if commands is not None:
-            commands.end()
+    attend(lambda bus: _serve(bus, subject, answers, name, limit, count))
 
 
 async def _serve(
@@ -95,8 +91,11 @@ async def _serve(
         line({"serves": subject, "name": name, "inflight": limit})
     else:
         say(f"answering requests on {subject}; Ctrl-C ends it")
-    await done.wait()
-    await bus.drain()
+    try:
+        await done.wait()
+        await bus.drain()
+    finally:
+        answers.end()
 
 
 def _show(request: Request) -> None:
@@ -123,17 +122,23 @@ class _Answers:
         import asyncio
 
         if self._commands is not None:
-            return await asyncio.to_thread(self._commands.run, request)
+            loop, commands = asyncio.get_running_loop(), self._commands
+            return await loop.run_in_executor(commands.threads, commands.run, request)
         return request.body if self._body is None else self._body
+
+    def end(self) -> None:
+        if self._commands is not None:
+            self._commands.end()
 
 
 class _Commands:
-    """Runs the command for each request, in threads; none outlives us."""
+    """Runs the command for each request, in threads; `end` ends those that run."""
 
-    def __init__(self, command: str) -> None:
+    def __init__(self, command: str, at_once: int) -> None:
         """`BadUsage` when there is no such command."""
         import shlex
         import shutil
+        from concurrent.futures import ThreadPoolExecutor
 
         from viscript.errors import BadUsage
 
@@ -143,6 +148,7 @@ class _Commands:
             raise BadUsage(f"--command: {error}: {command!r}") from None
         if not self._words or shutil.which(self._words[0]) is None:
             raise BadUsage(f"--command: there is no such program: {command!r}")
+        self.threads = ThreadPoolExecutor(at_once)
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self._ended = False

@@ -21,7 +21,10 @@ def rtt(
     *,
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=1_000_000)] = 10,
 ) -> None:
-    """Measure round trips to the broker: one small request after the other, encryption included."""
+    """Measure round trips to the broker.
+
+    One small request after the other, encryption included.
+    """
     from viscript import options
     from viscript.commands.bus.connection import Asking
     from viscript.commands.bus.where import here

@@ -136,9 +136,8 @@ def _raw(ending: bytes) -> Callable[[Message], None]:
 def _show_json(message: Message) -> None:
     import time
 
-    import msgspec
-
     from viscript.commands.bus import bodies
+    from viscript.output import line
 
     shown = {
         "time": round(time.time(), 6),
@@ -147,7 +146,7 @@ def _show_json(message: Message) -> None:
         "size": len(message.body),
         **bodies.fields(message.body),
     }
-    sys.stdout.buffer.write(msgspec.json.encode(shown) + b"\n")
+    line(shown, flush=False)
 
 
 def _show_line(message: Message) -> None:
@@ -155,4 +154,4 @@ def _show_line(message: Message) -> None:
     from viscript.commands.bus import bodies
 
     who, body = short(message.sender), bodies.readable(message.body)
-    sys.stdout.buffer.write(f"{message.subject}  {who}  {body}\n".encode(errors="replace"))
+    sys.stdout.write(f"{message.subject}  {who}  {body}\n")

@@ -28,9 +28,10 @@ def token(
         typer.Option(metavar="tcp://HOST:PORT", help="As the other machine reaches the broker."),
     ] = None,
 ) -> None:
-    """Make a join string: on the other machine `viscript bus join` reads it and is admitted.
+    """Make a join string, which admits one key once.
 
-    It is a secret until it was used or has expired, and shown only now.
+    On the other machine `viscript bus join` reads it. It is a secret until it was used or has
+    expired, and shown only now.
     """
     import sys
 

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None,
-    help="Durable topics: what is published to their subjects is kept on the broker's disk.",
+    help="Durable topics: messages that the broker keeps on its disk.",
 )  # fmt: skip
 
 Topic = Annotated[str, typer.Argument(metavar="TOPIC", autocompletion=complete.topics)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 PAGE = 64  # records asked for at once
+WAIT = 30.0  # seconds of one question for what comes
 
 
 @app.command("list")
@@ -159,7 +160,10 @@ def read(
         float | None, typer.Option(metavar="SECONDS", min=0, help="What is not older.")
     ] = None,
     last: Annotated[int | None, typer.Option(min=1, help="The last so many.")] = None,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Not more than these.")] = 100,
+    count: Annotated[
+        int | None,
+        typer.Option("--count", "-n", min=1, help="At most; 100, with --follow without end."),
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")
     ] = False,
@@ -175,24 +179,24 @@ def read(
         start["time"] = time.time() - since
     elif seq is None and last is None:
         start["seq"] = 0
-    wanted = None if follow else min(count, last or count)
-    attend(lambda bus: _read(bus, topic, start, wanted))
+    wanted = count if follow else min(count or 100, last or 100)
+    attend(lambda bus: _read(bus, topic, start, wanted, follow=follow))
 
 
 async def _read(
-    bus: Bus, topic: str, start: dict[str, int | float | None], wanted: int | None
+    bus: Bus, topic: str, start: dict[str, int | float | None], wanted: int | None, *, follow: bool
 ) -> None:
-    """`wanted` records, or without end."""
-    wait = 0.0 if wanted is not None else 30.0
+    """`wanted` records, None: without end."""
     while wanted is None or wanted > 0:
         n = PAGE if wanted is None else min(PAGE, wanted)
+        wait = WAIT if follow else 0.0
         page = await bus.read(topic, n=n, wait=wait, **start)  # type: ignore[arg-type]
         for record in page.records:
             show(record.seq, record.time, record.subject, record.sender, record.body)
         if wanted is not None:
             wanted -= len(page.records)
-            if not page.records or not page.left:
-                return
+        if not follow and not (page.records and page.left):
+            return
         start = {"seq": page.next}
 
 
