@@ -264,3 +264,14 @@ def test_a_home_with_a_long_path_works(tmp_path):
         assert stat.S_IMODE(run.stat().st_mode) == 0o700
         made.run("down")
         assert not run.exists()
+
+
+def test_what_is_added_to_the_brokers_file_stays_over_down_and_up(tmp_path):
+    with instance(tmp_path / "h") as made:
+        made.run("down")
+        path = made.root / "broker.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "monitor": "127.0.0.1:0"}))
+        made.run("up", "--detach")
+        assert json.loads(path.read_text())["monitor"] == "127.0.0.1:0"
+        log = made.root / "logs" / "broker.log"
+        until(lambda: "http://127.0.0.1:" in log.read_text())
