@@ -14,8 +14,6 @@ import msgpack
 import pytest
 import zmq
 
-from bus import broker as brokers
-from bus.routing import router, sessions
 from tests.support.broker import Broker, running_broker
 from tests.support.raw import (
     BYE,
@@ -204,42 +202,6 @@ def test_a_will_is_published_on_a_kick_and_not_on_a_goodbye() -> None:
         assert alice.silent(0.1)
 
 
-def inside(files: Broker) -> brokers.Broker:
-    """Give the broker as an object of this process, not running."""
-    folder = files.folder
-    paths = brokers.BrokerFiles(
-        files.address.endpoint, folder / "broker.key", folder / "access.json"
-    )
-    return brokers.Broker(paths, lambda _what, _fields: None)
-
-
-def test_a_will_is_published_when_its_owner_falls_silent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The broker is in this process, so that a heartbeat takes a fraction of a second."""
-    for module in (router, sessions):
-        monkeypatch.setattr(module, "HEARTBEAT", 0.3)
-    files = Broker(tmp_path, alice="app", mortal="app")
-    own = inside(files)
-    thread = threading.Thread(target=own.run)
-    thread.start()
-    try:
-        with dialled(files, "alice") as alice, dialled(files, "mortal") as mortal:
-            assert alice.hello()["hb"] == 300
-            subscribed(alice, "app.gone")
-            mortal.send(HELLO, {"will": "app.gone"}, b"silence")
-            mortal.hear()
-            while alice.silent(0.1):
-                alice.send(0x02)  # PING
-                assert alice.hear()[0] in {0x82, DELIVERY}
-                if mortal.socket.poll(0):
-                    break
-            assert mortal.hear_only(GOODBYE)["num"] == 408
-    finally:
-        own.stop()
-        thread.join()
-
-
 # Access.
 
 
@@ -327,34 +289,6 @@ def test_a_changed_key_keeps_its_session_and_loses_what_it_may_no_longer_hear() 
         assert bob.alive()
         bob.send(SUBSCRIBE, {"id": 3, "sid": 3, "s": "mesh.>"})
         assert bob.hear_only(ERROR)["err"] == "denied"
-
-
-# Sessions whose connection is gone.
-
-
-def test_a_session_whose_connection_was_lost_before_it_began_does_not_stay(tmp_path: Path) -> None:
-    """The broker is turned by hand, so that it hears of the loss before it reads the HELLO."""
-    files = Broker(tmp_path, hasty="app")
-    own = inside(files)
-
-    def turn(seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            own._turn(own._wait(0.01))
-
-    with contextlib.ExitStack() as cleanup:
-        cleanup.callback(own._context.destroy, linger=0)
-        for _ in range(10):
-            with dialled(files, "hasty", {zmq.LINGER: 500}) as hasty:
-                turn(0.1)  # the handshake
-                hasty.event(zmq.EVENT_HANDSHAKE_SUCCEEDED)
-                hasty.send(HELLO)
-                hasty.hang_up()
-            time.sleep(0.05)
-            before = own.router.sessions._numbers.__reduce__()[1][0]
-            turn(0.1)
-            assert own.router.sessions._numbers.__reduce__()[1][0] == before + 1, "it was met"
-            assert len(own.router.sessions) == 0
 
 
 # The drain.
