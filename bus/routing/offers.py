@@ -6,6 +6,7 @@ offers another pattern later gets later requests.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from bus import subjects
@@ -22,15 +23,16 @@ class Offers:
     def __init__(self, keeps_up: Callable[[Session], bool]) -> None:
         self._keeps_up = keeps_up
         self._tree: subjects.SubjectTree[Offer] = subjects.SubjectTree()
-        self._patterns: dict[str, tuple[Line, list[Offer]]] = {}
+        self._lines: dict[str, Line] = {}  # by pattern
+        self._offered: Counter[str] = Counter()  # how many offer a pattern
         self._waiting: dict[str, int] = {}  # by subject
         self._turn = 0  # spreads requests over workers with the same load
 
     def add(self, desk: Desk, pattern: str) -> Offer:
         """A new offer of a session that has none for this pattern."""
-        line, offers = self._patterns.setdefault(pattern, ({}, []))
+        line = self._lines.setdefault(pattern, {})
         offer = desk.offers[pattern] = Offer(desk, pattern, line)
-        offers.append(offer)
+        self._offered[pattern] += 1
         self._tree.add(pattern, offer)
         return offer
 
@@ -38,11 +40,11 @@ class Offers:
         """Withdraw an offer; what waited for it and now has nobody left to wait for."""
         del offer.desk.offers[offer.pattern]
         self._tree.remove(offer.pattern, offer)
-        line, offers = self._patterns[offer.pattern]
-        offers.remove(offer)
         stranded = list(offer.own)
-        if not offers:
-            del self._patterns[offer.pattern]
+        self._offered[offer.pattern] -= 1
+        if not self._offered[offer.pattern]:
+            del self._offered[offer.pattern]
+            line = self._lines.pop(offer.pattern)
             for errand in list(line):
                 if len(errand.lines) == 1:
                     stranded.append(errand)

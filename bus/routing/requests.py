@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import islice
 
 from bus import signals, wire
 from bus.errors import RemoteProtocolError
@@ -15,7 +14,7 @@ from bus.routing.publishing import check_pattern
 from bus.routing.replies import Kept, Replies
 from bus.routing.sessions import Sessions
 
-MAX_LISTED = 1024  # services told at once
+DESCRIBED = 256  # bytes of a service's description beside its texts, at most
 
 
 class Requests(Part):
@@ -77,9 +76,17 @@ class Requests(Part):
         errands.settle(now)
 
     def services(self) -> signals.Services:
-        """Who offers what, with what became of the requests; at most `MAX_LISTED`."""
-        offers = (o for desk in self._errands.desks.values() for o in desk.offers.values())
-        return signals.Services([_describe(offer) for offer in islice(offers, MAX_LISTED)])
+        """Who offers what, with what became of the requests; as many as one answer can tell."""
+        found: list[signals.ServiceInfo] = []
+        room = self._sessions.limits.payload
+        for desk in self._errands.desks.values():
+            for offer in desk.offers.values():
+                info = _describe(offer)
+                room -= _size(info)
+                if room < 0:
+                    return signals.Services(found)
+                found.append(info)
+        return signals.Services(found)
 
     # Offering.
 
@@ -93,8 +100,8 @@ class Requests(Part):
         if offer is None:
             offer = self._errands.offers.add(desk, command.s)
             session.served.add(command.s)
-        offer.name, offer.ver = wire.clip(command.name, 64), wire.clip(command.ver, 32)
-        offer.desc, offer.limit = wire.clip(command.desc, 255), command.inflight
+        offer.name, offer.ver, offer.desc = command.name, command.ver, command.desc
+        offer.limit = command.inflight
         self._sessions.ok(session, command.id)
         self._errands.refill(offer, now)
 
@@ -317,3 +324,8 @@ def _describe(offer: Offer) -> signals.ServiceInfo:
         session=session.number, limit=offer.limit, inflight=offer.inflight, requests=offer.requests,
         errors=offer.errors, seconds=offer.seconds,
     )  # fmt: skip
+
+
+def _size(info: signals.ServiceInfo) -> int:
+    texts = (info.subject, info.name, info.ver, info.desc)
+    return DESCRIBED + sum(len(text.encode()) for text in texts)

@@ -452,7 +452,7 @@ class RequestsAgainstModel(RuleBasedStateMachine):
         requests = self.table.router.requests
         errands = requests._errands
         assert errands.offers._tree._root.empty
-        assert not errands.offers._patterns
+        assert not errands.offers._lines
         left = (errands.desks, errands.promised, errands.freed, errands.orphans)
         assert left == ({}, {}, {}, {})
         assert (errands.offers.waiting, len(errands.holdings), len(requests._replies)) == (0, 0, 0)
