@@ -15,11 +15,13 @@ _BEYOND_JSON = re.compile(r"[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 def clean(text: str) -> str:
     """`text` of others without what would steer a terminal; newlines and tabs stay."""
-    return _CONTROL.sub("", text)
+    return text if text.isprintable() else _CONTROL.sub("", text)  # mostly it is, and that is quick
 
 
 def one_line(text: str) -> str:
     """`clean` that also shows line ends and tabs as what they are, so that no text looks like two."""
+    if text.isprintable():
+        return text
     return clean(text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r"))
 
 

@@ -5,7 +5,9 @@ import os
 import pty
 import signal
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -262,3 +264,17 @@ def test_progress_is_for_terminals_only(bus):
     os.close(slave)
     assert b"of 2000" in os.read(master, 4096)
     os.close(master)
+
+
+def test_a_listener_outlives_the_broker_and_says_what_it_missed():
+    with running_broker(root="admin", ann="app") as broker, tempfile.TemporaryDirectory() as folder:
+        bus = BusCommand(broker, Path(folder))
+        with bus.running("ann", "sub", "app.>", "--count", "1") as sub:
+            bus.session_of("ann", subscriptions=1)
+            broker.stop()
+            broker.start()
+            bus.session_of("ann", subscriptions=1)
+            bus.run("ann", "pub", "app.x", "after")
+            code, out, err = sub.end()
+    assert (code, out.endswith("  after\n")) == (0, True)
+    assert "the connection is back" in err

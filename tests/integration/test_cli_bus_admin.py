@@ -54,6 +54,13 @@ def test_a_context_is_made_used_shown_and_removed(bus):
     assert Path(made["key_file"]).exists()
 
 
+def test_a_broker_with_another_key_than_the_context_says_is_not_talked_to(bus):
+    endpoint, ann = bus.broker.address.endpoint, bus.broker.keys["ann"]
+    bus.raw("bus", "context", "add", "false", endpoint, to_hex(ann.public))
+    done = bus.run("false", "rtt", code=6)
+    assert "does it have the key that is named?" in done.stderr
+
+
 def test_options_may_stand_before_and_after_the_verb(bus):
     before = bus.raw("bus", "--context", "root", "--json", "keys", "list").stdout
     between = bus.raw("bus", "keys", "--context", "root", "list", "--json").stdout

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from viscript.errors import BadUsage, NotFound
+from viscript.words import one_line
 
 MAX_BODY = 16 << 20  # bytes; over any broker's limit, and a bound for what never ends
 SHOWN = 4096  # characters of one body in a line for people
@@ -48,8 +49,6 @@ def fields(body: bytes) -> dict[str, str]:
 
 def readable(body: bytes) -> str:
     """For people, in one line: text, else MessagePack as JSON, else how many bytes."""
-    from viscript.words import one_line
-
     try:
         shown = body.decode()  # no MessagePack map or array is UTF-8 but by rare accident
     except UnicodeDecodeError:

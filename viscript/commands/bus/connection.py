@@ -18,7 +18,7 @@ from bus.errors import (
     RemoteProtocolError,
     Unreachable,
 )
-from viscript.commands.bus.where import OTHER, Where, here
+from viscript.commands.bus.where import Where, here
 from viscript.errors import (
     BadUsage,
     Conflict,
@@ -189,7 +189,7 @@ def as_shown(error: BusError, place: Where) -> ViscriptError:  # noqa: PLR0911 -
         case DeadlineExceeded():
             return Unknown(f"{error}: it may have happened or not")
         case Unreachable():
-            return NoDaemon(f"{error} ({place.name}); see: viscript bus check, {OTHER}")
+            return NoDaemon(f"{error} ({place.name}); {place.remedy}")
         case LocalProtocolError():
             return BadUsage(str(error))
         case Refused() | RemoteProtocolError():

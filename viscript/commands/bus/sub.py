@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from viscript.commands.bus import bodies
 from viscript.commands.bus.texts import examples
 
 if TYPE_CHECKING:
@@ -134,9 +137,6 @@ def _raw(ending: bytes) -> Callable[[Message], None]:
 
 
 def _show_json(message: Message) -> None:
-    import time
-
-    from viscript.commands.bus import bodies
     from viscript.output import line
 
     shown = {
@@ -150,8 +150,12 @@ def _show_json(message: Message) -> None:
 
 
 def _show_line(message: Message) -> None:
-    from bus.identity import short
-    from viscript.commands.bus import bodies
-
-    who, body = short(message.sender), bodies.readable(message.body)
+    who, body = _short(message.sender), bodies.readable(message.body)
     sys.stdout.write(f"{message.subject}  {who}  {body}\n")
+
+
+@functools.lru_cache(maxsize=1024)
+def _short(key: str) -> str:
+    from bus.identity import short
+
+    return short(key)

@@ -28,6 +28,15 @@ class Where:
     key_file: Path
     name: str
 
+    @property
+    def remedy(self) -> str:
+        """What to look at when nobody answers there."""
+        if self.name.startswith("home "):
+            return f"see: viscript status, {OTHER}"
+        return (
+            "does it run there, and does it have the key that is named? viscript bus context show"
+        )
+
     def keypair(self) -> KeyPair:
         """`Denied` when the file cannot be used."""
         from bus import keystore
