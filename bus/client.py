@@ -68,21 +68,22 @@ class Bus(Asking, DurableTopics):
             Postponed: lambda event, _: self._link.arm_by(self._loop.time() + event.seconds),
             Withdrawn: self._withdrawn,
             Unknown: lambda event, _: log.debug("unknown command 0x%02x: ignored", event.code),
-            wire.SignalDelivery: self._signalled,
+            wire.SignalDelivery: lambda event, body: self._answers.signalled(
+                Message(event.s, event.sender, body)
+            ),
             wire.CreditDelivery: lambda event, _: self._answers.granted(event.r, event.m),
             wire.CancelDelivery: lambda event, _: self._answers.cancelled(event.r),
             wire.Gap: self._skipped,
             wire.Welcome: self._welcome,
+            wire.Pong: lambda _, __: self._ready(),
             wire.Goodbye: lambda _, __: self._link.parted.set(),
             wire.Notice: self._notice,
             wire.Error: self._refused,
         }
 
-    # For participants: who we are.
-
     @property
     def connected(self) -> bool:
-        return self._link.welcomed.is_set()
+        return self._link.connected.is_set()
 
     @property
     def refusal(self) -> BusError | None:
@@ -103,7 +104,7 @@ class Bus(Asking, DurableTopics):
         return self._session.bytes_out
 
     async def wait_connected(self) -> None:
-        await self._link.welcomed.wait()
+        await self._link.connected.wait()
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Call back after every WELCOME but the first; subscriptions and services are back by then."""
@@ -121,9 +122,7 @@ class Bus(Asking, DurableTopics):
     def publish_nowait(self, subject: str, body: bytes = b"") -> None:
         """Publish, or raise `Overflow` when the bounded send buffer is full."""
         if self._queue.full:
-            raise Overflow(
-                f"publish {subject}: the send buffer is full, the broker is away or slower"
-            )
+            raise Overflow(f"publish {subject}: the send buffer is full, the broker away or slow")
         self._publish(subject, body)
 
     async def publish(self, subject: str, body: bytes = b"") -> None:
@@ -159,7 +158,7 @@ class Bus(Asking, DurableTopics):
         if window and not group:
             raise LocalProtocolError(f"subscribe {pattern}: a window is for a queue group")
         window = (window or GROUP_WINDOW) if group else 0
-        ref, sid = self._session.subscribe(pattern, policy, group, window)
+        ref, sid = self._session.standing.subscribe(pattern, policy, group, window)
         share = Share(window, lambda n: self._give_back(sid, n)) if group else None
         subscription = self._subscriptions[sid] = Subscription(
             pattern, lambda: self._drop(sid), policy=policy, share=share
@@ -168,7 +167,7 @@ class Bus(Asking, DurableTopics):
             await self._calls.result(ref)
         except BusError:  # the broker has none to take back
             self._subscriptions.pop(sid, None)
-            self._session.withdraw(sid)
+            self._session.standing.withdraw(sid)
             raise
         except BaseException:
             self._drop(sid)
@@ -198,13 +197,11 @@ class Bus(Asking, DurableTopics):
         served = self._answers.services
         served[subject] = Endpoint(subject, handler, name, version, description)
         try:
-            await self._calls.result(
-                self._session.serve(
-                    subject, name=name, ver=version, desc=description, inflight=inflight
-                )
-            )
+            about = {"name": name, "ver": version, "desc": description}
+            ref = self._session.standing.serve(subject, **about, inflight=inflight)
+            await self._calls.result(ref)
         except BaseException:
-            self._session.withdraw(subject)
+            self._session.standing.withdraw(subject)
             served.pop(subject, None)
             raise
         if name and self._discoverable is None:
@@ -212,7 +209,7 @@ class Bus(Asking, DurableTopics):
 
     async def unserve(self, subject: str, *, timeout: float = 5.0) -> None:
         """Answer no more requests on `subject`; those that are here already are still answered."""
-        ref = self._session.unserve(subject, timeout, self._calls.now)
+        ref = self._session.standing.unserve(subject, timeout, self._calls.now)
         if ref is not None:
             await self._calls.result(ref, timeout)
         self._answers.services.pop(subject, None)
@@ -267,7 +264,7 @@ class Bus(Asking, DurableTopics):
         self._closed = True
         try:
             await self._answers.close()
-            if self.connected:
+            if self._session.welcome is not None:
                 self._session.bye(reason)
                 self._calls.barred = Unreachable(_CLOSED)
                 await self._link.part(patience)
@@ -305,9 +302,6 @@ class Bus(Asking, DurableTopics):
             return
         subscription.put(delivery.s, delivery.sender, bodies, len(body))
 
-    def _signalled(self, signal: wire.SignalDelivery, body: bytes) -> None:
-        self._answers.signalled(Message(signal.s, signal.sender, body))
-
     def _skipped(self, gap: wire.Gap, _body: bytes) -> None:
         if gap.sid in self._subscriptions:
             self._subscriptions[gap.sid].skipped(gap.lost, gap.first)
@@ -334,6 +328,13 @@ class Bus(Asking, DurableTopics):
         for subscription in self._subscriptions.values():
             subscription.restarted()
         self._link.welcome()
+        self._ready()
+
+    def _ready(self) -> None:
+        """Once the broker has taken up what stands, this participant is on the bus again."""
+        if self.connected or not self._session.restored:
+            return
+        self._link.ready()
         if self._welcomes > 1:
             for callback in self._reconnected:
                 self._loop.call_soon(callback)
@@ -354,8 +355,9 @@ class Bus(Asking, DurableTopics):
                 subscription.end(Unreachable(f"{subscription.pattern}: the connection was lost"))
 
     def _drop(self, sid: int) -> None:
+        """Nobody reads it any more."""
         self._subscriptions.pop(sid, None)
-        self._session.unsubscribe(sid)
+        self._session.standing.unsubscribe(sid)
         self._link.write()
 
     def _give_back(self, sid: int, n: int) -> None:
@@ -376,9 +378,8 @@ async def connect(
     """Join the bus; the connection heals by itself until the block ends.
 
     `prepare` is called before: what it sets to be answered is answered from the first moment on. `will`
-    (subject, body) is published by the broker if this participant ends without a goodbye.
-    Raises `NotAuthorised` when the key is not allowed, or may not publish its will; `Unreachable` when no
-    broker answers in time.
+    (subject, body) is published by the broker if this participant ends without a goodbye. Raises
+    `NotAuthorised` (for a will that may not be published, too), or `Unreachable` when no broker answers.
     """
     bus = Bus(address, keypair, name, will)
     try:

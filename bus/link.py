@@ -45,7 +45,7 @@ class Link:
     ) -> None:
         self.address = address
         self.key = keypair.public
-        self.welcomed = asyncio.Event()
+        self.connected = asyncio.Event()
         self.room = asyncio.Event()  # in the send buffer
         self.room.set()
         self.parted = asyncio.Event()  # after BYE: the broker has said GOODBYE
@@ -108,11 +108,14 @@ class Link:
         self._reason = ""
         self.refusal = None
         self.parted.clear()
-        self.welcomed.set()
-        if self._outcome is not None and not self._outcome.done():
-            self._outcome.set_result(None)
         self._arm()
         self.write()
+
+    def ready(self) -> None:
+        """And has taken up what the session had before."""
+        self.connected.set()
+        if self._outcome is not None and not self._outcome.done():
+            self._outcome.set_result(None)
 
     def write(self) -> None:
         """Hand the transport what it takes; the descriptor tells when it takes more."""
@@ -181,7 +184,7 @@ class Link:
     def _lost(self, reason: str, refusal: BusError | None = None) -> None:
         """The connection is gone or was never made: fail what had left, and try again later."""
         self._hang_up()
-        self.welcomed.clear()
+        self.connected.clear()
         self.parted.set()
         self.refusal = refusal if isinstance(refusal, NotAuthorised) else None
         for settled in self._session.lost(reason):

@@ -25,6 +25,7 @@ from bus.errors import (
 )
 from bus.identity import KEY_TEXT
 from bus.sending import Outgoing, SendQueue, checked, milliseconds
+from bus.standing import RESTORED, Standing
 from bus.version import VERSION
 from bus.waiting import (
     Ledger,
@@ -68,8 +69,8 @@ class ClientSession:
         self.ledger = Ledger()
         self._new_id = self.ledger.new_id
         self.durable = DurableCalls(self.queue, self.ledger)
-        # Said again on every connection, by sid or subject.
-        self._standing: dict[int | str, wire.Subscribe | wire.Serve] = {}
+        self.standing = Standing(self.queue, self.ledger)
+        self.restored = False  # what stands is in force on the present connection
         self._taken = self._taken_bytes = 0  # deliveries since credit was last given back
         self._heard = 0.0
         self._spoke = 0.0
@@ -81,7 +82,8 @@ class ClientSession:
             wire.Error: self._refused,
             wire.Welcome: self._welcomed,
             wire.Goodbye: self._dismissed,
-            wire.Ended: self._ended,
+            wire.Ended: lambda command, _body, _now: self.standing.ended(command),
+            wire.Pong: self._ponged,
         }
 
     # The connection.
@@ -89,7 +91,7 @@ class ClientSession:
     def opened(self, now: float) -> None:
         """A new connection is being made; HELLO is the first to leave on it."""
         self.welcome = self.farewell = self.refusal = None
-        self._bundles = False
+        self._bundles = self.restored = self.standing.connected = False
         self._heard = self._spoke = now
         self._taken = self._taken_bytes = 0
         self._handshake = self._hello
@@ -97,6 +99,7 @@ class ClientSession:
     def lost(self, reason: str) -> list[Settled]:
         """The connection is gone: what had left and is unanswered has failed, or will be sent again."""
         self.welcome = None
+        self.restored = self.standing.connected = False
         self._handshake = None
         self.queue.keep(lambda out: not out.transient, [])
         revoked = self.farewell is not None and self.farewell.num == 401
@@ -222,38 +225,6 @@ class ClientSession:
         self.ledger.add(ref, Waiting("signal", subject, now + timeout))
         return ref
 
-    def subscribe(
-        self, pattern: str, policy: str, group: str = "", window: int = 0
-    ) -> tuple[int, int]:
-        """Returns the id and the `sid` that deliveries will carry."""
-        ref, sid = self._new_id(), self._new_id()
-        self._stand(sid, wire.Subscribe(ref, sid, pattern, policy, group, window))
-        return ref, sid
-
-    def unsubscribe(self, sid: int) -> None:
-        if self._standing.pop(sid, None) is not None and self.welcome is not None:
-            self.queue.push(wire.Unsubscribe(self._new_id(), sid), transient=True)
-
-    def serve(
-        self, subject: str, *, name: str = "", ver: str = "", desc: str = "", inflight: int = 0
-    ) -> int:
-        ref = self._new_id()
-        self._stand(subject, wire.Serve(ref, subject, name, ver, desc, inflight))
-        return ref
-
-    def unserve(self, subject: str, timeout: float, now: float) -> int | None:
-        """Stop serving; None when there is nobody to tell."""
-        if self._standing.pop(subject, None) is None or self.welcome is None:
-            return None
-        ref = self._new_id()
-        self.queue.push(wire.Unserve(ref, subject), transient=True)
-        self.ledger.add(ref, Waiting("unserve", subject, now + timeout, left=True))
-        return ref
-
-    def withdraw(self, what: int | str) -> None:
-        """Forget a subscription (by sid) or service (by subject) that the broker refused."""
-        self._standing.pop(what, None)
-
     def reply(
         self, handle: int, body: bytes, refused: Refused | None = None, *, more: bool = False
     ) -> bool:
@@ -292,9 +263,9 @@ class ClientSession:
         self._bundles = wire.BUNDLES in welcome.caps
         self.queue.max_payload = welcome.limits.payload
         self.farewell = self.refusal = None
-        standing = [
-            Outgoing(wire.encode(c), None, c.id, transient=True) for c in self._standing.values()
-        ]
+        standing = self.standing.again()
+        self.restored = not standing
+        self.standing.connected = True
         queued = {out.id for out in self.queue}
         again = [
             Outgoing(wire.encode(_again(waiting, now)), waiting.body, ref)
@@ -312,9 +283,9 @@ class ClientSession:
         self.farewell = goodbye
         return goodbye
 
-    def _ended(self, ended: wire.Ended, _body: bytes, _now: float) -> Event:
-        self._standing.pop(ended.s if ended.sid is None else ended.sid, None)
-        return Withdrawn(ended.s, ended.sid, NotAuthorised(ended.reason or f"{ended.s}: ended"))
+    def _ponged(self, pong: wire.Pong, _body: bytes, _now: float) -> Event:
+        self.restored = self.restored or pong.t == RESTORED
+        return pong
 
     def _replied(self, reply: wire.ReplyDelivery, body: bytes, _now: float) -> Event | None:
         error = Refused(reply.num, reply.err, reply.msg) if reply.err else None
@@ -339,11 +310,9 @@ class ClientSession:
 
     def _refused_later(self, error: wire.Error) -> Event:
         """An error to what nobody waits for: HELLO, or what was said again on a new connection."""
-        for name, command in self._standing.items():
-            if error.ref == command.id:  # it was accepted once; the rights have changed since
-                del self._standing[name]
-                sid = command.sid if isinstance(command, wire.Subscribe) else None
-                return Withdrawn(command.s, sid, as_exception(error))
+        withdrawn = self.standing.refused(error)
+        if withdrawn is not None:
+            return withdrawn
         if self.welcome is None and error.err != "hello_first":
             self.refusal = as_exception(error)
         return error
@@ -362,14 +331,6 @@ class ClientSession:
         waiting = Waiting("request", command.s, now + timeout + DEADLINE_GRACE)
         self.ledger.add(command.id, waiting)
         return waiting
-
-    def _stand(self, name: int | str, command: wire.Subscribe | wire.Serve) -> None:
-        verb = type(command).__name__.lower()
-        checked(command, f"{verb} {command.s}")
-        self._standing[name] = command
-        self.ledger.add(command.id, Waiting(verb, command.s))
-        if self.welcome is not None:
-            self.queue.push(command, ref=command.id, transient=True)
 
     def _settle(
         self,

@@ -170,6 +170,7 @@ async def test_a_group_goes_on_after_a_reconnect() -> None:
                 await alice.publish("topic.x", b"before")
                 assert (await anext(member)).body == b"before"
             broker.kill()
+            await eventually(lambda: not alice.connected and not bob.connected)
             broker.start()
             await asyncio.wait_for(asyncio.gather(alice.wait_connected(), bob.wait_connected()), 10)
             for number in range(20):

@@ -74,25 +74,30 @@ def test_what_had_left_fails_when_the_connection_is_lost_and_what_had_not_waits(
 
 def test_subscriptions_and_services_are_said_again_before_anything_else() -> None:
     line = connected()
-    ref, sid = line.session.subscribe("app.>", "drop_new")
-    serve = line.session.serve("app.clock")
+    ref, sid = line.session.standing.subscribe("app.>", "drop_new")
+    serve = line.session.standing.serve("app.clock")
     said = line.sends()
     assert said == [wire.Subscribe(ref, sid, "app.>", "drop_new"), wire.Serve(serve, "app.clock")]
     assert settled(line.hears(wire.Ok(ref))).id == ref
     assert settled(line.hears(wire.Ok(serve))).id == serve
     line.session.publish("app.x", b"while away")
     assert line.breaks() == []
-    assert line.opens() == [*said, wire.Publish("app.x")]
+    assert line.opens() == [*said, wire.Ping(1), wire.Publish("app.x")]
+    assert not line.session.restored
+    line.hears(wire.Pong(0, 1))
+    assert not line.session.restored
+    line.hears(wire.Pong(1, 1))
+    assert line.session.restored
     assert line.hears(wire.Ok(ref)) is None
 
 
 def test_what_was_withdrawn_is_not_said_again() -> None:
     line = connected()
-    _, sid = line.session.subscribe("app.>", "drop_old")
-    line.session.serve("app.clock")
+    _, sid = line.session.standing.subscribe("app.>", "drop_old")
+    line.session.standing.serve("app.clock")
     line.sends()
-    line.session.unsubscribe(sid)
-    line.session.withdraw("app.clock")
+    line.session.standing.unsubscribe(sid)
+    line.session.standing.withdraw("app.clock")
     assert [type(c) for c in line.sends()] == [wire.Unsubscribe]
     line.breaks()
     assert line.opens() == []
@@ -100,8 +105,8 @@ def test_what_was_withdrawn_is_not_said_again() -> None:
 
 def test_a_subscription_made_while_away_waits_for_the_connection() -> None:
     line = Line()
-    ref, sid = line.session.subscribe("app.>", "drop_old")
-    assert line.opens() == [wire.Subscribe(ref, sid, "app.>")]
+    ref, sid = line.session.standing.subscribe("app.>", "drop_old")
+    assert line.opens() == [wire.Subscribe(ref, sid, "app.>"), wire.Ping(1)]
     assert settled(line.hears(wire.Ok(ref))).error is None
 
 

@@ -60,13 +60,14 @@ def test_a_broker_that_does_not_know_credit_is_given_none() -> None:
 
 def test_a_groups_member_gives_back_its_window_by_sid() -> None:
     line = connected()
-    ref, sid = line.session.subscribe("app.x", "drop_old", "workers", 8)
+    ref, sid = line.session.standing.subscribe("app.x", "drop_old", "workers", 8)
     assert line.sends() == [wire.Subscribe(ref, sid, "app.x", "drop_old", "workers", 8)]
     line.session.grant(4, sid=sid)
     assert line.sends() == [wire.Credit(sid=sid, m=4)]
     line.breaks()
     line.session.grant(4, sid=sid)  # of messages that the next connection knows nothing of
-    assert line.opens() == [wire.Subscribe(ref, sid, "app.x", "drop_old", "workers", 8)]
+    again = wire.Subscribe(ref, sid, "app.x", "drop_old", "workers", 8)
+    assert line.opens() == [again, wire.Ping(1)]
 
 
 # Wills.
@@ -110,7 +111,7 @@ def test_why_hello_was_refused_is_kept() -> None:
 
 def test_a_subscription_that_was_ended_is_told_and_not_said_again() -> None:
     line = connected()
-    _, sid = line.session.subscribe("app.>", "drop_old")
+    _, sid = line.session.standing.subscribe("app.>", "drop_old")
     line.sends()
     ended = line.hears(wire.Ended(403, "app.>", sid, "the rights of this key have changed"))
     assert isinstance(ended, Withdrawn)
@@ -121,7 +122,7 @@ def test_a_subscription_that_was_ended_is_told_and_not_said_again() -> None:
 
 def test_a_service_that_was_ended_is_told_and_not_said_again() -> None:
     line = connected()
-    line.session.serve("app.clock")
+    line.session.standing.serve("app.clock")
     line.sends()
     ended = line.hears(wire.Ended(403, "app.clock"))
     assert isinstance(ended, Withdrawn)
@@ -132,11 +133,11 @@ def test_a_service_that_was_ended_is_told_and_not_said_again() -> None:
 
 def test_a_subscription_refused_on_a_later_connection_is_ended() -> None:
     line = connected()
-    ref, sid = line.session.subscribe("app.>", "drop_old")
+    ref, sid = line.session.standing.subscribe("app.>", "drop_old")
     line.sends()
     line.hears(wire.Ok(ref))
     line.breaks()
-    assert len(line.opens()) == 1
+    assert len(line.opens()) == 2
     ended = line.hears(wire.Error(403, "denied", "subscribe app.>: not allowed", ref))
     assert ended == Withdrawn("app.>", sid, ended.error)  # type: ignore[union-attr]
     line.breaks()
@@ -159,15 +160,15 @@ def test_a_revoked_key_fails_what_was_under_way_and_what_waits() -> None:
 
 def test_what_is_no_longer_served_is_not_said_again() -> None:
     line = connected()
-    serve = line.session.serve("app.clock")
+    serve = line.session.standing.serve("app.clock")
     line.sends()
     line.hears(wire.Ok(serve))
-    ref = line.session.unserve("app.clock", 5.0, line.now)
+    ref = line.session.standing.unserve("app.clock", 5.0, line.now)
     assert line.sends() == [wire.Unserve(ref, "app.clock")]  # type: ignore[arg-type]
     assert settled(line.hears(wire.Ok(ref))).error is None  # type: ignore[arg-type]
     line.breaks()
     assert line.opens() == []
-    assert line.session.unserve("app.clock", 5.0, line.now) is None
+    assert line.session.standing.unserve("app.clock", 5.0, line.now) is None
 
 
 # What is new to us.
@@ -207,9 +208,9 @@ def test_what_would_cost_the_connection_is_refused_here(
 ) -> None:
     line = connected()
     with pytest.raises(LocalProtocolError, match=problem):
-        line.session.serve("app.x", **fields)  # type: ignore[arg-type]
+        line.session.standing.serve("app.x", **fields)  # type: ignore[arg-type]
     with pytest.raises(LocalProtocolError, match=r"subscribe app\.x: .*window"):
-        line.session.subscribe("app.x", "drop_old", "group", wire.MAX_WINDOW + 1)
+        line.session.standing.subscribe("app.x", "drop_old", "group", wire.MAX_WINDOW + 1)
     assert line.sends() == []
     line.breaks()
     assert line.opens() == []

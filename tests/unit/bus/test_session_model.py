@@ -104,7 +104,7 @@ class TwoCores(RuleBasedStateMachine):
         self.publisher: dict[int, str] = {}  # of a number
         for participant in self.all.values():
             participant.connect()
-        self.all["bob"].session.serve("app.echo")
+        self.all["bob"].session.standing.serve("app.echo")
         self.settle()
 
     def settle(self) -> None:
@@ -141,7 +141,7 @@ class TwoCores(RuleBasedStateMachine):
     def subscribes(self, name: str) -> None:
         participant = self.all[name]
         if participant.subscription is None:
-            _, participant.sid = participant.session.subscribe("app.news", "drop_old")
+            _, participant.sid = participant.session.standing.subscribe("app.news", "drop_old")
             participant.subscription = Subscription("app.news", lambda: None)
 
     @precondition(lambda self: any(p.peer for p in self.all.values()))
