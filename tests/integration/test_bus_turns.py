@@ -16,7 +16,6 @@ from tests.support.broker import Broker
 from tests.support.raw import (
     DELIVERY,
     ERROR,
-    GOODBYE,
     HELLO,
     OK,
     PING,
@@ -69,7 +68,7 @@ def test_a_will_is_published_when_its_owner_falls_silent(
             assert (code, fields["from"], body) == (
                 DELIVERY, files.keys["mortal"].public, b"silence",
             )  # fmt: skip
-            assert mortal.hear_only(GOODBYE)["num"] == 408
+            assert own.router.presence.closed[0].num == 408
     finally:
         own.stop()
         thread.join()
