@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import select
 import time
 from collections import Counter, deque
@@ -17,11 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bus import doorkeeper, keystore, sockets
+from bus import keystore, sockets
 from bus.access import AccessError, AccessList
-from bus.descriptors import Mute, cut, inode_of
-from bus.doorkeeper import Doorkeeper
-from bus.enrolment import TOKEN_BYTES
+from bus.descriptors import Cuts, Owners, cut
+from bus.doorkeeper import Doorkeeper, new_token
 from bus.identity import KeyPair
 from bus.keystore import AccessFile
 from bus.lookout import Lookout
@@ -95,11 +93,9 @@ class Broker:
         self.router = Router(
             access, self.info, save_access=self._save_access, clock=time.time,
         )  # fmt: skip
-        self._enrolment = Enrolment(
-            self.router.sessions, self.router.change_access,
-            Doorkeeper(self._files.access_file.with_name(doorkeeper.NAME), patience=LOCKED),
-            lambda: secrets.token_urlsafe(TOKEN_BYTES),
-        )  # fmt: skip
+        keeper = Doorkeeper.beside(self._files.access_file, patience=LOCKED)
+        sessions, change = self.router.sessions, self.router.change_access
+        self._enrolment = Enrolment(sessions, change, keeper, new_token)
         self.router.add(self._enrolment)
         self.router.enrol = self._enrolment.meets
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -112,11 +108,10 @@ class Broker:
         ):  # fmt: skip
             self._poll.register(fd, select.POLLIN)
         self._blocked: dict[Session, None] = {}  # their pipe in libzmq is full
-        self._cuts: deque[tuple[float, Connection]] = deque()
+        self._cuts = Cuts(STAY)
         self._gone: deque[tuple[float, int]] = deque()  # inodes of lost connections
         self._ghosts: deque[tuple[float, Session]] = deque()  # their connection is lost
-        self._inodes: dict[int, int] = {}  # of accepted descriptors, for the monitor's DISCONNECTED
-        self._mute = Mute(STAY)
+        self._owners = Owners()  # of accepted descriptors
         self._timer = 0.0  # when the router has something to do without a message
         self._lively = False
         self._woke = time.monotonic()  # when this turn of the loop began
@@ -218,7 +213,7 @@ class Broker:
         if now >= self._next_report:
             self._report_refusals(now)
         self._write()
-        self._cut_due(now)
+        self.router.sessions.denied.update(self._cuts.carry_out(now))
         # Writing may have swallowed the descriptor's edge, so look at the socket's state itself; looking
         # swallows it as well, and with it the news that a full pipe has room again.
         return more or sockets.readable(self._socket) or self._retry_blocked()
@@ -228,10 +223,8 @@ class Broker:
         now = time.monotonic()
         timer = self.router.next_timer(now)
         self._timer = now + min(timer, TICK)
-        due = [queue[0][0] for queue in (self._cuts, self._gone, self._ghosts) if queue]
-        if (mute := self._mute.next()) is not None:
-            due.append(mute)
-        return max(0.0, min([now + timer, *due]) - now)
+        due = [queue[0][0] for queue in (self._gone, self._ghosts) if queue]
+        return max(0.0, min([now + timer, *due, *self._cuts.next]) - now)
 
     def _wait(self, seconds: float) -> set[int]:
         """The descriptors that have something to tell, after at most `seconds`."""
@@ -285,10 +278,14 @@ class Broker:
         now: float,
     ) -> None:
         """A message from a connection that is no session (yet)."""
-        self._hear_of_connections()  # its descriptor may have been another's a moment ago
         fd = int(first.get(sockets.SRCFD))
-        inode = self._inodes[fd] = inode_of(fd)
-        self._mute.over(fd)
+        self._hear_of_connections()  # its descriptor may be another's by now
+        inode = self._owners.spoke(fd, peer.number)
+        self._hear_of_connections()  # or may have become so while we looked
+        if not self._owners.owns(fd, peer.number):
+            inode = 0
+        else:
+            self._cuts.over(fd)
         self.router.meet(Connection(peer.rid, peer.user, fd, inode), *message, now)
         if inode == 0 and (ghost := self.router.session(peer.rid, peer.user)) is not None:
             self._ghosts.append((now + LAST_WORDS, ghost))  # lost before it was met
@@ -296,25 +293,18 @@ class Broker:
     def _hear_of_connections(self) -> None:
         for event in sockets.events(self._monitor):
             if event.kind == sockets.ACCEPTED:
-                self._mute.accepted(event.value, time.monotonic())
+                self._owners.accepted(event.value, self._zap.last)
+                self._cuts.accepted(event.value, time.monotonic())
             elif event.kind == sockets.DISCONNECTED:
-                self._mute.over(event.value)
-                inode = self._inodes.pop(event.value, None)
-                if inode is not None:
+                self._cuts.over(event.value)
+                if (inode := self._owners.lost(event.value)) is not None:
                     self._gone.append((time.monotonic() + LAST_WORDS, inode))
             elif event.kind == sockets.ACCEPT_FAILED:
                 self._log("accept failed", {"error": os.strerror(event.value)})
 
-    def _cut_due(self, now: float) -> None:
-        """Cut who was to be cut by now, and who connected and never said a word."""
-        while self._cuts and self._cuts[0][0] <= now:
-            cut(self._cuts.popleft()[1])
-        for connection in self._mute.take(now):
-            self.router.sessions.denied["mute"] += 1
-            cut(connection)
-
     def _admits(self, key: str, address: str) -> bool:
         """Whether the handshake succeeds: the key is allowed, or may ask to be."""
+        self._hear_of_connections()  # it was accepted before it is given its number
         return key in self.router.sessions.access or self._enrolment.admits(
             address, time.monotonic()
         )
@@ -366,7 +356,7 @@ class Broker:
             with contextlib.suppress(sockets.ZMQError):  # gone or full: then it need not hear
                 self._send(stray.connection.rid, stray.head, None)
             if stray.cut:
-                self._cuts.append((time.monotonic() + GRACE, stray.connection))
+                self._cuts.soon(stray.connection, time.monotonic() + GRACE)
 
     def _retry_blocked(self) -> bool:
         """Whether anything left that was waiting for room."""

@@ -5,6 +5,7 @@ The broker and `bus-broker token` share it.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from bus.errors import KeyFileError
 NAME = "enrolment.json"  # beside the access list
 
 
+def new_token() -> str:
+    """A token that nobody can guess."""
+    return secrets.token_urlsafe(enrolment.TOKEN_BYTES)
+
+
 class Doorkeeper:
     """Keeps the `Door` in `path`; a missing file is a closed door."""
 
@@ -24,6 +30,11 @@ class Doorkeeper:
         self._patience = patience  # seconds
         self._seen: keystore.Stamp | None = None  # of the file that `_door` came from
         self._door = Door()
+
+    @classmethod
+    def beside(cls, access_file: Path, *, patience: float) -> Doorkeeper:
+        """The one of the broker that has this access list."""
+        return cls(access_file.with_name(NAME), patience=patience)
 
     def read(self) -> Door:
         """The door as it is on disk now; `AccessError` names the file and what is wrong."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,14 +108,14 @@ def token(
 
     The join string is a secret until it was used or has expired.
     """
-    from bus import enrolment, join, keystore
+    from bus import doorkeeper, join, keystore
     from bus.access import AccessError
     from bus.errors import KeyFileError
     from bus.identity import Address
     from bus.signals import TokenQuery
 
     files = _files(folder)
-    made = secrets.token_urlsafe(enrolment.TOKEN_BYTES)
+    made = doorkeeper.new_token()
     query = TokenQuery(role, name, valid)
     try:
         broker = keystore.load(files.key_file).public
@@ -173,10 +172,9 @@ def _files(folder: Path) -> BrokerFiles:
 
 
 def _doorkeeper(files: BrokerFiles) -> Doorkeeper:
-    from bus import doorkeeper
+    from bus.doorkeeper import Doorkeeper
 
-    path = files.access_file.with_name(doorkeeper.NAME)
-    return doorkeeper.Doorkeeper(path, patience=PATIENCE)
+    return Doorkeeper.beside(files.access_file, patience=PATIENCE)
 
 
 def _load(folder: Path) -> tuple[BrokerFiles, AccessList]:

@@ -9,7 +9,6 @@ The handler has no thread: its owner drains it in the loop that also reads the s
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable
 
@@ -39,7 +38,7 @@ class ZapHandler:
         self.socket.bind(ENDPOINT)
         self.refused: Counter[str] = Counter()
         self._policies = policies
-        self._numbers = itertools.count(1)
+        self.last = 0  # number that a connection was given
 
     def fileno(self) -> int:
         return descriptor(self.socket)
@@ -64,7 +63,8 @@ class ZapHandler:
             return
         request, domain, address, mechanism, credentials = *rest[1:4], rest[5], rest[6:]
         key = self._admitted(domain, address, mechanism, credentials)
-        user = f"{key} {next(self._numbers)}".encode() if key else b""
+        self.last += key is not None
+        user = f"{key} {self.last}".encode() if key else b""
         status = [b"200", b"OK"] if key else [b"400", b"this key is not allowed"]
         self.socket.send_multipart([*envelope, _VERSION, request, *status, user, b""])
 

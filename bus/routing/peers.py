@@ -23,6 +23,10 @@ class Connection:
     def key(self) -> str:
         return self.user.partition(" ")[0]
 
+    @property
+    def number(self) -> int:
+        return int(self.user.partition(" ")[2])
+
 
 @dataclass(slots=True, eq=False)
 class Subscription:
