@@ -6,13 +6,16 @@ cuts only who broke the protocol, says only what can be decoded, and goes on to 
 
 import random
 import sys
+import tempfile
+from pathlib import Path
 
 import atheris
 
 with atheris.instrument_imports(include=["bus"]):
     from bus import wire
     from tests.fuzz import mutation
-    from tests.support.dialogue import Peer, Table
+    from tests.support.dialogue import Peer
+    from tests.support.durable import DurableTable
 
 NAMES = ("ann", "bob", "eve")
 MAX_SAID = 64
@@ -57,10 +60,20 @@ def mutate(data: bytes, max_size: int, seed: int) -> bytes:
 
 
 def fuzz(data: bytes) -> None:
-    table = Table(ann="operator", bob="app", eve="observer", zoe="app")
+    with tempfile.TemporaryDirectory() as folder:
+        table = DurableTable(
+            Path(folder, "topics.db"), ann="operator", bob="app", eve="observer", zoe="app"
+        )
+        try:
+            play(table, said(data))
+        finally:
+            table.crash()
+
+
+def play(table: DurableTable, what: list[tuple[int, bytes, bytes | None]]) -> None:
     bystander = table.join("zoe")
     peers: dict[str, Peer] = {}
-    for who, head, body in said(data):
+    for who, head, body in what:
         name = NAMES[who % len(NAMES)]
         if name not in peers or peers[name].cut:
             peers[name] = table.dial(name) if who & 0x40 else table.join(name)
