@@ -30,13 +30,14 @@ def test_a_published_message_is_shown_with_subject_and_sender(bus):
     with listening(bus, "bob", "app.news.*", "--count", "2") as sub:
         bus.session_of("bob", subscriptions=1)
         assert (
-            "published 5 bytes to app.news.a" in bus.run("ann", "pub", "app.news.a", "hello").stdout
+            "published 4 bytes to app.news.a"
+            in bus.run("ann", "pub", "app.news.a", "--", "-4.5").stdout
         )
         bus.run("ann", "pub", "app.news.b", "-", input="from a pipe")
         code, out, _ = sub.end()
     assert code == 0
     first, second = out.splitlines()
-    assert first.split("  ")[::2] == ["app.news.a", "hello"]
+    assert first.split("  ")[::2] == ["app.news.a", "-4.5"]
     assert second.endswith("  from a pipe")
 
 

@@ -54,18 +54,31 @@ ContextOption = Annotated[
 ]  # fmt: skip
 
 
+_COMMON = ("context", "home", "as_json")
+
+
 def _common(
     *, context: ContextOption = None, home: HomeOption = None, as_json: JsonOption = False
 ) -> None:
     options.given.take(home, json=as_json, context=context)
 
 
-# The options before the verb; the verbs come from `Verbs`.
-app = typer.Typer(callback=_common, help=HELP, no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None)
 
 
 class Verbs(TyperGroup):
-    """The group `bus`: knows its verbs by name and builds the one that is asked for."""
+    """The group `bus`: knows its verbs by name and builds the one that is asked for.
+
+    It costs nothing while it is not used: every command of viscript makes one.
+    """
+
+    def get_params(self, ctx: Context) -> list[Parameter]:
+        return [*_common_params(), *super().get_params(ctx)]
+
+    def invoke(self, ctx: Context) -> object:
+        take: Callable[..., None] = _common
+        take(**{name: ctx.params[name] for name in _COMMON})
+        return super().invoke(ctx)
 
     def list_commands(self, ctx: Context) -> list[str]:  # noqa: ARG002 - typer's signature
         return list(VERBS)
@@ -109,7 +122,7 @@ def _taking_common(work: Callable[..., object]) -> Callable[..., object]:
     take: Callable[..., None] = _common
 
     def callback(**values: object) -> object:
-        take(**{name: values.pop(name) for name in ("context", "home", "as_json")})
+        take(**{name: values.pop(name) for name in _COMMON})
         return work(**values)
 
     return callback

@@ -32,7 +32,11 @@ UNDER_WAY = 64  # stored messages whose OK is awaited at once
 def pub(
     subject: Annotated[str, typer.Argument(metavar="SUBJECT")],
     body: Annotated[
-        str | None, typer.Argument(metavar="[BODY|-]", help="-: standard input. Absent: empty.")
+        str | None,
+        typer.Argument(
+            metavar="[BODY|-]",
+            help="-: standard input. Absent: empty. Write -- before one that begins with a dash.",
+        ),
     ] = None,
     *,
     file: Annotated[Path | None, typer.Option(metavar="FILE", help="The body is in FILE.")] = None,

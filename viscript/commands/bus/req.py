@@ -32,7 +32,11 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def req(  # noqa: PLR0913 - a request has these
     subject: Annotated[str, typer.Argument(metavar="SUBJECT", autocompletion=complete.services)],
     body: Annotated[
-        str | None, typer.Argument(metavar="[BODY|-]", help="-: standard input. Absent: empty.")
+        str | None,
+        typer.Argument(
+            metavar="[BODY|-]",
+            help="-: standard input. Absent: empty. Write -- before one that begins with a dash.",
+        ),
     ] = None,
     *,
     file: Annotated[Path | None, typer.Option(metavar="FILE", help="The body is in FILE.")] = None,
