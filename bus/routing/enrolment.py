@@ -89,8 +89,9 @@ class Enrolment(Part):
         stranger = connection.key not in self._sessions.access
         if not stranger and head[:4] != _ENROL:
             return False
-        if connection.user in self._answered:
-            self._sessions.cut(connection)  # it was to be cut in a moment; now at once, unheard
+        if connection.user in self._answered:  # it is to be cut in a moment: not heard
+            if stranger:  # nor waited for, whether it has read its answer or not
+                self._sessions.cut(connection)
             return True
         _remember(self._answered, connection.user)
         try:

@@ -257,6 +257,17 @@ def test_a_key_that_is_allowed_is_told_so_and_keeps_its_session() -> None:
     assert session.in_session
 
 
+def test_a_key_that_is_allowed_may_read_its_answer_whatever_follows() -> None:
+    table = Reception()
+    peer = table.dial("clerk")
+    table.router.meet(peer.connection, wire.encode(wire.Enrol(1)), None, table.now)
+    for number in range(5):
+        table.router.meet(peer.connection, wire.encode(wire.Enrol(number)), None, table.now)
+    assert table.router.sessions.take_cuts() == ()
+    assert only(peer.hears(), wire.Enrolled).state == "accepted"
+    assert peer.cut
+
+
 def test_the_handshake_lets_strangers_in_only_while_the_door_is_open() -> None:
     table = Reception()
     assert not table.admits()
