@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from typing import Protocol
 
 from bus import subjects
 from bus.errors import RemoteProtocolError
-from bus.signals import ConsumerConfig, TopicConfig
+from bus.signals import ConsumerConfig
 from bus.topics import schema
+from bus.topics.extent import Extent
 from bus.topics.work import Fetch, Fetched, Page, ReadPage, Record
 
 SCAN = 16_384  # sequences looked through for those that pass a filter, before others get their turn
 _RECORDS = "SELECT id, t, subject, sender, crc, body FROM records WHERE id BETWEEN ? AND ?"
-
-
-class Extent(Protocol):
-    """What has to be known of a topic."""
-
-    number: int
-    config: TopicConfig
-    first: int
-    last: int
 
 
 def begin(db: sqlite3.Connection, topic: Extent, config: ConsumerConfig) -> int:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from bus.errors import RemoteProtocolError
-from bus.signals import ConsumerConfig, TopicConfig, TopicInfo
-from bus.topics import reading, rules, schema
+from bus.signals import ConsumerConfig, TopicInfo
+from bus.topics import reading, retention, rules, schema
+from bus.topics.extent import Extent
+from bus.topics.schema import BadRow
 from bus.topics.scrub import open_checked
 from bus.topics.work import (
     READS,
@@ -37,25 +38,6 @@ from bus.topics.work import (
     Work,
 )  # fmt: skip
 
-SLICE = 4096  # records dropped in one transaction beyond what the limits demand
-
-
-@dataclass(slots=True)
-class Topic:
-    """One topic as it will be when the transaction is through."""
-
-    number: int
-    config: TopicConfig
-    first: int = 1
-    last: int = 0
-    messages: int = 0
-    bytes: int = 0
-    t: int = 0  # of the last record, Unix milliseconds; never goes back
-
-    @property
-    def counts(self) -> tuple[int, int, int, int, int]:
-        return self.first, self.last, self.messages, self.bytes, self.t
-
 
 class Store:
     """The database in `path`, made when the first topic is. For one thread at a time."""
@@ -64,14 +46,15 @@ class Store:
         """Open and look through what is there; `StoreError` when it cannot be used."""
         self.path = path
         self._db: sqlite3.Connection | None = None
-        self._topics: dict[str, Topic] = {}
+        self._topics: dict[str, Extent] = {}
         self._consumers: dict[int, tuple[int, ConsumerConfig]] = {}  # topic number, by own number
         self._leftover: list[int] = []  # numbers of removed topics that still have records
         self._rows: list[tuple[object, ...]] = []  # records to insert
         self._ids: dict[tuple[int, bytes], tuple[int, int]] = {}  # to insert: sequence and time
-        self._touched: dict[int, Topic] = {}
+        self._touched: dict[int, Extent] = {}
         self._states: dict[int, ConsumerState] = {}  # of consumers, to be written
         self.changed: list[TopicInfo] = []  # by the last works that were carried out
+        self._failed = False  # the last transaction, and it is not undone
         self.problem = ""  # why the last transaction failed; empty: it did not
         self._writers: dict[type, Callable[[Any], object]] = {
             Append: self._append, SaveConsumer: self._save_consumer, PutTopic: self._put_topic,
@@ -103,12 +86,12 @@ class Store:
         outcomes: list[object] = [None] * len(works)
         writes = [i for i, work in enumerate(works) if not isinstance(work, READS)]
         try:
+            if self._failed:  # what is in memory may not be what is on the disk
+                self._recover()
             if writes:
                 self._transact(works, writes, outcomes)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing of it may stay
-            failure = _failure(error)
-            self.changed, self.problem = [], str(failure)
-            self._recover()
+            failure = self._fail(error)
             for index in writes:
                 outcomes[index] = failure
         for index, work in enumerate(works):
@@ -170,13 +153,23 @@ class Store:
             self._database.executemany("INSERT OR REPLACE INTO ids VALUES (?, ?, ?, ?)", rows)
             self._ids.clear()
 
+    def _fail(self, error: Exception) -> RemoteProtocolError:
+        """Undo a transaction that failed, now or, when that fails as well, before the next."""
+        failure = _failure(error)
+        self.changed, self.problem = [], str(failure)
+        self._failed = True
+        with contextlib.suppress(sqlite3.Error, BadRow):
+            self._recover()
+        return failure
+
     def _recover(self) -> None:
-        """Forget a transaction that failed; what is in memory is what is on the disk."""
+        """Forget a transaction that failed; what is in memory is what is on the disk then."""
         self._rows.clear()
         self._ids.clear()
         self._touched.clear()
         self._states.clear()
         if self._db is None:
+            self._failed = False
             return
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
@@ -184,39 +177,27 @@ class Store:
             # Its space is used from the start again, so that a full disk still takes small things.
             self._db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
         self._load()
+        self._failed = False
 
     def _load(self) -> None:
         db = self._database
         self._topics = {}
         for row in db.execute("SELECT * FROM topics"):
             config = schema.read_topic(row)
-            self._topics[config.topic] = Topic(row[0], config, *row[3:8])
+            self._topics[config.topic] = Extent(row[0], config, *row[3:8])
         self._consumers = {
             row[0]: (row[1], schema.read_consumer(row)[0])
             for row in db.execute("SELECT * FROM consumers")
         }
         known = {topic.number for topic in self._topics.values()}
-        self._leftover = [number for number in self._numbers() if number not in known]
-
-    def _numbers(self) -> Iterator[int]:
-        """The numbers of topics that have records."""
-        number = -1
-        while True:
-            after = schema.row_id(number, schema.MAX_SEQ)
-            row = self._database.execute(
-                "SELECT min(id) FROM records WHERE id > ?", (after,)
-            ).fetchone()
-            if row[0] is None:
-                return
-            number = row[0] >> schema.SEQ_BITS
-            yield number
+        self._leftover = [number for number in retention.numbers(db) if number not in known]
 
     @property
     def _database(self) -> sqlite3.Connection:
         assert self._db is not None  # noqa: S101 - callers run after it was made
         return self._db
 
-    def _topic(self, name: str) -> Topic:
+    def _topic(self, name: str) -> Extent:
         try:
             return self._topics[name]
         except KeyError:
@@ -248,7 +229,7 @@ class Store:
             self._ids[topic.number, digest] = topic.last, work.t
         return Appended(topic.last)
 
-    def _stored_as(self, topic: Topic, digest: bytes, now: int) -> int | None:
+    def _stored_as(self, topic: Extent, digest: bytes, now: int) -> int | None:
         """The sequence under which a message with this id was stored not too long ago."""
         known = (
             self._ids.get((topic.number, digest))
@@ -260,7 +241,7 @@ class Store:
             return None
         return int(known[0])
 
-    def _make_room(self, topic: Topic, count: int, more: int, now: int) -> None:
+    def _make_room(self, topic: Extent, count: int, more: int, now: int) -> None:
         """Refuse what does not fit even when what is too old has gone."""
         try:
             rules.refuse_if_full(topic.config, topic.messages, topic.bytes, count, more)
@@ -268,28 +249,15 @@ class Store:
             if not topic.config.max_age:
                 raise
             self._insert()
-            self._drop(topic, now, SLICE)
+            self._drop(topic, now, retention.SLICE)
             rules.refuse_if_full(topic.config, topic.messages, topic.bytes, count, more)
 
-    def _drop(self, topic: Topic, now: int, limit: int | None) -> bool:
+    def _drop(self, topic: Extent, now: int, limit: int | None) -> bool:
         """Delete from the front what the topic's limits say, at most `limit`; whether that was reached."""
-        base = schema.row_id(topic.number, 0)
-        rows = self._database.execute(
-            f"SELECT id - ?, {rules.OVERHEAD} + length(subject) + length(body), t "  # noqa: S608
-            "FROM records WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
-            (base, base + topic.first, base + topic.last, -1 if limit is None else limit),
-        )
-        until, count, freed = rules.excess(topic.config, topic.messages, topic.bytes, rows, now)
-        rows.close()
-        if count:
-            self._database.execute(
-                "DELETE FROM records WHERE id BETWEEN ? AND ?", (base, base + until)
-            )
-            topic.first = until + 1
-            topic.messages -= count
-            topic.bytes -= freed
+        dropped = retention.drop(self._database, topic, now, limit)
+        if dropped:
             self._touched[topic.number] = topic
-        return count == limit
+        return dropped == limit
 
     def _save_consumer(self, work: SaveConsumer) -> None:
         self._states[work.number] = work.state
@@ -301,14 +269,14 @@ class Store:
             [number] = self._database.execute(
                 "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'topics'"
             ).fetchone()
-            topic = self._topics[config.topic] = Topic(number, config)
+            topic = self._topics[config.topic] = Extent(number, config)
         topic.config = config
         self._touched[topic.number] = topic
         self._insert()
         self._flush_topic(topic)
         return self._info(topic)
 
-    def _flush_topic(self, topic: Topic) -> None:
+    def _flush_topic(self, topic: Extent) -> None:
         """Write its row now, so that the next new topic gets another number."""
         self._database.execute(
             "INSERT OR REPLACE INTO topics VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -364,34 +332,16 @@ class Store:
     def _expire(self, work: Expire) -> bool:
         self._insert()
         more = False
-        db = self._database
         for topic in self._topics.values():
             if topic.config.max_age and topic.messages:
-                more |= self._drop(topic, work.t, SLICE)
-            gone = db.execute(
-                "DELETE FROM ids WHERE (topic, id) IN "
-                "(SELECT topic, id FROM ids WHERE topic = ? AND t < ? LIMIT ?)",
-                (topic.number, work.t - int(topic.config.dedup * 1000), SLICE),
-            ).rowcount
-            more |= gone == SLICE
+                more |= self._drop(topic, work.t, retention.SLICE)
+            horizon = work.t - int(topic.config.dedup * 1000)
+            more |= retention.forget_ids(self._database, topic.number, horizon)
         for number in self._leftover[:1]:
             more = True
-            if not self._sweep(number):
+            if not retention.sweep(self._database, number):
                 self._leftover.remove(number)
         return more
-
-    def _sweep(self, number: int) -> bool:
-        """Delete a slice of what a removed topic has left; False when there was nothing."""
-        low, high = schema.row_id(number, 0), schema.row_id(number, schema.MAX_SEQ)
-        records = self._database.execute(
-            "DELETE FROM records WHERE id IN (SELECT id FROM records WHERE id BETWEEN ? AND ? LIMIT ?)",
-            (low, high, SLICE),
-        ).rowcount
-        ids = self._database.execute(
-            "DELETE FROM ids WHERE (topic, id) IN (SELECT topic, id FROM ids WHERE topic = ? LIMIT ?)",
-            (number, SLICE),
-        ).rowcount
-        return records + ids > 0
 
     # Reading.
 
@@ -408,7 +358,7 @@ class Store:
         except sqlite3.Error as error:
             return _failure(error)
 
-    def _info(self, topic: Topic) -> TopicInfo:
+    def _info(self, topic: Extent) -> TopicInfo:
         consumers = sum(owner == topic.number for owner, _ in self._consumers.values())
         return TopicInfo(
             topic.config, topic.first, topic.last, topic.messages, topic.bytes, consumers

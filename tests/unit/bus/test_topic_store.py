@@ -145,7 +145,7 @@ def test_times_never_go_back_within_a_topic(path: Path) -> None:
 def test_a_removed_topic_is_swept_in_slices_and_its_number_is_not_used_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bus.topics.store.SLICE", 10)
+    monkeypatch.setattr("bus.topics.retention.SLICE", 10)
     store = open_filled(path, 25)
     store.carry_out([RemoveTopic("orders")])
     store.close()
