@@ -39,8 +39,8 @@ class Errands:
     def __init__(self, sessions: Sessions) -> None:
         limits = sessions.limits
         self._sessions = sessions
-        self._spare_bytes = limits.queue_bytes // 2
-        self._spare_messages = limits.queue_messages // 2
+        self._half_bytes = limits.queue_bytes // 2
+        self._half_messages = limits.queue_messages // 2
         self.desks: dict[Session, Desk] = {}
         self.handles = Handles(sessions.info.epoch)
         self.offers = Offers(self.keeps_up)
@@ -67,8 +67,14 @@ class Errands:
         return desk
 
     def keeps_up(self, session: Session) -> bool:
-        """Whether half its queue is free: others must not be able to end it by what they ask of it."""
-        return session.outbox.has_room(self._spare_bytes, self._spare_messages)
+        """Whether half its queue is free: others must not be able to end it by what they ask of it.
+
+        Deliveries that wait for credit do not count; all else passes them.
+        """
+        outbox, size, messages = session.outbox, self._half_bytes, self._half_messages
+        return outbox.has_room(size, messages) or (
+            not outbox.has_credit and outbox.has_room_beside(size // 4, messages // 4)
+        )
 
     # On the way to a worker.
 

@@ -84,16 +84,20 @@ class Outbox:
             or self._budget.used + size > self._budget.max_bytes
             or self.messages + count > self._max_messages
         ):
-            if drops is not None and drops.policy == DROP_NEW:
+            if drops is None:
+                if not self.has_room_beside(size, count):
+                    return False
+            elif drops.policy == DROP_NEW:
                 drops.count += count
                 drops.lost += count
                 self._lose(count)
                 return True
-            if drops is None or drops.policy == DISCONNECT:
+            elif drops.policy == DISCONNECT:
                 return False
-            self._drop_old()
-            if not self.has_room(size, count):  # what fills it must not be dropped
-                return False
+            else:
+                self._drop_old()
+                if not self.has_room(size, count):  # what fills it must not be dropped
+                    return False
         if drops is not None:
             if drops.lost:
                 gap = wire.Gap(drops.sid, drops.lost, drops.count - drops.lost + 1)
@@ -105,6 +109,18 @@ class Outbox:
         self.bytes += size
         self._budget.used += size
         return True
+
+    def has_room_beside(self, size: int, count: int) -> bool:
+        """Whether what is no delivery fits: a quarter more than deliveries may fill.
+
+        Else who has not the credit or the time for all its deliveries, which is what policies are for,
+        would be ended by the next answer.
+        """
+        return (
+            self.bytes + size <= self._max_bytes + self._max_bytes // 4
+            and self._budget.used + size <= self._budget.max_bytes + self._max_bytes // 4
+            and self.messages + count <= self._max_messages + self._max_messages // 4
+        )
 
     def has_room(self, size: int, count: int) -> bool:
         """Whether `count` more messages of `size` bytes together fit."""

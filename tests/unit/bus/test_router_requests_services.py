@@ -295,6 +295,22 @@ def test_of_two_workers_one_that_does_not_read_is_left_out() -> None:
     assert len(got(carol)) == 4
 
 
+@pytest.mark.parametrize("policy", ["drop_old", "drop_new"])
+def test_a_worker_whose_deliveries_wait_for_credit_is_asked_and_answers(policy: str) -> None:
+    small = msgspec.structs.replace(LIMITS, queue_messages=40)
+    table = Table(small, alice="app", bob="app")
+    alice = table.join("alice")
+    bob = table.join("bob", wire.Hello(credit=wire.Grant(1, 1000), caps=list(wire.CAPS)))
+    bob.say(wire.Serve(1, "app.job"))
+    bob.say(wire.Subscribe(2, 2, "app.news", policy))
+    for number in range(200):
+        alice.say(wire.Publish("app.news"))
+        ask(alice, number)
+        asked = [c for c in bob.hears() if isinstance(c, wire.RequestDelivery)]
+        bob.say(wire.Reply(asked[0].r))
+        assert alice.hears() == [wire.ReplyDelivery(number, bob.key)]
+
+
 # What is told of services.
 
 
