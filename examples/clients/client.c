@@ -188,7 +188,7 @@ static void read_key(const char *path, const char *key, char out[41]) {
 
 static void dial(const char *endpoint, const char *broker_key, const char *key_file) {
     char public[41], secret[41], id[17] = {1};
-    int linger = 0, reconnect = -1, interval = 5000, timeout = 15000, ttl = 30000, patience = 5000;
+    int linger = 0, reconnect = -1, interval = 10000, timeout = 15000, ttl = 30000, patience = 5000;
 
     read_key(key_file, "public", public);
     read_key(key_file, "secret", secret);

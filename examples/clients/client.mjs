@@ -45,7 +45,7 @@ class Client {
       linger: 0,
       sendTimeout: 5000, // a lost connection takes nothing
       reconnectInterval: -1,
-      heartbeatInterval: 5000,
+      heartbeatInterval: 10000,
       heartbeatTimeout: 15000,
       heartbeatTimeToLive: 30000,
     })
@@ -57,7 +57,9 @@ class Client {
   say(command, fields, body) {
     const head = Buffer.concat([Buffer.from([0x53, 0x42, 1, command]), encoder.encode(fields)])
     const frames = body === undefined ? [head] : [head, body]
-    this.#outgoing = this.#outgoing.then(() => this.socket.send(frames))
+    this.#outgoing = this.#outgoing
+      .then(() => this.socket.send(frames))
+      .catch((error) => fail(`the connection was lost: ${error.message}`))
     return this.#outgoing
   }
 

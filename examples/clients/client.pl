@@ -43,7 +43,7 @@ my $bus = $context->socket(ZMQ_DEALER);
     $bus->set(ZMQ_CURVE_SECRETKEY, 'string', $pair->{secret});
     $bus->set(ZMQ_LINGER, 'int', 0);
     $bus->set(ZMQ_RECONNECT_IVL, 'int', -1);
-    $bus->set(ZMQ_HEARTBEAT_IVL, 'int', 5_000);
+    $bus->set(ZMQ_HEARTBEAT_IVL, 'int', 10_000);
     $bus->set(ZMQ_HEARTBEAT_TIMEOUT, 'int', 15_000);
     $bus->set(ZMQ_HEARTBEAT_TTL, 'int', 30_000);
     $bus->set(ZMQ_RCVTIMEO, 'int', 100);

@@ -43,7 +43,7 @@ class Client:
         # Never shown to anybody, never used twice, never left to libzmq: section 2.
         self._socket.setsockopt(zmq.ROUTING_ID, b"\x01" + os.urandom(16))
         self._socket.setsockopt(zmq.RECONNECT_IVL, -1)
-        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 5000)
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 10000)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 15000)
         self._socket.setsockopt(zmq.HEARTBEAT_TTL, 30000)
         self._socket.setsockopt_string(zmq.CURVE_SERVERKEY, broker_key)
