@@ -160,6 +160,18 @@ def test_the_registry_of_errors_is_what_the_broker_can_say() -> None:
     assert raised == {(e["num"], e["err"]) for e in VECTORS["errors"]}
 
 
+def test_every_number_of_goodbye_that_the_broker_says_is_listed_and_no_other() -> None:
+    said = {400}  # an offence ends with the number of its error
+    for path in (ROOT / "bus/routing").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            closes = isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "close"
+            if not closes or len(node.args) < 3 or any(k.arg == "goodbye" for k in node.keywords):
+                continue
+            if isinstance(node.args[1], ast.Constant):
+                said.add(node.args[1].value)
+    assert said == {g["num"] for g in VECTORS["goodbyes"]}
+
+
 # The document quotes vectors in blocks ```sb1 NAME, hex digits in lines, `body` before a body.
 
 
