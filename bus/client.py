@@ -24,6 +24,7 @@ from bus.errors import (
 )
 from bus.identity import Address, KeyPair
 from bus.link import Link
+from bus.sending import check_bytes
 from bus.session import ClientSession, Event
 from bus.subscription import DISCONNECT, DROP_OLD, Message, Share, Subscription
 from bus.waiting import Part, Postponed, Settled, Unknown, Withdrawn
@@ -138,6 +139,8 @@ class Bus(Asking, DurableTopics):
         if subject is not self._published:
             check_subject(subject)
             self._published = subject
+        if type(body) is not bytes:
+            check_bytes("publish", subject, body)
         if self._queue.publish(subject, body):
             self._link.write()
             return True
@@ -349,13 +352,12 @@ class Bus(Asking, DurableTopics):
             if subscription.policy != DISCONNECT or not subscription.live:
                 continue
             self._drop(sid)  # it wants to miss nothing, and may have
-            if farewell is not None and farewell.num == 429:
-                subscription.end(Overflow(f"{subscription.pattern}: {farewell.reason}"))
-            else:
-                subscription.end(Unreachable(f"{subscription.pattern}: the connection was lost"))
+            slow = farewell is not None and farewell.num == 429
+            reason = farewell.reason if farewell else "the connection was lost"
+            kind = Overflow if slow else Unreachable
+            subscription.end(kind(f"{subscription.pattern}: {reason}"))
 
     def _drop(self, sid: int) -> None:
-        """Nobody reads it any more."""
         self._subscriptions.pop(sid, None)
         self._session.standing.unsubscribe(sid)
         self._link.write()

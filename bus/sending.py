@@ -122,6 +122,8 @@ class SendQueue:
         self._buffered = sum(map(_size, self._queue))
 
     def check_size(self, verb: str, subject: str, body: bytes) -> None:
+        """`LocalProtocolError` for a body that cannot be sent."""
+        check_bytes(verb, subject, body)
         if len(body) > self.max_payload:
             raise LocalProtocolError(
                 f"{verb} {subject}: a body of {len(body)} bytes is over the broker's limit"
@@ -139,6 +141,12 @@ class SendQueue:
         self._buffered += _size(outgoing)
         self._batch = []
         self._batch_bytes = 0
+
+
+def check_bytes(verb: str, subject: str, body: object) -> None:
+    """`LocalProtocolError` for a body that is not bytes: the transport would trip over it later."""
+    if not isinstance(body, bytes):
+        raise LocalProtocolError(f"{verb} {subject}: a body is bytes, not {type(body).__name__}")
 
 
 def milliseconds(seconds: float) -> int:

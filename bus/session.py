@@ -24,7 +24,7 @@ from bus.errors import (
     Unreachable,
 )
 from bus.identity import KEY_TEXT
-from bus.sending import Outgoing, SendQueue, checked, milliseconds
+from bus.sending import Outgoing, SendQueue, check_bytes, checked, milliseconds
 from bus.standing import RESTORED, Standing
 from bus.version import VERSION
 from bus.waiting import (
@@ -229,6 +229,8 @@ class ClientSession:
         self, handle: int, body: bytes, refused: Refused | None = None, *, more: bool = False
     ) -> bool:
         """Answer, or with `more` send one chunk of the answer; False when that ended it."""
+        if not isinstance(body, bytes):
+            raise TypeError(f"an answer is bytes, not {type(body).__name__}")
         limit = self.queue.max_payload
         if refused is None and len(body) > limit:
             size = f"the reply of {len(body)} bytes is over the limit of {limit}"
@@ -353,6 +355,8 @@ def _hello(name: str, will: tuple[str, bytes] | None) -> Outgoing:
     subject, body = will or (None, None)
     if subject is not None and not subjects.is_subject(subject):
         raise LocalProtocolError(f"the will's subject is not one: {subject!r}")
+    if body is not None:
+        check_bytes("the will", subject or "", body)
     if body is not None and len(body) > MAX_WILL:
         raise LocalProtocolError(f"a will of {len(body)} bytes, at most {MAX_WILL}")
     hello = wire.Hello(name[:64], "python", VERSION, list(wire.CAPS), CREDIT, subject)

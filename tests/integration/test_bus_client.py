@@ -320,6 +320,8 @@ async def test_a_mistake_of_our_own_is_told_here_and_costs_no_connection() -> No
                 await alice.request("signal.ping", to="bob")
             with pytest.raises(LocalProtocolError, match="not a key"):
                 await alice.signal("bob", "app.x")
+            with pytest.raises(LocalProtocolError, match="a body is bytes, not str"):
+                await alice.publish("app.x", "text")  # type: ignore[arg-type]
             await alice.request("$SYS.info", timeout=1e9)
             assert alice.connected
         with Caller(broker.address, broker.keys["alice"], name="x" * 200) as caller:

@@ -298,3 +298,21 @@ def test_what_nobody_asked_for_is_ignored_or_passed_on() -> None:
     assert line.hears(stray) == stray
     delivery = wire.Delivery(999, "app.x", KEY)
     assert line.hears(delivery, b"x") == delivery
+
+
+@pytest.mark.parametrize("body", ["text", None, bytearray(b"x"), 7])
+def test_a_body_that_is_no_bytes_is_refused_before_it_is_queued(body: bytes) -> None:
+    line = connected()
+    acts = (
+        lambda: line.session.request("app.x", body, None, 1.0, line.now),
+        lambda: line.session.signal(KEY, "app.x", body, 1.0, line.now),
+        lambda: line.session.durable.store("app.x", body, "", 1.0, line.now),
+        lambda: Line(will=("app.x", body)),
+    )
+    for act in acts:
+        if body is not None or act is not acts[-1]:
+            with pytest.raises(errors.LocalProtocolError, match="a body is bytes, not"):
+                act()
+    with pytest.raises(TypeError, match="an answer is bytes, not"):
+        line.session.reply(7, body)
+    assert line.sends() == []
