@@ -90,9 +90,7 @@ class Broker:
             endpoint=sockets.bound_endpoint(self._socket), key=keypair.public,
             epoch=int.from_bytes(os.urandom(6)), version=VERSION, pid=os.getpid(), sessions=0,
         )  # fmt: skip
-        self.router = Router(
-            access, self.info, save_access=self._save_access, clock=time.time,
-        )  # fmt: skip
+        self.router = Router(access, self.info, save_access=self._save_access, clock=time.time)
         keeper = Doorkeeper.beside(self._files.access_file, patience=LOCKED)
         sessions, change = self.router.sessions, self.router.change_access
         self._enrolment = Enrolment(sessions, change, keeper, new_token)
@@ -124,7 +122,6 @@ class Broker:
     def _open_store(self) -> None:
         """Durable topics, when there is a place for them; `StoreError` when it cannot be used."""
         self._journal: Journal | None = None
-        self._durable: Durable | None = None
         self._journal_fd = -1
         if self._files.topics_file is None:
             return
@@ -132,9 +129,9 @@ class Broker:
         self._journal_fd = journal.fileno()
         self._poll.register(self._journal_fd, select.POLLIN)
         router = self.router
-        self._durable = Durable(router.sessions, router.publishing, journal, time.monotonic())
-        router.add(self._durable)
-        self._lookout.sources.topics = self._durable.infos
+        durable = Durable(router.sessions, router.publishing, journal, time.monotonic())
+        router.add(durable)
+        self._lookout.sources.topics = durable.infos
         self._lookout.sources.store_problem = lambda: journal.problem
 
     @property
@@ -177,11 +174,10 @@ class Broker:
 
     def _drain(self) -> None:
         """Let what is under way end, for a while; with nothing under way this takes no time."""
-        self.router.drain(DRAIN, "the broker is stopping")
-        if self._durable is not None:
-            self._durable.drain(time.monotonic())
+        now = time.monotonic()
+        self.router.drain(DRAIN, "the broker is stopping", now)
         self._write()
-        deadline = time.monotonic() + DRAIN
+        deadline = now + DRAIN
         busy = False
         while not self.router.drained and (left := deadline - time.monotonic()) > 0:
             busy = self._turn(self._wait(0.0 if busy else min(self._pause(), left)))

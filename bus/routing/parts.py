@@ -52,6 +52,9 @@ class Part:
     def handle_timer(self, now: float) -> None:
         """Do what is due."""
 
+    def drain(self, now: float) -> None:
+        """The broker is about to stop."""
+
     @property
     def busy(self) -> bool:
         """Whether a broker that stops should wait for what is under way here."""

@@ -173,11 +173,13 @@ class Router:
         """The transport lost the connection of this session."""
         self.sessions.close(session, 499, "connection lost", goodbye=False)
 
-    def drain(self, seconds: float, reason: str) -> None:
+    def drain(self, seconds: float, reason: str, now: float) -> None:
         """Take no new sessions, requests and subscriptions, and tell so to who wants to know."""
         self._draining = True
         for command in (wire.Request, wire.Subscribe):
             self._handlers[command] = _refuse_draining
+        for part in self._parts:
+            part.drain(now)
         notice = wire.encode(wire.Notice(int(seconds * 1000), reason))
         for session in self.sessions:
             if wire.NOTICES in session.caps:

@@ -110,7 +110,7 @@ def test_one_list_is_swapped_in_whole() -> None:
 def test_a_draining_broker_tells_those_who_want_to_know_and_takes_nothing_new() -> None:
     table = Table(alice="app", bob="app")
     alice, bob = table.join("alice", NOTED), table.join("bob")
-    table.router.drain(2.0, "the broker is stopping")
+    table.router.drain(2.0, "the broker is stopping", table.now)
     assert alice.hears() == [wire.Notice(2000, "the broker is stopping")]
     assert bob.hears() == []
     assert refused(alice.say(wire.Request(1, "app.x", 99))) == (503, "draining", 1)
@@ -128,7 +128,7 @@ def test_a_drain_is_over_when_the_last_reply_has_passed() -> None:
     bob.say(wire.Serve(1, "app.clock"))
     alice.say(wire.Request(5, "app.clock", 99_000))
     request = only(bob.hears(), wire.RequestDelivery)
-    table.router.drain(2.0, "stop")
+    table.router.drain(2.0, "stop", table.now)
     assert not table.router.drained
     bob.say(wire.Reply(request.r), b"noon")
     assert table.router.drained
