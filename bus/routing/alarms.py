@@ -29,20 +29,22 @@ class Alarms:
 
 
 class Alarm:
-    """One act that wants to happen at the earliest of the times it was set to."""
+    """One act that wants to happen at the earliest of the times it was set to.
+
+    It may happen oftener: a time that was set and is not needed any more is not taken back.
+    """
 
     def __init__(self, alarms: Alarms, act: Callable[[float], None]) -> None:
         self._alarms = alarms
         self._act = act
-        self._when = float("inf")
+        self._times: list[float] = []  # set, the earliest last
 
     def set(self, when: float | None) -> None:
-        """Ring at `when`, unless it rings before; None: no wish."""
-        if when is not None and when < self._when:
-            self._when = when
+        """Happen at `when`, or earlier and be set again; None: no wish."""
+        if when is not None and (not self._times or when < self._times[-1]):
+            self._times.append(when)
             self._alarms.at(when, self._ring)
 
     def _ring(self, now: float) -> None:
-        if now >= self._when:  # else it is the rest of a later time, which rang already
-            self._when = float("inf")
-            self._act(now)
+        self._times.pop()
+        self._act(now)

@@ -11,7 +11,7 @@ from bus.routing.desk import Desk
 from bus.routing.parts import Answer, Question
 from bus.routing.pulling import Serving
 from bus.routing.topics import Topics
-from bus.signals import ConsumerConfig, TopicConfig
+from bus.signals import ConsumerConfig, TopicConfig, TopicInfo
 from bus.topics import rules
 from bus.topics.work import PutConsumer, PutTopic, RemoveConsumer, RemoveTopic, StoredConsumer
 
@@ -83,9 +83,12 @@ class Arranging:
                 raise RemoteProtocolError(409, "conflict", str(error)) from None
 
     def _topic_put(
-        self, question: Question, config: TopicConfig, outcome: object, _now: float
+        self, question: Question, config: TopicConfig, outcome: object, now: float
     ) -> None:
         self._claims.pop(config.topic, None)
+        if isinstance(outcome, TopicInfo):  # it may have been removed and made in one transaction
+            self._topics.learn(outcome, now)
+            self._sweep(now)
         self._answer(question, outcome)
 
     def _remove_topic(self, question: Question) -> object:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+from functools import partial
 
 from bus import subjects, wire
 from bus.errors import RemoteProtocolError
@@ -10,9 +11,13 @@ from bus.routing.alarms import Alarms
 from bus.routing.peers import Session
 from bus.routing.sessions import Sessions
 from bus.signals import TopicConfig
-from bus.topics.work import Journal, Record, Then, Work
+from bus.topics.work import Append, Journal, Record, Then, Work
 
 MAX_WAITING = 256  # PULLs and READs of one session that are not answered yet
+MAX_READING = 16  # reading works in the journal at once: so many answers may be in memory
+# What of one key may wait to be stored: a quarter of what the journal takes.
+MAX_STORING = 4096
+MAX_STORING_BYTES = 16 << 20
 PAGE_BYTES = 4 << 20  # of the bodies that answer one PULL or READ, beyond the first record
 
 
@@ -24,12 +29,57 @@ class Desk:
         self.alarms = Alarms()
         self._journal = journal
         self._waiting: Counter[Session] = Counter()
+        self._reading = 0
+        self._to_read: deque[tuple[Work, Then, Session | None]] = deque()
+        self._storing: dict[str, tuple[int, int]] = {}  # works and bytes by key
 
     def submit(self, work: Work, then: Then) -> None:
         """Hand a work to the journal; 429 when it has too much to do already."""
         if not self._journal.submit(work, then):
             problem = "the broker's disk does not keep up: too much waits to be stored or read"
             raise RemoteProtocolError(429, "limit", problem)
+
+    def store(self, key: str, work: Append, then: Then) -> None:
+        """Hand in what a key has published; 429 when too much of it waits already."""
+        works, held = self._storing.get(key, (0, 0))
+        size = sum(map(len, work.bodies))
+        if works >= MAX_STORING or (works and held + size > MAX_STORING_BYTES):
+            problem = (
+                "too much of this key waits to be stored; wait for OKs before you publish more"
+            )
+            raise RemoteProtocolError(429, "limit", problem)
+        self.submit(work, partial(self._stored, key, size, then))
+        self._storing[key] = works + 1, held + size
+
+    def read(self, work: Work, then: Then, session: Session | None = None) -> None:
+        """Hand in a reading work, when its turn comes; never if `session` has ended by then."""
+        self._to_read.append((work, then, session))
+        self._read_on(0.0)
+
+    def _read_on(self, now: float) -> None:
+        while self._to_read and self._reading < MAX_READING:
+            work, then, session = self._to_read.popleft()
+            if session is not None and not session.open:
+                continue
+            self._reading += 1
+            try:
+                self.submit(work, partial(self._found, then))
+            except RemoteProtocolError as full:
+                self._reading -= 1
+                self.alarms.at(now, partial(then, full))
+
+    def _found(self, then: Then, outcome: object, now: float) -> None:
+        self._reading -= 1
+        then(outcome, now)
+        self._read_on(now)
+
+    def _stored(self, key: str, size: int, then: Then, outcome: object, now: float) -> None:
+        works, held = self._storing[key]
+        if works > 1:
+            self._storing[key] = works - 1, held - size
+        else:
+            del self._storing[key]
+        then(outcome, now)
 
     def begin(self, session: Session) -> None:
         """A PULL or READ wants to wait; 429 when too many do."""

@@ -98,10 +98,13 @@ class Durable(Part):
         bodies = [body] if command.n == 1 else wire.split(body, command.n)
         t = int(self._sessions.clock() * 1000)
         work = Append(topic.config.topic, sender, command.s, bodies, t, command.mid)
-        if session is None or command.id is None:
+        if session is None:
             self._desk.submit(work, _nobody_asks)
             return False
-        self._desk.submit(work, partial(self._stored, session, command.id))
+        if command.id is None:
+            self._desk.store(sender, work, _nobody_asks)
+            return False
+        self._desk.store(sender, work, partial(self._stored, session, command.id))
         return True
 
     def _stored(

@@ -77,10 +77,7 @@ class Reading:
         self, reader: _Reader, seq: int | None, time: int | None = None, last: int | None = None
     ) -> None:
         work = ReadPage(self.info.config.topic, reader.n, PAGE_BYTES, seq, time, last)
-        try:
-            self._desk.submit(work, partial(self._found, reader))
-        except RemoteProtocolError as full:
-            self._fail(reader, full)
+        self._desk.read(work, partial(self._found, reader), reader.session)
 
     def _found(self, reader: _Reader, outcome: Page | RemoteProtocolError, now: float) -> None:
         if isinstance(outcome, RemoteProtocolError):

@@ -22,6 +22,8 @@ from bus.topics.work import Fetch, Fetched, Record, SaveConsumer, Then
 
 SAVE = 0.05  # seconds until what nobody waits for is remembered
 AGAIN = 1.0  # seconds until what the store would not take is tried again
+MAX_BURYING = 8  # dead letters of one consumer under way at once
+MAX_SETTLING = 16_384  # SETTLEs of one consumer that wait for their OK
 
 # Publishes a dead letter of a consumer; calls back when it stands where it belongs, or with the error.
 Bury = Callable[[Consumer, Record, Then], None]
@@ -50,6 +52,9 @@ class Serving:
         self._alarm = Alarm(desk.alarms, self.turn)
         self._save = Alarm(desk.alarms, self.save)
         self._unsaved = False
+        self._saving = False
+        self._hurry = False  # what is unsaved has waited long enough
+        self._settling: list[tuple[Session, int]] = []  # who wants an OK when it is saved
 
     def describe(self) -> ConsumerInfo:
         return self.consumer.info(self.info.last)
@@ -65,16 +70,15 @@ class Serving:
         if command.act not in ACTS:
             problem = f"SETTLE: act is one of {', '.join(ACTS)}, not {command.act!r}"
             raise RemoteProtocolError(400, "bad_request", problem)
+        if command.id is not None and len(self._settling) >= MAX_SETTLING:
+            problem = f"at most {MAX_SETTLING} SETTLE for one consumer at once"
+            raise RemoteProtocolError(429, "limit", problem)
         for seq in command.seqs:
             self.consumer.settle(seq, command.act, command.delay / 1000, now)
         self._remember(now)
         if command.id is not None:
-            self._unsaved = False
-            try:
-                work = SaveConsumer(self.consumer.number, self.consumer.state)
-                self._desk.submit(work, partial(self._settled, session, command.id))
-            except RemoteProtocolError as full:
-                self._settled(session, command.id, full, now)
+            self._settling.append((session, command.id))
+            self._flush(now)
         self.turn(now)
 
     def turn(self, now: float) -> None:
@@ -84,7 +88,8 @@ class Serving:
         if self.consumer.wake(now):
             self._remember(now)
         for seq in self.consumer.doomed:
-            self._exhume(seq, now)
+            if len(self._burying) < MAX_BURYING:
+                self._exhume(seq)
         if self._pulls and not self._fetching:
             self._serve(now)
         self._alarm.set(self.consumer.next_due)
@@ -107,29 +112,38 @@ class Serving:
         """The consumer is removed: nobody gets anything any more."""
         self._gone = True
         self._fail_all(error)
+        settling, self._settling = self._settling, []
+        for session, ref in settling:
+            self._desk.sessions.error(session, error, ref)
 
     def save(self, now: float) -> None:
         """Have what has changed remembered; nobody waits for it."""
-        if not self._unsaved or self._gone:
+        self._hurry = True
+        self._flush(now)
+
+    def _flush(self, now: float) -> None:
+        """Write the state if it is time to; one at a time, the next takes all that came meanwhile."""
+        if self._saving or self._gone or not (self._settling or (self._hurry and self._unsaved)):
             return
-        self._unsaved = False
+        settling, self._settling = self._settling, []
+        self._saving, self._unsaved, self._hurry = True, False, False
+        work = SaveConsumer(self.consumer.number, self.consumer.state)
         try:
-            work = SaveConsumer(self.consumer.number, self.consumer.state)
-            self._desk.submit(work, self._saved)
+            self._desk.submit(work, partial(self._saved, settling))
         except RemoteProtocolError as full:
-            self._saved(full, now)
+            self._saved(settling, full, now)
 
-    def _settled(self, session: Session, ref: int, outcome: object, now: float) -> None:
-        if isinstance(outcome, RemoteProtocolError):
-            self._saved(outcome, now)
-            self._desk.sessions.error(session, outcome, ref)
-        else:
-            self._desk.sessions.ok(session, ref)
-
-    def _saved(self, outcome: object, now: float) -> None:
+    def _saved(self, settling: list[tuple[Session, int]], outcome: object, now: float) -> None:
+        self._saving = False
         if isinstance(outcome, RemoteProtocolError):
             self._unsaved = True
             self._save.set(now + AGAIN)
+            for session, ref in settling:
+                self._desk.sessions.error(session, outcome, ref)
+            return
+        for session, ref in settling:
+            self._desk.sessions.ok(session, ref)
+        self._flush(now)
 
     def _remember(self, now: float) -> None:
         self._unsaved = True
@@ -148,11 +162,7 @@ class Serving:
         config = self.consumer.config
         work = Fetch(config.topic, again, self.consumer.cursor, fresh, config.filter, PAGE_BYTES)
         self._fetching = True
-        try:
-            self._desk.submit(work, self._fetched)
-        except RemoteProtocolError as full:
-            self._fetching = False
-            self._fail_all(full)
+        self._desk.read(work, self._fetched)
 
     def _fetched(self, outcome: Fetched | RemoteProtocolError, now: float) -> None:
         self._fetching = False
@@ -199,16 +209,12 @@ class Serving:
 
     # Dead letters.
 
-    def _exhume(self, seq: int, now: float) -> None:
+    def _exhume(self, seq: int) -> None:
         """Look for a record that is to be buried."""
-        if seq in self._burying:
-            return
-        self._burying.add(seq)
-        work = Fetch(self.consumer.config.topic, [seq], 0, 0, ">", PAGE_BYTES)
-        try:
-            self._desk.submit(work, partial(self._exhumed, seq))
-        except RemoteProtocolError as full:
-            self._buried(seq, full, now)
+        if seq not in self._burying:
+            self._burying.add(seq)
+            work = Fetch(self.consumer.config.topic, [seq], 0, 0, ">", PAGE_BYTES)
+            self._desk.read(work, partial(self._exhumed, seq))
 
     def _exhumed(self, seq: int, outcome: Fetched | RemoteProtocolError, now: float) -> None:
         if self._gone:
@@ -221,6 +227,7 @@ class Serving:
             self._burying.discard(seq)
             self.consumer.forget(seq)
             self._remember(now)
+            self.turn(now)
 
     def _buried(self, seq: int, outcome: object, now: float) -> None:
         if self._gone:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bus import wire
+from bus import signals, wire
 from bus.access import AccessList
 from bus.signals import AccessEntry
 from tests.support.dialogue import BROKER_KEY, Peer, key_of, only, refused
@@ -506,9 +506,7 @@ def test_who_loses_the_right_no_longer_waits(table: DurableTable, ada: Peer) -> 
 
 
 def deny(pattern: str) -> Any:
-    from bus.signals import Rules
-
-    return Rules(subscribe=[pattern])
+    return signals.Rules(subscribe=[pattern])
 
 
 def test_no_two_topics_share_a_subject(table: DurableTable, ada: Peer) -> None:
@@ -533,8 +531,6 @@ def test_two_who_make_overlapping_topics_at_once_do_not_both_succeed(
 
 
 def topic_request(name: str, *patterns: str) -> tuple[wire.Command, bytes]:
-    from bus import signals
-
     body = signals.pack({"topic": name, "subjects": list(patterns)})
     return wire.Request(1, "$SYS.topic.put", 1000), body
 
@@ -621,3 +617,74 @@ def test_a_settlement_that_the_disk_does_not_take_is_told_and_made_up_for(
     table, _ = restarted(table, tmp_path)
     table.passes(31)
     assert pull(table.join("ben")) == []
+
+
+def test_settlements_that_come_while_one_is_written_are_written_together(
+    table: DurableTable, ada: Peer
+) -> None:
+    consumer(ada)
+    store(ada, *[b"x"] * 9)
+    pull(ada)
+    table.at_rest = True
+    for seq in range(1, 10):
+        assert ada.say(wire.Settle("orders", "shop", [seq], id=seq)) == []
+    assert len(table.journal.waiting) == 1
+    table.journal.run(table.now)
+    assert [ok.ref for ok in ada.hears() if isinstance(ok, wire.Ok)] == [1]
+    assert len(table.journal.waiting) == 1
+    table.journal.run(table.now)
+    assert [ok.ref for ok in ada.hears() if isinstance(ok, wire.Ok)] == list(range(2, 10))
+    assert not table.journal.waiting
+
+
+def test_one_key_cannot_take_all_the_room_before_the_disk(table: DurableTable, ada: Peer) -> None:
+    ben, cyd = table.join("ben"), table.join("cyd")
+    table.at_rest = True
+    for _ in range(16):
+        assert ben.say(wire.Publish("app.order.new"), bytes(1 << 20)) == []
+    full = ben.say(wire.Publish("app.order.new", id=1), bytes(1 << 20))
+    assert refused(full) == (429, "limit", 1)
+    assert cyd.say(wire.Publish("app.order.new", id=1), bytes(1 << 20)) == []
+    table.at_rest = False
+    assert cyd.hears() == [wire.Ok(1, seq=17)]
+    assert store(ben, b"x") == [18]
+
+
+def test_answers_that_wait_to_be_read_are_few_at_a_time(table: DurableTable, ada: Peer) -> None:
+    ben = table.join("ben")
+    store(ada, b"x")
+    table.at_rest = True
+    for ref in range(100):
+        ben.say_later(wire.Read(ref, "orders"))
+    assert len(table.journal.waiting) == 16
+    table.at_rest = False
+    heard = [c for c in ben.hears() if isinstance(c, wire.Ok)]
+    assert [ok.ref for ok in heard] == list(range(100))
+
+
+def test_a_topic_that_is_removed_and_made_in_one_transaction_is_there(
+    table: DurableTable, ada: Peer
+) -> None:
+    consumer(ada)
+    store(ada, b"old")
+    pull(ada)
+    table.at_rest = True
+    ada.say_later(wire.Request(1, "$SYS.topic.remove", 1000), signals.pack({"topic": "orders"}))
+    ada.say_later(*topic_request("orders", "app.order.>"))
+    table.at_rest = False
+    assert [type(c) for c in ada.hears()] == [wire.ReplyDelivery] * 2
+    assert refused(ada.say(wire.Pull(5, "orders", "shop"))) == (404, "no_consumer", 5)
+    consumer(ada)
+    assert store(ada, b"new") == [1]
+    assert pull(ada) == [(1, b"new", 1)]
+
+
+def test_alarms_that_are_not_needed_any_more_do_not_pile_up(table: DurableTable, ada: Peer) -> None:
+    consumer(ada, ack_wait=86_400.0)
+    store(ada, b"x")
+    pull(ada)
+    for _ in range(200):
+        ada.say(wire.Pull(50, "orders", "shop", 1, 100))
+        table.passes(0.2)
+        assert [type(c) for c in ada.hears()] == [wire.Ok]
+    assert len(table.durable._desk.alarms._heap) < 10
