@@ -46,9 +46,7 @@ LOCKED = 0.1  # seconds that we wait for another program to leave our folder alo
 REPORT = 10.0  # seconds between log lines about refusals
 DRAIN = 2.0  # seconds that a stopping broker waits for replies
 GRACE = 0.05  # seconds between GOODBYE and the cut, so that it can still leave
-TICK = (
-    0.01  # seconds after which timers are looked at again though there is always something to read
-)
+TICK = 0.01  # seconds after which timers are looked at, though there is always something to read
 MAX_MESSAGE = LIMITS.payload + (64 << 10)  # a little more than allowed: the offender is told
 
 
