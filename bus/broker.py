@@ -13,8 +13,6 @@ import select
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 from bus import keystore, sockets
 from bus.access import AccessError, AccessList
@@ -28,6 +26,7 @@ from bus.routing.enrolment import STAY, Enrolment
 from bus.routing.peers import Connection, Session
 from bus.routing.router import Router
 from bus.routing.sessions import LIMITS
+from bus.settings import BrokerFiles
 from bus.signals import BrokerInfo
 from bus.topics.journal import Journal
 from bus.version import VERSION
@@ -48,17 +47,6 @@ DRAIN = 2.0  # seconds that a stopping broker waits for replies
 GRACE = 0.05  # seconds between GOODBYE and the cut, so that it can still leave
 TICK = 0.01  # seconds after which timers are looked at, though there is always something to read
 MAX_MESSAGE = LIMITS.payload + (64 << 10)  # a little more than allowed: the offender is told
-
-
-@dataclass(frozen=True)
-class BrokerFiles:
-    """Where a broker listens and where its key and its access list are."""
-
-    endpoint: str
-    key_file: Path
-    access_file: Path
-    monitor: tuple[str, int] | None = None  # pages over HTTP
-    topics_file: Path | None = None  # the store of durable topics; None: there are none
 
 
 class Broker:

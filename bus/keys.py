@@ -14,8 +14,8 @@ from bus.exits import fail
 
 if TYPE_CHECKING:
     from bus.access import AccessList
-    from bus.broker import BrokerFiles
     from bus.doorkeeper import Doorkeeper
+    from bus.settings import BrokerFiles
     from bus.signals import AccessEntry, Rules
 
 CONFIG_NAME = "broker.json"

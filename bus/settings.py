@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from bus import keystore
-from bus.broker import BrokerFiles
 from bus.errors import BusError
 
 
 class SettingsError(BusError):
     """The configuration file is missing or wrong; the message names it."""
+
+
+@dataclass(frozen=True)
+class BrokerFiles:
+    """Where a broker listens and where its key and its access list are."""
+
+    endpoint: str
+    key_file: Path
+    access_file: Path
+    monitor: tuple[str, int] | None = None  # pages over HTTP
+    topics_file: Path | None = None  # the store of durable topics; None: there are none
 
 
 class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
