@@ -112,10 +112,7 @@ class Bus(Asking, DurableTopics):
         self._reconnected.append(callback)
 
     def on_notice(self, callback: Callable[[float, str], None]) -> None:
-        """Call back with seconds and reason when the broker says that it will stop within so long.
-
-        It takes no new requests from then on; those that are idempotent wait for its successor.
-        """
+        """Call back with seconds and reason when the broker says that it will stop within so long."""
         self._noticed.append(callback)
 
     # Publishing and subscribing.
