@@ -72,11 +72,15 @@ class Answers:
     """Calls handlers and replies with what they return or raise.
 
     `reply` queues a reply by its handle; `write` lets what is queued leave, after a handler that took
-    its time; `room` waits while too much is queued.
+    its time, `write_soon` at the end of the loop's turn; `room` waits while too much is queued.
     """
 
     def __init__(
-        self, reply: Reply, write: Callable[[], None], room: Callable[[], Awaitable[None]]
+        self,
+        reply: Reply,
+        write: Callable[[], None],
+        write_soon: Callable[[], None],
+        room: Callable[[], Awaitable[None]],
     ) -> None:
         self.services: dict[str, Endpoint] = {}  # by pattern, served through the broker
         self.direct: dict[str, Endpoint] = {}  # by subject, addressed to our key
@@ -84,6 +88,7 @@ class Answers:
         self.leaving = False  # nothing new is begun
         self._reply = reply
         self._write = write
+        self._write_soon = write_soon
         self._room = room
         self._tasks: set[asyncio.Task[None]] = set()
         # By handle: streamed replies, which end when their requester does.
@@ -195,7 +200,7 @@ class Answers:
                     await self._room()
                     if not self._reply(handle, chunk, more=True):
                         return  # too large: the requester has been told
-                    self._write()
+                    self._write_soon()  # with the chunks that need not be waited for
             self._reply(handle, b"")
         except Exception as error:  # noqa: BLE001 - as above
             self._failed(endpoint, handle, error)

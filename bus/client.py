@@ -55,7 +55,8 @@ class Bus(Asking, DurableTopics):
         self._queue = self._session.queue
         self._link = Link(address, keypair, self._session, act=self._act, down=self._down)
         self._calls = Calls(self._session, self._link)
-        self._answers = Answers(self._session.reply, self._link.write, self._calls.room)
+        link = self._link
+        self._answers = Answers(self._session.reply, link.write, link.write_soon, self._calls.room)
         self._subscriptions: dict[int, Subscription] = {}
         self._reconnected: list[Callable[[], None]] = []
         self._noticed: list[Callable[[float, str], None]] = []

@@ -18,7 +18,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.replies: list[tuple[int, object, bool]] = []
-        self.answers = Answers(self.reply, lambda: None, self.room)
+        self.answers = Answers(self.reply, lambda: None, lambda: None, self.room)
         self.too_large = b"too large"
 
     def reply(
