@@ -17,13 +17,11 @@ from queue import Empty, SimpleQueue
 from bus.errors import RemoteProtocolError
 from bus.signals import TopicInfo
 from bus.topics.store import Store
-from bus.topics.work import READS, Append, Fetched, Page, Then, Work
+from bus.topics.work import Append, Then, Work
 
 MAX_WORKS = 16_384
 MAX_BYTES = 64 << 20
 MAX_BATCH = 4096  # works of one transaction
-MAX_READS = 16  # among them; each may find a page of some mebibytes
-MAX_FOUND = 32 << 20  # bytes of pages that wait to be taken; then nothing more is carried out
 
 
 class Journal:
@@ -40,9 +38,6 @@ class Journal:
         self._bytes = 0
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread: threading.Thread | None = None
-        self._found = 0  # bytes of pages in `_done`
-        self._room = threading.Condition()  # guards `_found` and `_closing`
-        self._closing = False
 
     def fileno(self) -> int:
         """Readable when `take` has something."""
@@ -84,15 +79,11 @@ class Journal:
                 self._works -= 1
                 self._bytes -= _size(work)
             taken.append((then, outcome))
-        self._account(-sum(_weight(outcome) for _, outcome in taken))
         return taken
 
     def close(self) -> None:
         """Carry out what waits and close the store."""
         if self._thread is not None:
-            with self._room:
-                self._closing = True
-                self._room.notify()
             self._queue.put(None)
             self._thread.join()
         self._store.close()
@@ -110,18 +101,9 @@ class Journal:
                 )
             for info in self._store.changed:
                 self._done.append((None, self.changed, info))
-            self._account(sum(map(_weight, outcomes)))
             for (work, then), outcome in zip(batch, outcomes, strict=True):
                 self._done.append((work, then, outcome))
             os.eventfd_write(self._wake, 1)
-            with self._room:
-                self._room.wait_for(lambda: self._found <= MAX_FOUND or self._closing)
-
-    def _account(self, found: int) -> None:
-        if found:
-            with self._room:
-                self._found += found
-                self._room.notify()
 
     def _gather(self) -> list[tuple[Work, Then]] | None:
         """Wait for a work; it and what came with it. None when it is time to end."""
@@ -129,8 +111,7 @@ class Journal:
         if first is None:
             return None
         batch = [first]
-        reads = int(isinstance(first[0], READS))
-        while len(batch) < MAX_BATCH and reads < MAX_READS:
+        while len(batch) < MAX_BATCH:
             try:
                 entry = self._queue.get_nowait()
             except Empty:
@@ -139,18 +120,8 @@ class Journal:
                 self._queue.put(None)
                 break
             batch.append(entry)
-            reads += isinstance(entry[0], READS)
         return batch
 
 
 def _size(work: Work) -> int:
     return sum(map(len, work.bodies)) if isinstance(work, Append) else 0
-
-
-def _weight(outcome: object) -> int:
-    """Bytes of the bodies that a read has found."""
-    if isinstance(outcome, Page):
-        return sum(len(record.body) for record in outcome.records)
-    if isinstance(outcome, Fetched):
-        return sum(len(record.body) for record in (*outcome.again, *outcome.fresh))
-    return 0

@@ -38,7 +38,9 @@ def open_somehow(path: Path) -> sqlite3.Connection:
     """A connection to the tables in `path`, with a new first page when the old one is damaged."""
     try:
         connection = _open(path)
-        if connection.execute("SELECT sql FROM sqlite_master").fetchall() == _tables(path):
+        if connection.execute("SELECT sql, rootpage FROM sqlite_master").fetchall() == _tables(
+            path
+        ):
             return connection
         connection.close()
     except sqlite3.Error:
@@ -133,11 +135,11 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _tables(path: Path) -> list[tuple[str | None]]:
+def _tables(path: Path) -> list[tuple[str | None, int]]:
     fresh = path.with_name(path.name + ".fresh")
     connection = schema.create(fresh)
     try:
-        return connection.execute("SELECT sql FROM sqlite_master").fetchall()
+        return connection.execute("SELECT sql, rootpage FROM sqlite_master").fetchall()
     finally:
         connection.close()
         fresh.unlink()

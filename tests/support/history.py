@@ -14,6 +14,7 @@ class History:
     acked: set[int] = field(default_factory=set)  # answered OK
     asked: set[int] = field(default_factory=set)  # acked, and nothing was heard
     delivered: Counter[int] = field(default_factory=Counter)
+    highest: int = 0  # of what was delivered
 
     def publish(self, *, identified: bool) -> bytes:
         body = b"%d" % (len(self.sent) + 1)
@@ -35,6 +36,9 @@ class History:
         for seq, body in records:
             assert seq not in self.acked, f"{seq} was acked, and came again"
             assert self.stored.get(body, seq) == seq, (body, seq)
+            if not self.delivered[seq]:
+                assert seq > self.highest, f"{seq} came for the first time after {self.highest}"
+                self.highest = seq
             self.delivered[seq] += 1
 
     def check(self, records: list[tuple[int, bytes]]) -> None:

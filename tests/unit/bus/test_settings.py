@@ -21,6 +21,9 @@ def test_what_was_saved_loads_and_paths_are_relative_to_the_folder(tmp_path: Pat
     files = settings.files(tmp_path)
     assert files.key_file == tmp_path / "broker.key"
     assert files.access_file == Path("/etc/access.json")
+    assert files.topics_file == tmp_path / "topics.db"
+    elsewhere = BrokerSettings("tcp://127.0.0.1:7600", "k", "a", topics_file="/disk/t.db")
+    assert elsewhere.files(tmp_path).topics_file == Path("/disk/t.db")
 
 
 @pytest.mark.parametrize(
