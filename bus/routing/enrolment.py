@@ -97,7 +97,8 @@ class Enrolment(Part):
         try:
             command = self._decode(head)
             if not isinstance(command, wire.Enrol):
-                raise RemoteProtocolError(401, "key_unknown", "this key is not allowed; say ENROL")
+                problem = "this key is not on the access list; it may ask to be (ENROL)"
+                raise RemoteProtocolError(401, "key_unknown", problem)
         except RemoteProtocolError as error:
             self._sessions.refuse(connection, error)
             return True
