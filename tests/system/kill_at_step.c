@@ -42,7 +42,8 @@ static int counts_fd(int fd)
     return counts(path);
 }
 
-static void die(void) { kill(getpid(), SIGKILL); pause(); }
+/* The other threads go on for a moment, so that whatever is said too early is heard. */
+static void die(void) { usleep(20000); kill(getpid(), SIGKILL); pause(); }
 
 ssize_t write(int fd, const void *data, size_t size)
 {
