@@ -62,9 +62,10 @@ class Script:
             history.acked.update(seqs)
         for seq, _ in records[2:3]:
             client.settles(seq, act="nak")
-        for name in ("spare", "orders"):
-            config = {"topic": name, "subjects": [f"app.{name[:5]}.>"]}
-            client.asks("$SYS.topic.put", config)
+        spare = {"topic": "spare", "subjects": ["app.spare"], "max_messages": 1}
+        client.asks("$SYS.topic.put", spare)
+        for _ in range(2):  # the second drops the first
+            client.stores(b"x", s="app.spare")
         client.asks("$SYS.topic.remove", {"topic": "spare"})
 
     def run(self, step: int, *, torn: bool) -> str:
