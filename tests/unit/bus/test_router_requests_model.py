@@ -381,15 +381,18 @@ class RequestsAgainstModel(RuleBasedStateMachine):
 
     def check(self) -> None:
         """All that was expected was heard, nothing else, and who was asked was right to ask."""
-        heard = []
+        heard, given = [], []
         for peer in self.present:
             for command, body in peer.hears_bodies():
                 if isinstance(command, wire.RequestDelivery):
-                    self.delivered(peer, command, int(body or b""))
+                    given.append((command.r, peer, command, int(body or b"")))
                 elif isinstance(command, wire.Error):
                     heard.append((peer, wire.Error(0, command.err, ref=command.ref), body))
                 else:
                     heard.append((peer, command, body))
+        # Handles count up: by them it is told what the broker did first, of all its peers.
+        for _, peer, delivery, number in sorted(given, key=lambda g: g[0]):
+            self.delivered(peer, delivery, number)
         order = [repr((p.connection.user, c, b)) for p, c, b in heard]
         assert sorted(order) == sorted(repr((p.connection.user, c, b)) for p, c, b in self.expected)
         self.expected.clear()
