@@ -201,14 +201,22 @@ class RequestsAgainstModel(RuleBasedStateMachine):
             self.expect_error(peer, "no_request", None)
             self.check()
 
-    @rule(data=st.data(), count=st.integers(1, 4))
-    def streams(self, data: st.DataObject, count: int) -> None:
+    @rule(
+        peer=peers, data=st.data(), window=st.integers(1, 2),
+        more=st.integers(0, 2), beyond=st.booleans(),
+    )  # fmt: skip
+    def streams(
+        self, peer: Peer, data: st.DataObject, window: int, more: int, beyond: bool
+    ) -> None:
+        """A stream is asked for, granted `more`, and one is used up, or one chunk `beyond`."""
+        self.request(peer, "app.a", 60, "stream", "", window)
         with_worker = [a for a in self.asked if a.worker is not None and a.kind == "stream"]
         if with_worker:
             asked = data.draw(st.sampled_from(with_worker))
-            for _ in range(count):
-                if asked in self.asked:
-                    self.say_reply(asked, "chunk")
+            if more:
+                self.grant(asked.callers[0], more)
+            for _ in range(asked.window + beyond):
+                self.say_reply(asked, "chunk")
 
     @rule(data=st.data(), how=st.sampled_from(["done", "done", "done", "refused", "chunk"]))
     def reply(self, data: st.DataObject, how: str) -> None:
@@ -252,9 +260,10 @@ class RequestsAgainstModel(RuleBasedStateMachine):
     @rule(data=st.data(), more=st.integers(1, 3))
     def credit(self, data: st.DataObject, more: int) -> None:
         streams = [w for w in self.waiters if w.kind == "stream"]
-        if not streams:
-            return
-        waiter = data.draw(st.sampled_from(streams))
+        if streams:
+            self.grant(data.draw(st.sampled_from(streams)), more)
+
+    def grant(self, waiter: Waiter, more: int) -> None:
         waiter.peer.say_later(wire.Credit(ref=waiter.ref, m=more))
         [asked] = waiter.asked
         asked.window += more
