@@ -6,6 +6,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from bus import wire
 from bus.errors import LocalProtocolError, RemoteProtocolError
@@ -15,13 +16,17 @@ BATCH_BYTES = 32 << 10
 MAX_BUFFERED = 8 << 20  # bytes that wait for the transport before publishers have to
 DEFAULT_PAYLOAD = 1 << 20  # bytes; until WELCOME tells the broker's own limit
 
-_decode = wire.Decoder(wire.FROM_CLIENT).decode
+
+@cache
+def _decoder() -> wire.Decoder:
+    """Made when first needed: a command line that only asks never does."""
+    return wire.Decoder(wire.FROM_CLIENT)
 
 
 def checked(command: wire.Command, what: str) -> None:
     """`LocalProtocolError` for a field that the broker would end the connection for."""
     try:
-        _decode(wire.encode(command))
+        _decoder().decode(wire.encode(command))
     except RemoteProtocolError as error:
         raise LocalProtocolError(f"{what}: {error}") from None
 
