@@ -109,16 +109,21 @@ class Answers:
     # Requests.
 
     def asked(self, asked: wire.RequestDelivery, body: bytes) -> None:
+        """One request, or a batch; `RemoteProtocolError` for a body that is not what it announces."""
         endpoint = self._endpoint(asked)
-        if self.leaving:
-            self._reply(asked.r, b"", Refused(503, "draining", "this participant is leaving"))
-        elif endpoint is None:
-            refused = Refused(404, "no_handler", f"this participant does not answer {asked.s}")
-            self._reply(asked.r, b"", refused)
-        elif len(self._tasks) >= MAX_HANDLERS:
-            self._reply(asked.r, b"", Refused(429, "busy", "too many requests at once"))
-        else:
-            self._call(endpoint, asked, Request(asked.s, asked.sender, body, asked.dl / 1000))
+        bodies = [body] if asked.n == 1 else wire.split(body, asked.n)
+        for handle, inner in enumerate(bodies, asked.r):
+            if self.leaving:
+                refused = Refused(503, "draining", "this participant is leaving")
+            elif endpoint is None:
+                refused = Refused(404, "no_handler", f"this participant does not answer {asked.s}")
+            elif len(self._tasks) >= MAX_HANDLERS:
+                refused = Refused(429, "busy", "too many requests at once")
+            else:
+                request = Request(asked.s, asked.sender, inner, asked.dl / 1000)
+                self._call(endpoint, handle, request, asked.stream)
+                continue
+            self._reply(handle, b"", refused)
 
     def granted(self, handle: int, chunks: int) -> None:
         """The requester takes more chunks of a streamed reply."""
@@ -143,21 +148,21 @@ class Answers:
             return exact
         return next((e for p, e in self.services.items() if subjects.covers(p, asked.s)), None)
 
-    def _call(self, endpoint: Endpoint, asked: wire.RequestDelivery, request: Request) -> None:
+    def _call(self, endpoint: Endpoint, handle: int, request: Request, chunks: int) -> None:
         start = perf_counter()
         endpoint.requests += 1
         try:
             answer = endpoint.handler(request)
         except Exception as error:  # noqa: BLE001 - a handler's fault ends one request only
-            self._failed(endpoint, asked.r, error)
+            self._failed(endpoint, handle, error)
             return
         if isinstance(answer, bytes):
-            self._reply(asked.r, answer)
+            self._reply(handle, answer)
             endpoint.seconds += perf_counter() - start
         elif isinstance(answer, AsyncGenerator):
-            self._start_stream(endpoint, asked, answer, start)
+            self._start_stream(endpoint, handle, answer, start, chunks)
         else:
-            self._spawn(self._answer(answer, asked.r, endpoint, start))
+            self._spawn(self._answer(answer, handle, endpoint, start))
 
     async def _answer(
         self, answer: Awaitable[bytes], handle: int, endpoint: Endpoint, start: float
@@ -172,18 +177,19 @@ class Answers:
     def _start_stream(
         self,
         endpoint: Endpoint,
-        asked: wire.RequestDelivery,
+        handle: int,
         chunks: AsyncGenerator[bytes, None],
         start: float,
+        granted: int,
     ) -> None:
-        if not asked.stream:
-            problem = f"{asked.s} answers with a stream: ask for one"
-            self._failed(endpoint, asked.r, Refused(400, "streamed", problem))
+        if not granted:
+            problem = f"{endpoint.pattern} answers with a stream: ask for one"
+            self._failed(endpoint, handle, Refused(400, "streamed", problem))
             return
-        window = Window(asked.stream)
-        task = self._spawn(self._stream(chunks, asked.r, endpoint, window, start))
-        self._streams[asked.r] = window, task
-        task.add_done_callback(lambda _: self._streams.pop(asked.r, None))
+        window = Window(granted)
+        task = self._spawn(self._stream(chunks, handle, endpoint, window, start))
+        self._streams[handle] = window, task
+        task.add_done_callback(lambda _: self._streams.pop(handle, None))
 
     async def _stream(
         self,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from functools import lru_cache
 
 import msgspec
 
-from bus import services, subjects
+from bus import services
 from bus.calls import Calls
 from bus.errors import BusError, DeadlineExceeded, LocalProtocolError, NotPresent
+from bus.sending import check_subject
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -107,10 +107,3 @@ class Asking:
         check_subject(subject)
         ref = self._calls.session.signal(to, subject, body, timeout, self._calls.now)
         await self._calls.result(ref, timeout)
-
-
-@lru_cache(maxsize=1024)
-def check_subject(subject: str) -> None:
-    """`LocalProtocolError` unless it names exactly one subject."""
-    if not subjects.is_subject(subject):
-        raise LocalProtocolError(f"not a subject: {subject!r}")

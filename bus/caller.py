@@ -9,7 +9,7 @@ from bus import sockets, subjects, wire
 from bus.errors import BusError, LocalProtocolError, NotAuthorised, RemoteProtocolError, Unreachable
 from bus.identity import Address, KeyPair
 from bus.session import ClientSession
-from bus.waiting import Settled
+from bus.waiting import Settled, SettledTogether
 
 MAX_MESSAGE = 2 << 20
 
@@ -108,6 +108,8 @@ class Caller:
         event = self._session.receive(head, body, time.monotonic())
         if isinstance(event, wire.Error) and self._session.welcome is not None:
             raise BusError(f"the broker refused: {event.msg}")
+        if isinstance(event, SettledTogether):
+            return event.each
         return [event] if isinstance(event, Settled) else []
 
     def _write(self) -> None:

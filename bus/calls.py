@@ -11,7 +11,7 @@ from bus.errors import BusError
 from bus.link import Link
 from bus.session import DEADLINE_GRACE, ClientSession
 from bus.stream import Replies
-from bus.waiting import Part, Settled
+from bus.waiting import Part, Settled, SettledTogether
 
 
 class Calls:
@@ -88,6 +88,10 @@ class Calls:
                 result.set_exception(settled.error)
         elif settled.id in self._replies:
             self._replies[settled.id].end(settled)
+
+    def settled_together(self, settled: SettledTogether, _body: bytes = b"") -> None:
+        for each in settled.each:
+            self.settled(each)
 
     def part(self, part: Part, _body: bytes = b"") -> None:
         if part.id in self._replies:

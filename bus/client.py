@@ -11,7 +11,7 @@ from typing import Any
 
 from bus import services, subjects, wire
 from bus.answers import Answers, Endpoint, Request, RequestHandler, SignalHandler
-from bus.asking import Answer, Asking, check_subject
+from bus.asking import Answer, Asking
 from bus.calls import Calls
 from bus.consumer import DurableTopics, Page, Pulled, Record, Stored
 from bus.errors import (
@@ -24,10 +24,10 @@ from bus.errors import (
 )
 from bus.identity import Address, KeyPair
 from bus.link import Link
-from bus.sending import check_bytes
+from bus.sending import check_bytes, check_subject
 from bus.session import ClientSession, Event
 from bus.subscription import DISCONNECT, DROP_OLD, Message, Share, Subscription
-from bus.waiting import Part, Postponed, Settled, Unknown, Withdrawn
+from bus.waiting import Part, Postponed, Settled, SettledTogether, Unknown, Withdrawn
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class Bus(Asking, DurableTopics):
         self._closed = False
         self._handlers: dict[type[Any], Callable[[Any, bytes], None]] = {
             Part: self._calls.part,
+            SettledTogether: self._calls.settled_together,
             Postponed: lambda event, _: self._link.arm_by(self._loop.time() + event.seconds),
             Withdrawn: self._withdrawn,
             Unknown: lambda event, _: log.debug("unknown command 0x%02x: ignored", event.code),

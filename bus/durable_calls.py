@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from bus import wire
-from bus.sending import SendQueue, checked
+from bus.sending import Outgoing, SendQueue, check_subject, checked, plain_store
 from bus.waiting import Ledger, Waiting
 
 
@@ -18,17 +18,21 @@ class DurableCalls:
     def __init__(self, queue: SendQueue, ledger: Ledger) -> None:
         self._queue = queue
         self._ledger = ledger
+        self._batches: dict[int, Outgoing] = {}  # of stores, that have left; by their first id
 
     def store(self, subject: str, body: bytes, message_id: str, timeout: float, now: float) -> int:
         """Publish to a topic and be told its sequence; with a message id it may be sent again."""
         self._queue.check_size("store", subject, body)
         ref = self._ledger.new_id()
+        if not message_id:
+            check_subject(subject)
+            self._queue.add(ref, body, (plain_store, subject))
+            self._ledger.add(ref, Waiting("store", subject, now + timeout))
+            return ref
         command = wire.Publish(subject, id=ref, mid=message_id)
         checked(command, f"store {subject}")
         self._queue.push(command, body, ref)
-        waiting = Waiting("store", subject, now + timeout)
-        if message_id:
-            waiting.again, waiting.body = command, body
+        waiting = Waiting("store", subject, now + timeout, again=command, body=body)
         self._ledger.add(ref, waiting)
         return ref
 
@@ -59,6 +63,40 @@ class DurableCalls:
         kept = None if waiting is None else waiting.records
         if kept is not None and len(kept) < wire.MAX_PULL:
             kept.append((record, body))
+
+    # What was stored as a batch.
+
+    def left(self, outgoing: Outgoing) -> None:
+        """A batch has left."""
+        if (
+            outgoing.kind is not None
+            and outgoing.kind[0] is plain_store
+            and outgoing.id is not None
+        ):
+            self._batches[outgoing.id] = outgoing
+
+    def lost(self) -> None:
+        """The connection is gone, and nobody will answer."""
+        self._batches.clear()
+
+    def stored(self, ok: wire.Ok) -> list[wire.Ok]:
+        """The answer to each, when `ok` answers a batch: it tells the sequence of the last."""
+        batch = self._batches.pop(ok.ref, None)
+        if batch is None:
+            return []
+        if ok.seq is None:
+            return [wire.Ok(ref) for ref in batch.ids]
+        return [wire.Ok(ref, seq) for seq, ref in enumerate(batch.ids, ok.seq - batch.n + 1)]
+
+    def refused(self, ref: int) -> bool:
+        """Whether this was a batch, of which nothing was stored: now each is said by itself."""
+        batch = self._batches.pop(ref, None)
+        if batch is None:
+            return False
+        for single in batch.apart():
+            if single.id is not None and single.id in self._ledger:
+                self._queue.put(single)
+        return True
 
     def give_back(self, waiting: Waiting) -> None:
         """Nobody will see what this pull brought: let another consumer have it at once."""

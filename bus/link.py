@@ -272,7 +272,7 @@ class Link:
             for inner, inner_body in messages:
                 content = inner_body or b""
                 self._act(self._session.receive(inner, content, now), content)
-            if len(messages) > 1:
+            if len(messages) > 1 or self._session.queue.plenty:
                 self.write()  # answers to these leave while what came next is worked on
         except RemoteProtocolError as error:
             log.warning("the broker at %s does not speak SB/1: %s", self.address.endpoint, error)

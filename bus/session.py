@@ -24,7 +24,15 @@ from bus.errors import (
     Unreachable,
 )
 from bus.identity import KEY_TEXT
-from bus.sending import Outgoing, SendQueue, check_bytes, checked, milliseconds
+from bus.sending import (
+    Outgoing,
+    SendQueue,
+    check_bytes,
+    checked,
+    milliseconds,
+    plain_reply,
+    plain_request,
+)
 from bus.standing import RESTORED, Standing
 from bus.version import VERSION
 from bus.waiting import (
@@ -32,6 +40,7 @@ from bus.waiting import (
     Part,
     Postponed,
     Settled,
+    SettledTogether,
     Unknown,
     Waiting,
     Withdrawn,
@@ -44,9 +53,10 @@ MAX_WILL = 64 << 10  # bytes
 # process that is stopped thereby costs the broker and the network no more than this.
 CREDIT = wire.Grant(m=65_536, b=16 << 20)
 
+_PLAIN_REPLY = (plain_reply,)
 _BUNDLE = wire.encode(wire.BundleDelivery(1))[:4]
 
-Event = wire.Command | Settled | Part | Postponed | Withdrawn | Unknown
+Event = wire.Command | Settled | SettledTogether | Part | Postponed | Withdrawn | Unknown
 
 
 class ClientSession:
@@ -77,7 +87,7 @@ class ClientSession:
         self._decode = wire.Decoder(wire.FROM_BROKER).decode
         self._handlers: dict[type[wire.Command], Callable[[Any, bytes, float], Event | None]] = {
             wire.ReplyDelivery: self._replied,
-            wire.Ok: lambda command, _body, _now: self._settle(command.ref, ok=command),
+            wire.Ok: self._done,
             wire.Record: self.durable.recorded,
             wire.Error: self._refused,
             wire.Welcome: self._welcomed,
@@ -102,6 +112,7 @@ class ClientSession:
         self.restored = self.standing.connected = False
         self._handshake = None
         self.queue.keep(lambda out: not out.transient, [])
+        self.durable.lost()
         revoked = self.farewell is not None and self.farewell.num == 401
         return self.ledger.lost(NotAuthorised if revoked else Unreachable, reason)
 
@@ -147,10 +158,14 @@ class ClientSession:
             return
         outgoing, size = self.queue.pop()
         self.bytes_out += size
-        if outgoing.id is not None and not outgoing.transient:
-            waiting = self.ledger.get(outgoing.id)
+        if outgoing.id is None or outgoing.transient:
+            return
+        for ref in outgoing.ids:
+            waiting = self.ledger.get(ref)
             if waiting is not None:
                 waiting.left = True
+        if outgoing.n > 1:
+            self.durable.left(outgoing)
 
     def next_timer(self, now: float) -> float:
         """Seconds until `handle_timer` has work."""
@@ -188,6 +203,11 @@ class ClientSession:
     ) -> int:
         """Ask for one reply; with the token `idem` it is sent again until the deadline."""
         ref = self._new_id()
+        if to is None and not idem:
+            self.queue.check_size("request", subject, body)
+            self.queue.add(ref, body, (plain_request, subject, milliseconds(timeout)))
+            self.ledger.add(ref, Waiting("request", subject, now + timeout + DEADLINE_GRACE))
+            return ref
         command = wire.Request(ref, subject, milliseconds(timeout), to, idem)
         waiting = self._ask(command, body, timeout, now)
         if idem:
@@ -236,7 +256,10 @@ class ClientSession:
             size = f"the reply of {len(body)} bytes is over the limit of {limit}"
             refused = Refused(413, "too_large", size)
         if refused is None:
-            self.queue.push(wire.Reply(handle, more=more), body, transient=True)
+            if more:
+                self.queue.push(wire.Reply(handle, more=True), body, transient=True)
+            else:
+                self.queue.add(handle, body, _PLAIN_REPLY, transient=True)
             return more
         err, message = wire.clip(refused.err, 64) or "refused", wire.clip(str(refused))
         self.queue.push(wire.Reply(handle, err, message, refused.code), transient=True)
@@ -263,12 +286,13 @@ class ClientSession:
     def _welcomed(self, welcome: wire.Welcome, _body: bytes, now: float) -> Event:
         self.welcome = welcome
         self._bundles = wire.BUNDLES in welcome.caps
+        self.queue.batches = wire.BATCHES in welcome.caps
         self.queue.max_payload = welcome.limits.payload
         self.farewell = self.refusal = None
         standing = self.standing.again()
         self.restored = not standing
         self.standing.connected = True
-        queued = {out.id for out in self.queue}
+        queued = {ref for out in self.queue for ref in out.ids}
         again = [
             Outgoing(wire.encode(_again(waiting, now)), waiting.body, ref)
             for ref, waiting in self.ledger.items()
@@ -289,7 +313,16 @@ class ClientSession:
         self.restored = self.restored or pong.t == RESTORED
         return pong
 
+    def _done(self, ok: wire.Ok, _body: bytes, _now: float) -> Event | None:
+        together = self.durable.stored(ok)
+        if not together:
+            return self._settle(ok.ref, ok=ok)
+        return _together([self._settle(each.ref, ok=each) for each in together])
+
     def _replied(self, reply: wire.ReplyDelivery, body: bytes, _now: float) -> Event | None:
+        if reply.n > 1:
+            bodies = enumerate(wire.split(body, reply.n), reply.ref)
+            return _together([self._settle(ref, inner) for ref, inner in bodies])
         error = Refused(reply.num, reply.err, reply.msg) if reply.err else None
         if not reply.more:
             return self._settle(reply.ref, body, error)
@@ -299,6 +332,8 @@ class ClientSession:
         return Part(reply.ref, reply.sender, body, error)
 
     def _refused(self, error: wire.Error, _body: bytes, now: float) -> Event | None:
+        if error.ref is not None and self.durable.refused(error.ref):
+            return None
         waiting = None if error.ref is None else self.ledger.get(error.ref)
         if waiting is None:
             return self._refused_later(error)
@@ -372,6 +407,10 @@ def _again(waiting: Waiting, now: float) -> wire.Command:
         return msgspec.structs.replace(command, dl=left)
     assert command is not None  # noqa: S101 - only what may be sent again gets here
     return command
+
+
+def _together(settled: list[Settled | None]) -> SettledTogether:
+    return SettledTogether([each for each in settled if each is not None])
 
 
 def _check_key(key: str) -> None:

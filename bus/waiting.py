@@ -32,6 +32,12 @@ class Settled(msgspec.Struct, frozen=True):
     records: Sequence[tuple[wire.Record, bytes]] = ()
 
 
+class SettledTogether(msgspec.Struct, frozen=True):
+    """Several commands that came to their end at once."""
+
+    each: list[Settled]
+
+
 class Part(msgspec.Struct, frozen=True):
     """One of several replies to the request `id`: a chunk of a stream, or one server's answer."""
 

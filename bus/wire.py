@@ -22,6 +22,7 @@ MAX_DEADLINE = 86_400_000  # milliseconds
 MAX_MESSAGE_TEXT = 1024  # bytes of the text of an error
 MAX_WINDOW = 1 << 20  # messages, or chunks, that may be under way at once
 MAX_PULL = 256  # records of one PULL or READ
+MAX_ASKED = 256  # requests in one REQUEST, replies in one REPLY
 MAX_BUNDLE = 32  # messages in one BUNDLE
 BUNDLED = 2048  # bytes of head and body; a larger message goes by itself
 
@@ -30,6 +31,7 @@ Key = Annotated[str, Meta(min_length=40, max_length=40)]
 Subject = Annotated[str, Meta(min_length=1, max_length=255)]
 Text = Annotated[str, Meta(max_length=255)]
 Count = Annotated[int, Meta(ge=1, le=MAX_BATCH)]
+Asked = Annotated[int, Meta(ge=1, le=MAX_ASKED)]
 Milliseconds = Annotated[int, Meta(ge=0, le=MAX_DEADLINE)]
 Window = Annotated[int, Meta(ge=0, le=MAX_WINDOW)]
 Word = Annotated[str, Meta(max_length=64)]  # a name, an id or a token
@@ -48,7 +50,8 @@ STREAMS = "streams"  # streamed replies and their CREDIT and CANCEL
 NOTICES = "notices"  # ENDED and NOTICE
 DURABLE = "durable"  # durable topics
 BUNDLES = "bundles"  # BUNDLE, in both directions
-CAPS = (CREDIT, STREAMS, NOTICES, DURABLE, BUNDLES)
+BATCHES = "batches"  # `n` in requests and replies, in both directions
+CAPS = (CREDIT, STREAMS, NOTICES, DURABLE, BUNDLES, BATCHES)
 
 
 class Grant(Struct, frozen=True, omit_defaults=True):
@@ -137,7 +140,10 @@ class Unsubscribe(Command, frozen=True):
 
 
 class Request(Command, frozen=True):
-    """Body to whoever serves `s`, or to the participant `to`; exactly one reply or error."""
+    """Body to whoever serves `s`, or to the participant `to`; exactly one reply or error.
+
+    With `n` it is so many requests, their ids in a row from `id` on, their bodies in an array.
+    """
 
     code = 0x14
     id: Id
@@ -149,10 +155,14 @@ class Request(Command, frozen=True):
         0  # chunks of a streamed reply under way at once; 0: one reply
     )
     all: bool = False  # everybody who serves `s` is asked
+    n: Asked = 1
 
 
 class Reply(Command, frozen=True):
-    """The answer to the request delivered with handle `r`; with `err` it refuses."""
+    """The answer to the request delivered with handle `r`; with `err` it refuses.
+
+    With `n` the answers to so many, their handles in a row from `r` on, their bodies in an array.
+    """
 
     code = 0x15
     r: Id
@@ -160,6 +170,7 @@ class Reply(Command, frozen=True):
     msg: Annotated[str, Meta(max_length=1024)] = ""
     num: Annotated[int, Meta(ge=0, le=999)] = 0
     more: bool = False  # a chunk; the reply that ends the stream comes without
+    n: Asked = 1
 
 
 class Serve(Command, frozen=True):
@@ -342,7 +353,7 @@ class Record(Command, frozen=True, rename={"sender": "from"}):
 
 
 class RequestDelivery(Command, frozen=True, rename={"sender": "from"}):
-    """A request to answer with `Reply(r)`; `direct` when it was addressed to your key."""
+    """A request to answer with `Reply(r)`; `direct` when it was addressed to your key. `n` as in REQUEST."""
 
     code = 0x94
     r: Id
@@ -351,9 +362,12 @@ class RequestDelivery(Command, frozen=True, rename={"sender": "from"}):
     dl: Milliseconds
     direct: bool = False
     stream: Window = 0  # chunks that may be sent before more are granted; 0: one reply
+    n: Asked = 1
 
 
 class ReplyDelivery(Command, frozen=True, rename={"sender": "from"}):
+    """The answer to the request `ref`; with `n` the answers to so many from there on. `n` as in REPLY."""
+
     code = 0x95
     ref: Id
     sender: Key
@@ -361,6 +375,7 @@ class ReplyDelivery(Command, frozen=True, rename={"sender": "from"}):
     msg: Annotated[str, Meta(max_length=1024)] = ""
     num: Annotated[int, Meta(ge=0, le=999)] = 0
     more: bool = False  # more replies, or chunks, to `ref` will come
+    n: Asked = 1
 
 
 class Gap(Command, frozen=True):

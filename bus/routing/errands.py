@@ -15,6 +15,7 @@ from __future__ import annotations
 from bus import wire
 from bus.errors import RemoteProtocolError
 from bus.routing.handles import (
+    Batch,
     Call,
     Desk,
     Errand,
@@ -108,7 +109,7 @@ class Errands:
     def deliver(
         self, errand: Errand, worker: Desk, offer: Offer | None, body: bytes, now: float
     ) -> None:
-        handle = self.handles.next()
+        handle = self.handles.take()
         errand.worker, errand.offer, errand.handle, errand.began = worker, offer, handle, now
         worker.errands[handle] = errand
         if offer is not None:
@@ -119,6 +120,18 @@ class Errands:
             handle, errand.subject, errand.caller.session.key, left, errand.to is not None,
             max(0, errand.window),
         )  # fmt: skip
+        self._sessions.send(worker.session, wire.encode(delivery), body)
+
+    def deliver_batch(self, batch: Batch, offer: Offer, body: bytes, now: float) -> None:
+        """As `deliver`, all of it at once."""
+        worker, n = offer.desk, batch.n
+        handle = self.handles.take(n)
+        batch.worker, batch.offer, batch.handle, batch.began = worker, offer, handle, now
+        worker.errands.update(dict.fromkeys(range(handle, handle + n), batch))
+        offer.inflight += n
+        offer.requests += n
+        left = int((batch.deadline - now) * 1000 + 0.5)
+        delivery = wire.RequestDelivery(handle, batch.subject, batch.caller.session.key, left, n=n)
         self._sessions.send(worker.session, wire.encode(delivery), body)
 
     def refill(self, offer: Offer, now: float) -> None:
@@ -142,6 +155,14 @@ class Errands:
         errand.body, errand.held = None, 0
 
     # Back from a worker.
+
+    def release_some(self, batch: Batch, handle: int, n: int, now: float) -> int:
+        """So many of a batch are answered; gives the id of the first."""
+        offer = batch.offer
+        if offer is not None:
+            offer.inflight -= n
+            offer.seconds += n * (now - batch.began)
+        return self.handles.close_some(batch, handle, n)
 
     def release(self, errand: Errand, now: float, *, failed: bool) -> None:
         """The worker is done with it; the handle is void."""
@@ -207,6 +228,7 @@ class Errands:
         if desk is None:
             return
         desk.open = False
+        self.handles.take_all_apart(desk)
         for offer in list(desk.offers.values()):
             self.withdraw(offer, now)
         for call in list(desk.calls.values()):

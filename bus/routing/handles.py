@@ -105,6 +105,25 @@ class Errand(Call):
         self.held = 0  # bytes, of its key's holdings
 
 
+class Batch(Errand):
+    """`n` plain requests of one caller that one worker was handed as one, ids and handles in a row.
+
+    They are one object for as long as they fare alike: `Handles.take_apart` makes each an errand.
+    """
+
+    __slots__ = ("left", "n")
+
+    def __init__(self, caller: Desk, ref: int, subject: str, deadline: float, n: int) -> None:
+        super().__init__(caller, ref, subject, deadline)
+        self.n = n
+        self.left = n  # not answered yet
+
+    def has(self, handle: int, n: int) -> bool:
+        """Whether these `n` handles are its own and unanswered."""
+        errands = self.worker.errands if self.worker is not None else {}
+        return all(errands.get(each) is self for each in range(handle, handle + n))
+
+
 class Round(Call):
     """A request to everybody who serves its subject."""
 
@@ -145,8 +164,7 @@ class Handles:
     def __init__(self, epoch: int) -> None:
         self._deadlines: list[tuple[float, int, Call | Promise]] = []  # heap
         self._order = itertools.count()
-        # `next()` gives a handle that no other request has or had.
-        self.next = itertools.count((epoch & 0x7FFF_FFFF_FFFF) << 15 | 1).__next__
+        self._next = (epoch & 0x7FFF_FFFF_FFFF) << 15 | 1
         self._open = 0
         self._room = (
             _STALE  # deadlines that may be there before those of the answered are cleared out
@@ -155,11 +173,20 @@ class Handles:
     def __len__(self) -> int:
         return self._open
 
-    def open(self, call: Call) -> None:
-        """The caller waits from now on."""
-        call.caller.calls[call.ref] = call
-        call.caller.session.inflight += 1
-        self._open += 1
+    def take(self, n: int = 1) -> int:
+        """The first of `n` handles in a row that no other request has or had."""
+        first = self._next
+        self._next += n
+        return first
+
+    def open(self, call: Call, n: int = 1) -> None:
+        """The caller waits from now on; for the `n` of a batch."""
+        if n == 1:
+            call.caller.calls[call.ref] = call
+        else:
+            call.caller.calls.update(dict.fromkeys(range(call.ref, call.ref + n), call))
+        call.caller.session.inflight += n
+        self._open += n
         heapq.heappush(self._deadlines, (call.deadline, next(self._order), call))
         if len(self._deadlines) > self._room:
             self._clear_out()
@@ -170,6 +197,41 @@ class Handles:
         del call.caller.calls[call.ref]
         call.caller.session.inflight -= 1
         self._open -= 1
+
+    def close_some(self, batch: Batch, handle: int, n: int) -> int:
+        """So many of a batch, from this handle on, are answered; gives the first one's id."""
+        ref = batch.ref + handle - batch.handle
+        worker, caller = batch.worker, batch.caller
+        for offset in range(n):
+            if worker is not None:
+                del worker.errands[handle + offset]
+            del caller.calls[ref + offset]
+        caller.session.inflight -= n
+        self._open -= n
+        batch.left -= n
+        batch.over = batch.left == 0
+        return ref
+
+    def take_apart(self, batch: Batch) -> None:
+        """Make each that is not answered an errand of its own."""
+        batch.over = True
+        worker, calls = batch.worker, batch.caller.calls
+        for offset in range(batch.n):
+            ref, handle = batch.ref + offset, batch.handle + offset
+            if calls.get(ref) is not batch:
+                continue
+            errand = calls[ref] = Errand(batch.caller, ref, batch.subject, batch.deadline)
+            errand.worker, errand.offer, errand.began = worker, batch.offer, batch.began
+            errand.handle = handle
+            if worker is not None:
+                worker.errands[handle] = errand
+            heapq.heappush(self._deadlines, (errand.deadline, next(self._order), errand))
+
+    def take_all_apart(self, desk: Desk) -> None:
+        """All batches that the session asked or was asked."""
+        for call in {*desk.calls.values(), *desk.errands.values()}:
+            if isinstance(call, Batch):
+                self.take_apart(call)
 
     def remind(self, due: Promise) -> None:
         """Have `overdue` give it when its present deadline has passed, unless it is over by then."""
@@ -188,7 +250,11 @@ class Handles:
         found = []
         while self._deadlines and self._deadlines[0][0] <= now:
             due = heapq.heappop(self._deadlines)[2]
-            if not due.over and due.deadline <= now:
+            if due.over or due.deadline > now:
+                continue
+            if isinstance(due, Batch):
+                self.take_apart(due)  # they are the next to be found
+            else:
                 found.append(due)
         return found
 

@@ -77,6 +77,13 @@ class Offers:
             raise RemoteProtocolError(429, "limit", f"who serves {subject} does not keep up")
         return best
 
+    def sole(self, subject: str) -> Offer | None:
+        """The one offer there is, if it has no limit and its worker keeps up."""
+        offers = self._tree.match(subject)
+        if len(offers) != 1 or offers[0].limit or not self._keeps_up(offers[0].desk.session):
+            return None
+        return offers[0]
+
     def _least_loaded(self, offers: list[Offer]) -> tuple[Offer | None, bool]:
         """The one, and whether a limit kept others out of the choice."""
         self._turn += 1

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from bus import signals, wire
 from bus.errors import RemoteProtocolError
 from bus.routing.errands import COST, Errands
-from bus.routing.handles import ONE_REPLY, Desk, Errand, Offer, Promise, Repeat, Round
+from bus.routing.handles import ONE_REPLY, Batch, Desk, Errand, Offer, Promise, Repeat, Round
 from bus.routing.parts import Answer, Handler, Part
 from bus.routing.peers import Session
 from bus.routing.publishing import check_pattern
@@ -123,6 +123,8 @@ class Requests(Part):
                 self._withdraw(session, pattern, self._now)
                 self._sessions.end(session, pattern, None)
         desk = self._errands.desks.get(session)
+        if desk is not None:
+            self._errands.handles.take_all_apart(desk)
         for call in list(desk.calls.values()) if desk is not None else ():
             if not call.over and not self._sessions.still_may(session, "request", call.subject):
                 self._errands.end(call, self._now)
@@ -161,6 +163,37 @@ class Requests(Part):
             errands.deliver(errand, worker, offer, body, now)
         else:
             errands.place(errand, worker, offer, body, now)
+
+    def on_batch(self, session: Session, command: wire.Request, body: bytes, now: float) -> None:
+        """A REQUEST with `n`: so many requests, each of which is answered or refused by itself."""
+        bodies = _take_apart(command, body)
+        if self._ask_together(session, command, body, now):
+            return
+        for ref, inner in enumerate(bodies, command.id):
+            try:
+                self.on_request(session, wire.Request(ref, command.s, command.dl), inner, now)
+            except RemoteProtocolError as error:
+                self._sessions.error(session, error, ref)
+
+    def _ask_together(
+        self, session: Session, command: wire.Request, body: bytes, now: float
+    ) -> bool:
+        """Hand a batch to a worker as it is; False where one request may fare unlike another."""
+        errands, n = self._errands, command.n
+        if errands.freed or errands.orphans:
+            errands.settle(now)
+        offer = errands.offers.sole(command.s)
+        if offer is None or wire.BATCHES not in session.caps & offer.desk.session.caps:
+            return False
+        desk = errands.desks.get(session) or errands.desk(session)
+        full = len(desk.calls) + n > self._sessions.limits.inflight
+        if full or not desk.calls.keys().isdisjoint(range(command.id, command.id + n)):
+            return False
+        self._now = now
+        batch = Batch(desk, command.id, command.s, now + command.dl / 1000, n)
+        errands.handles.open(batch, n)
+        errands.deliver_batch(batch, offer, body, now)
+        return True
 
     def _ask_all(self, call: Round, body: bytes, now: float) -> None:
         """Ask each who has room now, the others when they have."""
@@ -210,6 +243,9 @@ class Requests(Part):
     def on_cancel(self, session: Session, command: wire.Cancel, _body: bytes, now: float) -> None:
         desk = self._errands.desks.get(session)
         call = desk.calls.get(command.ref) if desk is not None else None
+        if desk is not None and isinstance(call, Batch):
+            self._errands.handles.take_apart(call)
+            call = desk.calls[command.ref]
         if call is not None:
             self._errands.end(call, now)
             self._errands.settle(now)
@@ -221,6 +257,15 @@ class Requests(Part):
         errands = self._errands
         desk = errands.desks.get(session)
         errand = desk.errands.get(command.r) if desk is not None else None
+        if command.n > 1:
+            self._on_replies(session, command, body, errand, now)
+            return
+        if type(errand) is Batch and desk is not None:
+            if command == wire.Reply(command.r) and len(body) <= self._sessions.limits.payload:
+                self._answer_together(session, errand, command, body, now)
+                return
+            errands.handles.take_apart(errand)
+            errand = desk.errands[command.r]
         if errand is None:
             problem = "no request with this handle waits for you"
             raise RemoteProtocolError(404, "no_request", problem)
@@ -245,6 +290,31 @@ class Requests(Part):
             self._answer_owner(errand, errand.owner, kept, now)
         if offer is not None and offer.limit:
             errands.refill(offer, now)
+
+    def _on_replies(
+        self, session: Session, command: wire.Reply, body: bytes, first: Errand | None, now: float
+    ) -> None:
+        """A REPLY with `n`: so many replies, each of which is passed on or refused by itself."""
+        self._sessions.check_body(body)
+        if command.err or command.more:
+            problem = "REPLY: n and err exclude each other, and n and more"
+            raise RemoteProtocolError(400, "bad_request", problem)
+        bodies = wire.split(body, command.n)
+        if isinstance(first, Batch) and first.has(command.r, command.n):
+            self._answer_together(session, first, command, body, now)
+            return
+        for handle, inner in enumerate(bodies, command.r):
+            try:
+                self.on_reply(session, wire.Reply(handle), inner, now)
+            except RemoteProtocolError as error:
+                self._sessions.error(session, error, None)
+
+    def _answer_together(
+        self, session: Session, batch: Batch, command: wire.Reply, body: bytes, now: float
+    ) -> None:
+        ref = self._errands.release_some(batch, command.r, command.n, now)
+        reply = wire.ReplyDelivery(ref, session.key, n=command.n)
+        self._sessions.send(batch.caller.session, wire.encode(reply), body)
 
     def _answer_owner(
         self, errand: Errand, owner: Round | Promise, reply: Kept, now: float
@@ -300,6 +370,16 @@ class Requests(Part):
         if revoked:
             self._replies.forget(session.key)
         self._errands.leave(session, now, returns=not revoked)
+
+
+def _take_apart(command: wire.Request, body: bytes) -> list[bytes]:
+    """The bodies of a batch; `RemoteProtocolError` for what cannot be one."""
+    if command.to is not None or command.idem or command.stream or command.all:
+        problem = "REQUEST: n excludes to, idem, stream and all"
+        raise RemoteProtocolError(400, "bad_request", problem)
+    if command.s.startswith("$SYS.") or command.id + command.n > 1 << 63:
+        raise RemoteProtocolError(400, "bad_request", f"REQUEST {command.s}: not as a batch")
+    return wire.split(body, command.n)
 
 
 def _check_exclusions(command: wire.Request) -> None:

@@ -8,7 +8,7 @@ in their outbox), `take_strays()` (heads for connections that are no session) an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bus import signals, wire
 from bus.access import AccessList
@@ -107,7 +107,8 @@ class Router:
                 raise _unsupported(command)
             handler(session, command, body if body is not None else b"", now)
         except RemoteProtocolError as error:
-            self.sessions.error(session, error, getattr(command, "id", None))
+            for ref in _refs(command):
+                self.sessions.error(session, error, ref)
 
     def malformed(self, session: Session, problem: str) -> None:
         """A message of a session that has not one or two frames."""
@@ -253,7 +254,9 @@ class Router:
     def _on_request(self, session: Session, command: wire.Request, body: bytes, now: float) -> None:
         self.sessions.permit(session, "request", command.s)
         self.sessions.check_body(body)
-        if command.to is None and command.s.startswith("$SYS."):
+        if command.n > 1:
+            self.requests.on_batch(session, command, body, now)
+        elif command.to is None and command.s.startswith("$SYS."):
             self.system.ask(command.s, Question(session, command.id, body, now))
         else:
             self.requests.on_request(session, command, body, now)
@@ -267,6 +270,13 @@ class Router:
             self.publishing.on_credit(session, command.sid, command.m)
         else:
             self.sessions.grant(session, command.m, command.b)
+
+
+def _refs(command: wire.Command) -> Sequence[int | None]:
+    """What an error upon the command refers to: for a batch of requests, each."""
+    if isinstance(command, wire.Request):
+        return range(command.id, command.id + command.n)
+    return (getattr(command, "id", None),)
 
 
 def _unsupported(command: wire.Command) -> RemoteProtocolError:
