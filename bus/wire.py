@@ -26,7 +26,9 @@ MAX_ASKED = 256  # requests in one REQUEST, replies in one REPLY
 MAX_BUNDLE = 32  # messages in one BUNDLE
 BUNDLED = 2048  # bytes of head and body; a larger message goes by itself
 
-Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+MAX_ID = 2**63 - 1
+
+Id = Annotated[int, Meta(ge=0, le=MAX_ID)]
 Key = Annotated[str, Meta(min_length=40, max_length=40)]
 Subject = Annotated[str, Meta(min_length=1, max_length=255)]
 Text = Annotated[str, Meta(max_length=255)]

@@ -315,6 +315,8 @@ class Requests(Part):
         ref = self._errands.release_some(batch, command.r, command.n, now)
         reply = wire.ReplyDelivery(ref, session.key, n=command.n)
         self._sessions.send(batch.caller.session, wire.encode(reply), body)
+        if batch.offer is not None and batch.offer.limit:  # it has one since
+            self._errands.refill(batch.offer, now)
 
     def _answer_owner(
         self, errand: Errand, owner: Round | Promise, reply: Kept, now: float
@@ -377,7 +379,7 @@ def _take_apart(command: wire.Request, body: bytes) -> list[bytes]:
     if command.to is not None or command.idem or command.stream or command.all:
         problem = "REQUEST: n excludes to, idem, stream and all"
         raise RemoteProtocolError(400, "bad_request", problem)
-    if command.s.startswith("$SYS.") or command.id + command.n > 1 << 63:
+    if command.s.startswith("$SYS.") or command.id + command.n - 1 > wire.MAX_ID:
         raise RemoteProtocolError(400, "bad_request", f"REQUEST {command.s}: not as a batch")
     return wire.split(body, command.n)
 

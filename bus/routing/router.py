@@ -275,7 +275,7 @@ class Router:
 def _refs(command: wire.Command) -> Sequence[int | None]:
     """What an error upon the command refers to: for a batch of requests, each."""
     if isinstance(command, wire.Request):
-        return range(command.id, command.id + command.n)
+        return range(command.id, min(command.id + command.n - 1, wire.MAX_ID) + 1)
     return (getattr(command, "id", None),)
 
 

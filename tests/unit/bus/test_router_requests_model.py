@@ -4,6 +4,7 @@ The model does not say which of several workers is asked: it looks who was, and 
 """
 
 from dataclasses import dataclass, field
+from itertools import chain, starmap
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from msgspec.structs import replace
 
 from bus import wire
 from bus.subjects import covers
@@ -24,7 +26,7 @@ from tests.support.dialogue import BROKER_KEY, Peer, Table
 NAMES = ["ada", "ben", "cyd"]
 PATTERNS = ["app.a", "app.*"]
 SUBJECTS = ["app.a", "app.b"]
-STREAMS = wire.Hello(caps=[wire.STREAMS])
+HELLO = wire.Hello(caps=[wire.STREAMS, wire.BATCHES])
 KEPT = 120
 
 
@@ -104,7 +106,7 @@ class RequestsAgainstModel(RuleBasedStateMachine):
     @precondition(lambda self: len(self.present) < 6)
     @rule(target=peers, name=st.sampled_from(NAMES))
     def join(self, name: str) -> Peer:
-        peer = self.table.join(name, STREAMS)
+        peer = self.table.join(name, HELLO)
         self.present.append(peer)
         return peer
 
@@ -176,6 +178,50 @@ class RequestsAgainstModel(RuleBasedStateMachine):
         self.check()
         if kind != "all" and asked.worker is not None:
             assert loads[asked.worker] == min(room)
+
+    @rule(
+        peer=peers, subject=st.sampled_from(SUBJECTS), seconds=st.sampled_from([2, 20]),
+        count=st.integers(2, 4),
+    )  # fmt: skip
+    def batch(self, peer: Peer, subject: str, seconds: int, count: int) -> None:
+        """Several are asked at once; the number of each is its ref."""
+        refs = [self.next() for _ in range(count)]
+        command = wire.Request(refs[0], subject, seconds * 1000, n=count)
+        peer.say_later(command, wire.join([b"%d" % ref for ref in refs]))
+        patterns = {s.pattern for s in self.services.values() if covers(s.pattern, subject)}
+        for ref in refs:
+            if not patterns:
+                self.expect_error(peer, "no_responders", ref)
+                continue
+            waiter = Waiter(peer, ref, self.table.now + seconds, subject, "plain")
+            asked = Asked(ref, subject, waiter.deadline, [waiter], "plain", set(patterns))
+            waiter.asked.append(asked)
+            self.waiters.append(waiter)
+            self.asked.append(asked)
+        self.check()
+
+    @rule(data=st.data())
+    def reply_together(self, data: st.DataObject) -> None:
+        """Several handles in a row are answered at once."""
+        plain = {a.handle: a for a in self.asked if a.worker is not None and a.kind == "plain"}
+        if not plain:
+            return
+        row = [plain[data.draw(st.sampled_from(sorted(plain)))]]
+        while (after := plain.get(row[-1].handle + 1)) and after.worker is row[0].worker:
+            row.append(after)
+        row = row[: data.draw(st.integers(1, len(row)))]
+        peer, bodies = row[0].worker, [b"answer %d" % self.next() for _ in row]
+        assert peer is not None
+        peer.say_later(
+            wire.Reply(row[0].handle, n=len(row)),
+            wire.join(bodies) if len(row) > 1 else bodies[0],
+        )
+        for asked, body in zip(row, bodies, strict=True):
+            self.done(asked, failed=False)
+            [waiter] = asked.callers
+            self.expect(waiter.peer, wire.ReplyDelivery(waiter.ref, peer.key), body)
+            self.answered(waiter, asked)
+        self.check()
 
     def repeated(self, identity: Identity, waiter: Waiter) -> bool:
         kept = self.kept.get(identity)
@@ -392,7 +438,7 @@ class RequestsAgainstModel(RuleBasedStateMachine):
         """All that was expected was heard, nothing else, and who was asked was right to ask."""
         heard, given = [], []
         for peer in self.present:
-            for command, body in peer.hears_bodies():
+            for command, body in chain.from_iterable(starmap(apart, peer.hears_bodies())):
                 if isinstance(command, wire.RequestDelivery):
                     given.append((command.r, peer, command, int(body or b"")))
                 elif isinstance(command, wire.Error):
@@ -469,6 +515,17 @@ class RequestsAgainstModel(RuleBasedStateMachine):
         assert left == ({}, {}, {}, {})
         assert (errands.offers.waiting, len(errands.holdings), len(requests._replies)) == (0, 0, 0)
         assert not requests.busy
+
+
+def apart(command: wire.Command, body: bytes | None) -> list[tuple[wire.Command, bytes | None]]:
+    """What is heard, each of a batch as if it had come by itself."""
+    if not isinstance(command, wire.RequestDelivery | wire.ReplyDelivery) or command.n == 1:
+        return [(command, body)]
+    key = "r" if isinstance(command, wire.RequestDelivery) else "ref"
+    return [
+        (replace(command, n=1, **{key: number}), inner)
+        for number, inner in enumerate(wire.split(body or b"", command.n), getattr(command, key))
+    ]
 
 
 TestRequestsAgainstModel = RequestsAgainstModel.TestCase
