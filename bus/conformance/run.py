@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from bus.conformance.asking import ASKING
+from bus.conformance.batching import BATCHING
 from bus.conformance.bundling import BUNDLING
 from bus.conformance.checks import Check
 from bus.conformance.flowing import FLOWING
@@ -18,7 +19,7 @@ from bus.errors import BusError
 from bus.identity import Address, KeyPair
 
 CHECKS: tuple[Check, ...] = (
-    *SESSIONS, *BUNDLING, *PUBLISHING, *FLOWING, *ASKING, *STORING, *HEADS,
+    *SESSIONS, *BUNDLING, *PUBLISHING, *FLOWING, *ASKING, *BATCHING, *STORING, *HEADS,
 )  # fmt: skip
 
 

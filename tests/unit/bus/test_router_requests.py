@@ -125,7 +125,7 @@ def test_the_handle_of_another_session_is_worth_nothing() -> None:
 def test_handles_of_another_start_of_the_broker_are_far_away() -> None:
     first, second = Handles(1).take(), Handles(2).take()
     assert abs(first - second) >= 2**15
-    assert 0 < Handles(2**48 - 1).next() < 2**63
+    assert 0 < Handles(2**48 - 1).take() < 2**63
 
 
 def test_a_worker_that_leaves_is_told_to_the_requester_at_once() -> None:

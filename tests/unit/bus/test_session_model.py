@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from bus import wire
 from bus.session import ClientSession
 from bus.subscription import Subscription
-from bus.waiting import Settled, Withdrawn
+from bus.waiting import Settled, SettledTogether, Withdrawn
 from tests.support.dialogue import Peer, Table
 
 NAMES = ("alice", "bob")
@@ -81,10 +81,12 @@ class Participant:
 
     def hear(self, command: wire.Command, body: bytes) -> None:
         event = self.session.receive(wire.encode(command), body, self.table.now)
-        if isinstance(event, Settled):
-            self.ends.setdefault(event.id, []).append(event)
+        if isinstance(event, Settled | SettledTogether):
+            for each in [event] if isinstance(event, Settled) else event.each:
+                self.ends.setdefault(each.id, []).append(each)
         elif isinstance(event, wire.RequestDelivery):
-            self.unanswered.append((event.r, body))
+            bodies = [body] if event.n == 1 else wire.split(body, event.n)
+            self.unanswered += enumerate(bodies, event.r)
         elif isinstance(event, wire.Delivery) and self.subscription is not None:
             bodies = [body] if event.n == 1 else wire.split(body, event.n)
             self.subscription.put(event.s, event.sender, bodies, len(body))
