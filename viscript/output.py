@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from viscript.words import clean, escaped, one_line
@@ -79,6 +79,20 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
         print("  ".join(cells).rstrip())  # noqa: T201
     sys.stdout.flush()
+
+
+def listing(
+    found: Sequence[object], head: Sequence[str], rows: Iterable[Sequence[str]], none: str
+) -> None:
+    """What was found, for programs or for people; `none` is what these read when it is nothing."""
+    from viscript import options
+
+    if options.as_json():
+        document(found)
+    elif found:
+        table(head, list(rows))
+    else:
+        say(none)
 
 
 def moment(seconds: float) -> str:

@@ -52,9 +52,7 @@ def _(table: Table) -> None:
     ):
         peer = table.joins("bundles")
         peer.says("BUNDLE", body, n=2)
-        peer.hears("ERROR", num=400, err="bad_frame")
-        peer.hears("GOODBYE", num=400)
-        peer.is_cut()
+        peer.is_told_and_cut(400, "bad_frame")
 
 
 @BUNDLING.check("what follows an end in a bundle is not carried out")

@@ -93,9 +93,7 @@ def _(table: Table) -> None:
 def _(table: Table) -> None:
     peer = table.joins()
     peer.sends(b"SB\x01\x02\x80", b"", b"")
-    peer.hears("ERROR", num=400, err="bad_frame")
-    peer.hears("GOODBYE", num=400)
-    peer.is_cut()
+    peer.is_told_and_cut(400, "bad_frame")
 
 
 @SESSIONS.check("a head over its limit is refused and cut")
@@ -103,9 +101,7 @@ def _(table: Table) -> None:
     peer = table.joins()
     filling = peer.welcome["limits"]["head"]
     peer.sends(b"SB\x01\x02\x81\xa1x\xc5" + filling.to_bytes(2) + bytes(filling))
-    peer.hears("ERROR", num=413, err="too_large")
-    peer.hears("GOODBYE", num=413)
-    peer.is_cut()
+    peer.is_told_and_cut(413, "too_large")
 
 
 @SESSIONS.check("a body over its limit is refused and the session goes on")

@@ -6,7 +6,6 @@ import secrets
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
@@ -122,6 +121,12 @@ class Peer:
             sockets.wait([self._monitor], _TURN)
         raise Unexpected("the connection is cut", "it stays open")
 
+    def is_told_and_cut(self, num: int, err: str) -> None:
+        """ERROR with these, GOODBYE with this number, and the cut."""
+        self.hears("ERROR", num=num, err=err)
+        self.hears("GOODBYE", num=num)
+        self.is_cut()
+
     def is_refused(self) -> None:
         """The handshake ends with the refusal of the key."""
         deadline = time.monotonic() + self._table.patience
@@ -222,12 +227,7 @@ class Table:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for peer in self._peers:
             peer.hangs_up()
         self.context.destroy(linger=0)

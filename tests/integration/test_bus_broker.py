@@ -3,8 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +11,7 @@ import pytest
 
 from bus import Unreachable, keystore
 from bus.caller import Caller
-from tests.support.broker import Broker, running_broker, until
+from tests.support.broker import Broker, run_cli, running_broker, until
 from tests.support.raw import ERROR, GOODBYE, HELLO, Raw
 
 
@@ -21,13 +19,6 @@ from tests.support.raw import ERROR, GOODBYE, HELLO, Raw
 def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="bus-") as made:
         yield Path(made)
-
-
-def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "bus.cli", *arguments],
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
 
 
 def fails(folder: Path, code: int) -> str:

@@ -2,13 +2,11 @@
 
 import signal
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.broker import Broker, running_broker
+from tests.support.broker import Broker, run_cli, running_broker
 from tests.support.durable_client import PULL, READ, RECORD, Client
 from tests.support.raw import ERROR, OK, PUBLISH
 
@@ -109,13 +107,6 @@ def damage(path: Path) -> None:
     raw = bytearray(path.read_bytes())
     raw[raw.index(b"precious") + 3] ^= 1
     path.write_bytes(raw)
-
-
-def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "bus.cli", *arguments],
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
 
 
 def test_a_damaged_store_is_refused_with_the_way_out_which_works() -> None:

@@ -4,20 +4,19 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgpack
 import pytest
 import zmq
 
+from tests.support.attack import bystander, told_and_cut
 from tests.support.broker import Broker, running_broker
 from tests.support.raw import (
     DELIVERY,
     ERROR,
     GAP,
-    GOODBYE,
     HELLO,
     OK,
     PING,
@@ -38,36 +37,12 @@ REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH
 FAILED = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 
 
-@contextmanager
-def under_attack() -> Iterator[tuple[Broker, Raw]]:
-    """Run a broker with an admitted `mallory`; `alice`, who is in session, must not notice anything."""
-    with (
-        running_broker(alice="app", mallory="app") as broker,
-        Raw(broker.address, broker.keys["alice"]) as alice,
-    ):
-        session = alice.hello()["session"]
-        alice.send(SUBSCRIBE, {"id": 1, "sid": 1, "s": "topic.calm"})
-        alice.hear_only(OK)
-        yield broker, alice
-        assert broker.running, broker.log
-        assert "Traceback" not in broker.log
-        alice.send(PUBLISH, {"s": "topic.calm"}, b"still here")
-        assert alice.hear() == (
-            DELIVERY, {"sid": 1, "s": "topic.calm", "from": broker.keys["alice"].public}, b"still here",
-        )  # fmt: skip
-        assert session == 1
+def under_attack() -> AbstractContextManager[tuple[Broker, Raw]]:
+    return bystander(alice="app", mallory="app")
 
 
 def mallory(broker: Broker, **options: Any) -> Raw:
     return Raw(broker.address, broker.keys["mallory"], **options)
-
-
-def tells(raw: Raw, num: int, err: str) -> None:
-    """An offender in session hears ERROR, GOODBYE, and is cut."""
-    error = raw.hear_only(ERROR)
-    assert (error["num"], error["err"]) == (num, err)
-    assert raw.hear_only(GOODBYE)["num"] == num
-    assert raw.is_cut()
 
 
 @pytest.mark.parametrize(
@@ -85,7 +60,7 @@ def test_what_is_not_sb1_is_told_and_cut(frames: list[bytes], num: int, err: str
     with under_attack() as (broker, _), mallory(broker) as raw:
         raw.hello()
         raw.socket.send_multipart(frames)
-        tells(raw, num, err)
+        assert told_and_cut(raw, num, err)
 
 
 @pytest.mark.parametrize(
@@ -309,7 +284,7 @@ def test_a_session_is_welcome_right_after_an_attack_by_the_same_key() -> None:
         with mallory(broker) as raw:
             raw.hello()
             raw.socket.send(b"bad")
-            tells(raw, 400, "bad_frame")
+            assert told_and_cut(raw, 400, "bad_frame")
         with mallory(broker) as raw:
             raw.send(HELLO)
             assert raw.hear()[0] == WELCOME

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bus.monitor import MAX_CONNECTIONS, MAX_HEAD
-from tests.support.broker import Broker
+from tests.support.broker import Broker, run_cli
 from tests.support.raw import ERROR, REQUEST, Raw
 from tests.support.watched import EVERY_PAGE, Pages, hear_out, pages_of, show_pages, watched_broker
 
@@ -27,13 +27,6 @@ def pages() -> Iterator[Pages]:
     """The pages of a broker where nothing happens."""
     with watched_broker() as (_, found):
         yield found
-
-
-def refused_start(broker: Broker) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "bus.cli", "run", str(broker.folder)],
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
 
 
 def test_without_the_key_there_are_no_pages_and_nothing_of_them_is_imported() -> None:
@@ -50,7 +43,7 @@ def test_without_the_key_there_are_no_pages_and_nothing_of_them_is_imported() ->
 def test_an_address_that_others_could_reach_is_refused_with_the_way_out(tmp_path: Path) -> None:
     broker = Broker(tmp_path)
     show_pages(broker, "0.0.0.0:7601")
-    result = refused_start(broker)
+    result = run_cli("run", str(broker.folder))
     assert result.returncode == 8
     assert (
         f"{tmp_path / 'broker.json'}: monitor: 0.0.0.0 is not a loopback address" in result.stderr
@@ -63,7 +56,7 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         broker = Broker(tmp_path)
         show_pages(broker, address)
-        result = refused_start(broker)
+        result = run_cli("run", str(broker.folder))
         assert result.returncode == 9
         assert f"monitor: cannot listen on {address}: Address already in use" in result.stderr
 

@@ -70,8 +70,19 @@ def test_options_may_stand_before_and_after_the_verb(bus):
 
 
 def test_a_context_of_that_name_is_kept_unless_told(bus):
+    add = ["bus", "context", "add", "kept"]
+    key = to_hex(bus.broker.address.key)
+    bus.raw(*add, "tcp://127.0.0.1:1", key)
+    done = bus.raw(*add, "tcp://127.0.0.1:2", key, code=9)
+    assert b"replace it with --force" in done.stderr
+    assert bus.contexts.load("kept").endpoint == "tcp://127.0.0.1:1"
+    bus.raw(*add, "tcp://127.0.0.1:2", key, "--force")
+    assert bus.contexts.load("kept").endpoint == "tcp://127.0.0.1:2"
+    bus.raw("bus", "context", "rm", "kept")
+
+
+def test_a_context_that_cannot_be_is_refused(bus):
     address = bus.broker.address
-    bus.raw("bus", "context", "add", "ann", address.endpoint, to_hex(address.key), code=9)
     bus.raw("bus", "context", "use", code=2)
     bus.raw("bus", "context", "use", "ann", "--none", code=2)
     bus.raw("bus", "context", "add", "x", "nonsense", to_hex(address.key), code=2)

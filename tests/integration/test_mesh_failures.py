@@ -13,11 +13,10 @@ from nodes.client import (
     Code,
     Node,
     NodeLost,
-    Stream,
     StreamReset,
     connect_node,
 )
-from tests.support.mesh import Mesh, running_mesh
+from tests.support.mesh import Mesh, both_ends, running_mesh
 
 
 @pytest.fixture
@@ -71,18 +70,6 @@ async def transfer(near: Node, far: Node) -> AsyncIterator[tuple[Transfer, async
     job.browser.close()
 
 
-async def open_echo(near: Node, far: Node, port: int) -> tuple[Stream, Stream]:
-    listener = await far.listen(port)
-
-    async def accept() -> Stream:
-        return await (await anext(listener)).accept()
-
-    async with asyncio.TaskGroup() as tasks:
-        accepted = tasks.create_task(accept())
-        opened = tasks.create_task(near.open_stream(far.name, port))
-    return opened.result(), accepted.result()
-
-
 @pytest.mark.parametrize("victim", ["b", "r", "a"])
 async def test_a_killed_node_resets_the_tcp_peer_at_once(mesh: Mesh, victim: str) -> None:
     async with connect_node(mesh.socket("a")) as a, connect_node(mesh.socket("b")) as b:
@@ -121,7 +108,7 @@ async def test_a_node_that_comes_back_is_linked_and_used_again(mesh: Mesh) -> No
         mesh.start_node(victim, *(["r"] if victim == "b" else []))
         await mesh.linked(("a", "r"), ("b", "r"))
         async with connect_node(mesh.socket("a")) as a, connect_node(mesh.socket("b")) as b:
-            near, far = await open_echo(a, b, 7)
+            near, far = await both_ends(a, b, 7)
             async with near, far:
                 await near.write(b"again")
                 assert await far.read() == b"again"
@@ -129,13 +116,13 @@ async def test_a_node_that_comes_back_is_linked_and_used_again(mesh: Mesh) -> No
 
 async def test_without_the_manager_all_that_stands_goes_on(mesh: Mesh) -> None:
     async with connect_node(mesh.socket("a")) as a, connect_node(mesh.socket("b")) as b:
-        near, far = await open_echo(a, b, 7)
+        near, far = await both_ends(a, b, 7)
         mesh.kill("manager")
         async with near, far:
             await near.write(b"still here")
             assert await far.read() == b"still here"
         # New streams over the standing route need no manager either.
-        near, far = await open_echo(a, b, 8)
+        near, far = await both_ends(a, b, 8)
         async with near, far:
             await far.write(b"and new")
             assert await near.read() == b"and new"
@@ -143,7 +130,7 @@ async def test_without_the_manager_all_that_stands_goes_on(mesh: Mesh) -> None:
         mesh.start_manager()
         await mesh.linked(("a", "r"), ("b", "r"))
         async with connect_node(mesh.socket("r")) as r:
-            near, far = await open_echo(b, r, 9)
+            near, far = await both_ends(b, r, 9)
             async with near, far:
                 await near.write(b"new route")
                 assert await far.read() == b"new route"
@@ -171,7 +158,7 @@ async def test_a_killed_broker_does_not_disturb_the_data(mesh: Mesh) -> None:
 
 async def test_a_node_that_is_told_to_stop_ends_and_resets_what_it_carried(mesh: Mesh) -> None:
     async with connect_node(mesh.socket("a")) as a, connect_node(mesh.socket("b")) as b:
-        near, far = await open_echo(a, b, 7)
+        near, far = await both_ends(a, b, 7)
         mesh.processes["b"].terminate()
         with pytest.raises(StreamReset) as caught:
             await near.read()

@@ -23,7 +23,7 @@ from nodes.client import (
     Unreachable,
     connect_node,
 )
-from tests.support.mesh import Mesh, running_mesh
+from tests.support.mesh import Mesh, both_ends, running_mesh
 
 MIB = 1 << 20
 
@@ -53,18 +53,10 @@ OPENED: list[Stream] = []  # closed when `ends` is left
 
 
 async def pair(near: Node, far: Node, port: int) -> tuple[Stream, Stream]:
-    """Both ends of one stream."""
-    listener = await far.listen(port)
-
-    async def accept() -> Stream:
-        return await (await anext(listener)).accept()
-
-    async with asyncio.TaskGroup() as tasks:
-        accepted = tasks.create_task(accept())
-        opened = tasks.create_task(near.open_stream(far.name, port))
-    await listener.aclose()
-    OPENED.extend((opened.result(), accepted.result()))
-    return opened.result(), accepted.result()
+    """Both ends of one stream, closed when `ends` is left."""
+    opened = await both_ends(near, far, port)
+    OPENED.extend(opened)
+    return opened
 
 
 async def read_all(stream: Stream) -> bytes:

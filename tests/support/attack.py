@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import psutil
@@ -18,31 +17,39 @@ import zmq
 
 from bus import Address, KeyPair
 from tests.support.broker import Broker, running_broker
-from tests.support.raw import DELIVERY, ERROR, GOODBYE, OK, PUBLISH, SUBSCRIBE, Raw, routing_id
+from tests.support.raw import DELIVERY, ERROR, GOODBYE, OK, PUBLISH, SUBSCRIBE, Raw, dealer
 
 MIB = 1 << 20
 ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def attack(bound: int, **roles: str) -> Iterator[tuple[Broker, Raw]]:
-    """Run a broker that admits `mallory`; its memory must not grow by `bound` bytes at any moment.
-
-    `alice`, an operator who was in session before it began, must be served as ever.
-    """
+def bystander(**roles: str) -> Iterator[tuple[Broker, Raw]]:
+    """Run a broker; `alice`, who is in session before anything is done to it, must be served as ever."""
     with (
-        running_broker(alice="operator", mallory="app", **roles) as broker,
+        running_broker(**roles) as broker,
         Raw(broker.address, broker.keys["alice"]) as alice,
     ):
         alice.hello()
         alice.send(SUBSCRIBE, {"id": 1, "sid": 1, "s": "topic.calm"})
         alice.hear_only(OK)
-        before = broker.rss
         yield broker, alice
         assert broker.running, broker.log
         assert "Traceback" not in broker.log
-        assert broker.peak_rss - before < bound
         assert undisturbed(broker, alice)
+
+
+@contextmanager
+def attack(bound: int, **roles: str) -> Iterator[tuple[Broker, Raw]]:
+    """Run a broker that admits `mallory`; its memory must not grow by `bound` bytes at any moment.
+
+    `alice`, the bystander, is an operator.
+    """
+    with bystander(alice="operator", mallory="app", **roles) as (broker, alice):
+        before = broker.rss
+        yield broker, alice
+        assert broker.running, broker.log
+        assert broker.peak_rss - before < bound
 
 
 def undisturbed(broker: Broker, alice: Raw) -> bool:
@@ -82,25 +89,13 @@ class Crowd:
         self._context.setsockopt(zmq.MAX_SOCKETS, 4 * count + 64)
         self.sockets: list[zmq.Socket[bytes]] = []
         for _ in range(count):
-            dealer = self._context.socket(zmq.DEALER)
-            dealer.setsockopt(zmq.LINGER, 0)
-            dealer.setsockopt(zmq.RECONNECT_IVL, -1)
-            dealer.setsockopt(zmq.ROUTING_ID, routing_id())
-            dealer.setsockopt_string(zmq.CURVE_SERVERKEY, address.key)
-            dealer.setsockopt_string(zmq.CURVE_PUBLICKEY, pair.public)
-            dealer.setsockopt_string(zmq.CURVE_SECRETKEY, pair.secret)
-            dealer.connect(address.endpoint)
-            self.sockets.append(dealer)
+            self.sockets.append(dealer(self._context, address, pair, b""))
+            self.sockets[-1].connect(address.endpoint)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._context.destroy(linger=0)
 
 
@@ -122,12 +117,7 @@ class Wire:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
         for end in (self._listener, *self._peers):

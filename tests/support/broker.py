@@ -31,6 +31,14 @@ def until(condition: Callable[[], object], what: str, patience: float = PATIENCE
         time.sleep(0.01)
 
 
+def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `bus-broker` with these arguments to its end."""
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "bus.cli", *arguments],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+
 class Broker:
     """`keys` are the participants in its access list, by name."""
 

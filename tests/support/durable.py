@@ -71,6 +71,14 @@ class DurableTable(Table):
         self.journal.store.close()
 
 
+def restarted(table: DurableTable, path: Path) -> tuple[DurableTable, Peer]:
+    """The broker after `kill -9`, and a peer that came back."""
+    table.crash()
+    again = DurableTable(path / "topics.db", ada="admin", ben="app")
+    table.journal = again.journal  # for the fixture, which closes it
+    return again, again.join("ben")
+
+
 def topic(peer: Peer, name: str = "orders", *subjects: str, **limits: Any) -> Any:
     """Make a topic; give the answer."""
     return peer.asks(

@@ -18,6 +18,8 @@ from bus.access import AccessList
 from bus.settings import BrokerSettings, save
 from bus.signals import AccessEntry
 from nodes import api
+from nodes.client import Node, Stream
+from tests.support.stack import free_port
 
 PATIENCE = 15.0
 
@@ -41,7 +43,7 @@ class Mesh:
         keystore.save_access(self.folder / "access.json", AccessList(self._entries))
         save(
             self.folder / "broker.json",
-            BrokerSettings(f"tcp://127.0.0.1:{_free_port()}", "broker.key", "access.json"),
+            BrokerSettings(f"tcp://127.0.0.1:{free_port()}", "broker.key", "access.json"),
         )
         settings = msgspec.json.decode((self.folder / "broker.json").read_bytes())
         self.address = Address(settings["endpoint"], broker.public)
@@ -165,10 +167,15 @@ def running_mesh(
             mesh.stop()
 
 
-def _free_port() -> int:
-    import socket
+async def both_ends(near: Node, far: Node, port: int) -> tuple[Stream, Stream]:
+    """Open a stream; give its ends at `near` and at `far`."""
+    listener = await far.listen(port)
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    async def accept() -> Stream:
+        return await (await anext(listener)).accept()
+
+    async with asyncio.TaskGroup() as tasks:
+        accepted = tasks.create_task(accept())
+        opened = tasks.create_task(near.open_stream(far.name, port))
+    await listener.aclose()
+    return opened.result(), accepted.result()

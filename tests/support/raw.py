@@ -3,7 +3,6 @@
 import os
 import struct
 import time
-from types import TracebackType
 from typing import Any, Self
 
 import msgpack
@@ -22,8 +21,30 @@ def routing_id() -> bytes:
     return b"\x01" + os.urandom(16)
 
 
+def dealer(
+    context: zmq.Context[zmq.Socket[bytes]],
+    address: Address,
+    pair: KeyPair | None,
+    rid: bytes | None,
+) -> zmq.Socket[bytes]:
+    """A DEALER that is to be connected to this broker, once: it does not dial again.
+
+    `rid=None` leaves the routing id to libzmq, empty is one of our choice.
+    """
+    made = context.socket(zmq.DEALER)
+    made.setsockopt(zmq.LINGER, 0)
+    made.setsockopt(zmq.RECONNECT_IVL, -1)
+    if rid is not None:
+        made.setsockopt(zmq.ROUTING_ID, rid or routing_id())
+    if pair is not None:
+        made.setsockopt_string(zmq.CURVE_SERVERKEY, address.key)
+        made.setsockopt_string(zmq.CURVE_PUBLICKEY, pair.public)
+        made.setsockopt_string(zmq.CURVE_SECRETKEY, pair.secret)
+    return made
+
+
 class Raw:
-    """One DEALER and its monitor. `rid=None` leaves the routing id to libzmq."""
+    """One DEALER and its monitor."""
 
     def __init__(
         self,
@@ -33,15 +54,7 @@ class Raw:
         options: dict[int, Any] | None = None,
     ) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.socket = self.context.socket(zmq.DEALER)
-        self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.setsockopt(zmq.RECONNECT_IVL, -1)
-        if rid is not None:
-            self.socket.setsockopt(zmq.ROUTING_ID, rid or routing_id())
-        if pair is not None:
-            self.socket.setsockopt_string(zmq.CURVE_SERVERKEY, address.key)
-            self.socket.setsockopt_string(zmq.CURVE_PUBLICKEY, pair.public)
-            self.socket.setsockopt_string(zmq.CURVE_SECRETKEY, pair.secret)
+        self.socket = dealer(self.context, address, pair, rid)
         for option, value in (options or {}).items():
             self.socket.setsockopt(option, value)
         self.monitor = self.socket.get_monitor_socket()
@@ -50,12 +63,7 @@ class Raw:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if not self.socket.closed:
             self.socket.disable_monitor()
             self.socket.close(linger=0)

@@ -11,6 +11,7 @@ from bus import identity
 from bus.identity import Address, KeyPair
 
 raw_keys = st.binary(min_size=32, max_size=32)
+nearly_keys = st.text(z85.Z85CHARS.decode(), min_size=39, max_size=41)
 
 
 @given(raw_keys)
@@ -29,10 +30,13 @@ def test_hex_and_back(raw: bytes) -> None:
     assert identity.short(key) == raw.hex()[:8]
 
 
-@given(st.text(max_size=45))
+@given(st.text(max_size=45) | nearly_keys | raw_keys.map(identity.from_bytes))
 def test_whether_a_text_is_a_key_is_always_answered(text: str) -> None:
     if identity.is_key(text):
         assert len(identity.to_bytes(text)) == 32
+    else:
+        with pytest.raises(ValueError, match="not a key"):
+            identity.to_bytes(text)
 
 
 @pytest.mark.parametrize(

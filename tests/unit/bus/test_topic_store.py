@@ -174,6 +174,15 @@ def test_what_is_saved_of_a_consumer_is_what_was_last_said(path: Path) -> None:
 # Damage.
 
 
+def changed(path: Path, statement: str) -> None:
+    """Close a store, and carry out a statement behind its back."""
+    closed(path)
+    connection = sqlite3.connect(path)
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
 def flip(file: Path, at: int, count: int = 1) -> None:
     raw = bytearray(file.read_bytes())
     for index in range(at, at + count):
@@ -266,10 +275,7 @@ def test_a_file_that_is_something_else_is_refused(path: Path) -> None:
 
 
 def test_a_newer_version_of_the_tables_is_refused_by_name(path: Path) -> None:
-    closed(path)
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 9")
-    connection.close()
+    changed(path, "PRAGMA user_version = 9")
     with pytest.raises(StoreError, match="version 9 of the tables; this broker knows version 1"):
         Store(path)
 
@@ -284,21 +290,13 @@ def test_a_newer_version_of_the_tables_is_refused_by_name(path: Path) -> None:
     ],
 )
 def test_what_was_changed_behind_its_back_is_noticed(path: Path, statement: str) -> None:
-    closed(path)
-    connection = sqlite3.connect(path)
-    connection.execute(statement)
-    connection.commit()
-    connection.close()
+    changed(path, statement)
     is_refused(path)
     mended(path)
 
 
 def test_a_consumer_whose_entry_is_damaged_is_named(path: Path) -> None:
-    closed(path)
-    connection = sqlite3.connect(path)
-    connection.execute("UPDATE consumers SET state = x'92cd0fff80'")
-    connection.commit()
-    connection.close()
+    changed(path, "UPDATE consumers SET state = x'92cd0fff80'")
     report, _ = mended(path)
     assert "shop; make it again" in report.topics[0].notes[0]
 

@@ -220,7 +220,9 @@ def test_the_document_lists_every_role_with_its_rights() -> None:
 
 def test_the_document_and_the_vector_of_welcome_tell_the_limits_in_force() -> None:
     limits = msgspec.to_builtins(LIMITS)
-    for welcome in (v for v in VECTORS["commands"] if v["name"].startswith("WELCOME")):
+    welcomes = [v for v in VECTORS["commands"] if v["name"].startswith("WELCOME")]
+    assert welcomes
+    for welcome in welcomes:
         assert welcome["fields"]["limits"] == limits
     for name, value in limits.items():
         assert f"| `{name}` | {value:,} |" in DOCUMENT

@@ -140,7 +140,10 @@ def test_a_batch_comes_out_as_it_went_in(bodies: list[bytes]) -> None:
                 wire.split(body, wrong)
 
 
-@given(st.binary(max_size=300), st.integers(1, 1024))
+batches = st.lists(st.binary(max_size=20), max_size=4).map(wire.join)
+
+
+@given(batches | st.binary(max_size=300), st.integers(1, 4) | st.integers(1, 1024))
 @settings(deadline=None)
 def test_a_batch_of_garbage_raises_nothing_but_the_protocol_error(body: bytes, n: int) -> None:
     with contextlib.suppress(RemoteProtocolError):

@@ -29,29 +29,21 @@ def list_(
 ) -> None:
     """List consumers, of all topics or one."""
     from bus.signals import CONSUMERS, Consumers
-    from viscript import options
     from viscript.commands.bus.connection import ask
-    from viscript.output import document, say, table
+    from viscript.output import listing
 
     found = [
         c for c in ask(CONSUMERS, None, Consumers).consumers if topic in {None, c.config.topic}
     ]
-    if options.as_json():
-        document(found)
-    elif not found:
-        say("No consumers. Make one: viscript bus consumers add --help")
-    else:
-        head = ("TOPIC", "CONSUMER", "FILTER", "DONE TO", "IN FLIGHT", "WAITING", "AGAIN", "DEAD")
-        table(
-            head,
-            [
-                (
-                    c.config.topic, c.config.consumer, c.config.filter, str(c.floor),
-                    str(c.inflight), str(c.waiting), str(c.redelivered), str(c.dead),
-                )
-                for c in found
-            ],
-        )  # fmt: skip
+    head = ("TOPIC", "CONSUMER", "FILTER", "DONE TO", "IN FLIGHT", "WAITING", "AGAIN", "DEAD")
+    rows = (
+        (
+            c.config.topic, c.config.consumer, c.config.filter, str(c.floor),
+            str(c.inflight), str(c.waiting), str(c.redelivered), str(c.dead),
+        )
+        for c in found
+    )  # fmt: skip
+    listing(found, head, rows, "No consumers. Make one: viscript bus consumers add --help")
 
 
 @app.command(
@@ -86,10 +78,8 @@ def add(  # noqa: PLR0913 - a consumer has these
 ) -> None:
     """Make a consumer, or change it."""
     from bus.signals import CONSUMER_PUT, ConsumerConfig
-    from viscript import options
     from viscript.commands.bus.connection import ask
     from viscript.errors import BadUsage
-    from viscript.output import document, say
 
     if start not in {"all", "new", "last", "seq", "time"}:
         raise BadUsage(f"--start is all, new, last, seq or time, not {start!r}")
@@ -99,10 +89,9 @@ def add(  # noqa: PLR0913 - a consumer has these
         topic, consumer, start, at, only, ack_wait, max_deliver, max_inflight, dead
     )
     ask(CONSUMER_PUT, config, dict)
-    if options.as_json():
-        document(config)
-    else:
-        say(f"{consumer} consumes {topic}; next: viscript bus consumers next {topic} {consumer}")
+    done(
+        config, f"{consumer} consumes {topic}; next: viscript bus consumers next {topic} {consumer}"
+    )
 
 
 @app.command("rm")

@@ -25,10 +25,9 @@ Name = Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete.con
 @app.command("list")
 def list_() -> None:
     """List the contexts; the chosen one is marked."""
-    from viscript import options
     from viscript.commands.bus.where import contexts
     from viscript.errors import ViscriptError
-    from viscript.output import document, say, table, warn
+    from viscript.output import listing, warn
 
     known = contexts()
     found: dict[str, Context] = {}
@@ -38,16 +37,13 @@ def list_() -> None:
         except ViscriptError as error:
             warn(str(error))
     chosen = known.selected
-    if options.as_json():
-        document([_fields(name, context, chosen) for name, context in found.items()])
-    elif not found:
-        say("No contexts. Make one: viscript bus context add --help")
-    else:
-        rows = [
-            ("*" if name == chosen else "", name, c.endpoint, c.broker_key, c.key_file)
-            for name, c in found.items()
-        ]
-        table(("", "NAME", "ENDPOINT", "BROKER KEY", "KEY FILE"), rows)
+    head = ("", "NAME", "ENDPOINT", "BROKER KEY", "KEY FILE")
+    rows = (
+        ("*" if name == chosen else "", name, c.endpoint, c.broker_key, c.key_file)
+        for name, c in found.items()
+    )
+    documents = [_fields(name, context, chosen) for name, context in found.items()]
+    listing(documents, head, rows, "No contexts. Make one: viscript bus context add --help")
 
 
 def _fields(name: str, context: Context, chosen: str | None) -> dict[str, object]:

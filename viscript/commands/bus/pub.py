@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from viscript.commands.bus import typed
 from viscript.commands.bus.texts import examples
 
 if TYPE_CHECKING:
@@ -31,15 +31,9 @@ UNDER_WAY = 64  # stored messages whose OK is awaited at once
 )
 def pub(
     subject: Annotated[str, typer.Argument(metavar="SUBJECT")],
-    body: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[BODY|-]",
-            help="-: standard input. Absent: empty. Write -- before one that begins with a dash.",
-        ),
-    ] = None,
+    body: typed.Body = None,
     *,
-    file: Annotated[Path | None, typer.Option(metavar="FILE", help="The body is in FILE.")] = None,
+    file: typed.BodyFile = None,
     count: Annotated[
         int, typer.Option("--count", "-n", min=1, max=MAX_COUNT, help="Publish it so often.")
     ] = 1,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,15 +30,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 )
 def req(  # noqa: PLR0913 - a request has these
     subject: Annotated[str, typer.Argument(metavar="SUBJECT", autocompletion=complete.services)],
-    body: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[BODY|-]",
-            help="-: standard input. Absent: empty. Write -- before one that begins with a dash.",
-        ),
-    ] = None,
+    body: typed.Body = None,
     *,
-    file: Annotated[Path | None, typer.Option(metavar="FILE", help="The body is in FILE.")] = None,
+    file: typed.BodyFile = None,
     to: Annotated[
         str | None, typer.Option(metavar="KEY", help="Ask this participant and nobody else.")
     ] = None,

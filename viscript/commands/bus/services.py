@@ -56,27 +56,19 @@ def _show_offers(pattern: str) -> None:
     from bus.identity import short
     from bus.signals import SERVICES, Services
     from bus.subjects import covers
-    from viscript import options
     from viscript.commands.bus.connection import ask
-    from viscript.output import document, say, table
+    from viscript.output import listing
 
     found = [s for s in ask(SERVICES, None, Services).services if covers(pattern, s.subject)]
-    if options.as_json():
-        document(found)
-    elif not found:
-        say("No services. Offer one: viscript bus reply --help")
-    else:
-        head = ("SUBJECT", "NAME", "VERSION", "KEY", "AT WORK", "REQUESTS", "ERRORS", "MEAN", "")
-        table(
-            head,
-            [
-                (
-                    s.subject, s.name, s.ver, short(s.key), _at_work(s), str(s.requests),
-                    str(s.errors), _mean(s.requests, s.seconds), s.desc,
-                )
-                for s in found
-            ],
-        )  # fmt: skip
+    head = ("SUBJECT", "NAME", "VERSION", "KEY", "AT WORK", "REQUESTS", "ERRORS", "MEAN", "")
+    rows = (
+        (
+            s.subject, s.name, s.ver, short(s.key), _at_work(s), str(s.requests), str(s.errors),
+            _mean(s.requests, s.seconds), s.desc,
+        )
+        for s in found
+    )  # fmt: skip
+    listing(found, head, rows, "No services. Offer one: viscript bus reply --help")
 
 
 def _at_work(service: ServiceInfo) -> str:
@@ -88,18 +80,13 @@ def _mean(requests: int, seconds: float) -> str:
 
 
 def _show_programs(pattern: str, wait: float) -> None:
-    from viscript import options
     from viscript.commands.bus.connection import attend
-    from viscript.output import document, say, table
+    from viscript.output import listing
 
     found = [s for s in attend(lambda bus: bus.discover(timeout=wait)) if _offers(s, pattern)]
-    if options.as_json():
-        document(found)
-    elif not found:
-        say("No program answered. Offer a service: viscript bus reply --help")
-    else:
-        head = ("NAME", "VERSION", "PROGRAM", "KEY", "SUBJECTS", "REQUESTS", "ERRORS", "MEAN", "")
-        table(head, [_row(service) for service in found])
+    head = ("NAME", "VERSION", "PROGRAM", "KEY", "SUBJECTS", "REQUESTS", "ERRORS", "MEAN", "")
+    none = "No program answered. Offer a service: viscript bus reply --help"
+    listing(found, head, map(_row, found), none)
 
 
 def _offers(service: Service, pattern: str) -> bool:

@@ -30,27 +30,19 @@ WAIT = 30.0  # seconds of one question for what comes
 def list_() -> None:
     """List the topics."""
     from bus.signals import TOPICS, Topics
-    from viscript import options
     from viscript.commands.bus.connection import ask
-    from viscript.output import document, say, size, table
+    from viscript.output import listing, size
 
     found = ask(TOPICS, None, Topics).topics
-    if options.as_json():
-        document(found)
-    elif not found:
-        say("No topics. Make one: viscript bus topics add --help")
-    else:
-        head = ("TOPIC", "SUBJECTS", "MESSAGES", "SIZE", "FIRST", "LAST", "CONSUMERS", "KEPT")
-        table(
-            head,
-            [
-                (
-                    t.config.topic, " ".join(t.config.subjects), str(t.messages), size(t.bytes),
-                    str(t.first), str(t.last), str(t.consumers), _kept(t),
-                )
-                for t in found
-            ],
-        )  # fmt: skip
+    head = ("TOPIC", "SUBJECTS", "MESSAGES", "SIZE", "FIRST", "LAST", "CONSUMERS", "KEPT")
+    rows = (
+        (
+            t.config.topic, " ".join(t.config.subjects), str(t.messages), size(t.bytes),
+            str(t.first), str(t.last), str(t.consumers), _kept(t),
+        )
+        for t in found
+    )  # fmt: skip
+    listing(found, head, rows, "No topics. Make one: viscript bus topics add --help")
 
 
 def _kept(info: TopicInfo) -> str:
@@ -94,19 +86,14 @@ def add(
 ) -> None:
     """Make a topic, or change its limits."""
     from bus.signals import TOPIC_PUT, TopicConfig
-    from viscript import options
     from viscript.commands.bus.connection import ask
     from viscript.errors import BadUsage
-    from viscript.output import document, say
 
     if full not in {"drop_old", "reject"}:
         raise BadUsage(f"--full is drop_old or reject, not {full!r}")
     config = TopicConfig(topic, subjects, max_age, max_bytes, max_messages, full, dedup)
     ask(TOPIC_PUT, config, dict)
-    if options.as_json():
-        document(config)
-    else:
-        say(f"{topic} keeps what is published to {' '.join(subjects)}")
+    done(config, f"{topic} keeps what is published to {' '.join(subjects)}")
 
 
 @app.command("rm")
@@ -133,7 +120,7 @@ def sure(question: str, *, yes: bool) -> None:
         raise typer.Abort
 
 
-def done(fields: dict[str, object], text: str) -> None:
+def done(fields: object, text: str) -> None:
     """That something is done, for programs or for people."""
     from viscript import options
     from viscript.output import document, say

@@ -1,13 +1,22 @@
-"""Public keys as they are typed: in Z85 as everywhere, or in hex, which no shell touches."""
+"""What is typed: bodies, and public keys in Z85 as everywhere, or in hex, which no shell touches."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 FORMS = "40 characters (quote them from the shell), or 64 hex digits"
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help=f"Public key: {FORMS}.")]
+Body = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[BODY|-]",
+        help="-: standard input. Absent: empty. Write -- before one that begins with a dash.",
+    ),
+]
+BodyFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The body is in FILE.")]
 
 
 def key(text: str) -> str:

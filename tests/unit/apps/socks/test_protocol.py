@@ -229,4 +229,4 @@ def test_garbage_behind_a_valid_start(first: bytes, second: bytes):
     machine = Handshake(USERS)
     machine.receive(LOGIN_GREETING + login(b"ann", b"secret"))
     events = machine.receive(b"\5" + first) + machine.receive(second)
-    outcome(events)
+    assert (outcome(events) is not None) == (machine.wanted == 0)
