@@ -109,6 +109,22 @@ def stored(side: str, job: brokers.Job, *, count: int) -> float:
     return rate
 
 
+def relayed(program: Path, count: int) -> Callable[[str, brokers.Job], float]:
+    """Ours, or 64 KiB messages through bare libzmq with CURVE, in C: what any broker on it is bounded by."""
+    subprocess.run(["cc", "-O2", "-o", program, FOLDER / "relay.c", "-lzmq"], check=True)
+
+    def measure(side: str, job: brokers.Job) -> float:
+        if side == "our":
+            return delivered(side, job, size=65_536, count=count)
+        endpoint = f"tcp://127.0.0.1:{brokers.free_port()}"
+        told = subprocess.run(
+            [program, str(count), "65536", "1", endpoint], check=True, capture_output=True
+        )
+        return float(told.stdout)
+
+    return measure
+
+
 class Turns:
     """Runs ours and the peer in turns and reports the row."""
 
@@ -134,7 +150,7 @@ class Turns:
         found: dict[str, list[float]] = {"our": [], peer: []}
         for _ in range(self._runs):
             for side, results in found.items():
-                results.append(measure(side, self.jobs[side]))
+                results.append(measure(side, self.jobs.get(side, {})))
         for side, results in found.items():
             self._out.note(f"# {name} {side}: {[round(r) for r in results]}")
         return found["our"], found[peer]
@@ -224,6 +240,10 @@ def rows_of(
         ),
         "pubsub-1to1-64k": lambda: turns.rates(
             "pubsub-1to1-64k", "msg/s", 3.0, topic(65_536, 6_000)
+        ),
+        "bare-libzmq-64k": lambda: turns.rates(
+            "bare-libzmq-64k", "msg/s", 0.0,
+            relayed(broker.folder / "relay", 6000 // scale), "bare", "libzmq in C",
         ),
         "pubsub-1to20-128": lambda: turns.rates(
             "pubsub-1to20-128", "msg/s", 4.0, topic(128, 30_000, 20, 2)
