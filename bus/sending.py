@@ -12,8 +12,8 @@ from typing import Any
 from bus import subjects, wire
 from bus.errors import LocalProtocolError, RemoteProtocolError
 
-BATCH_MESSAGES = 256
-BATCH_BYTES = 32 << 10
+BATCH_MESSAGES = 512
+BATCH_BYTES = 64 << 10
 # Of requests, replies and stores: half of what 64 callers at once have under way, so that both ends and the
 # broker always have something to do (measured with benchmarks/bus.py; ADR 11).
 BATCH_ASKED = 32
