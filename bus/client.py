@@ -123,16 +123,26 @@ class Bus(Asking, DurableTopics):
         """Publish, or raise `Overflow` when the bounded send buffer is full."""
         if self._queue.full:
             raise Overflow(f"publish {subject}: the send buffer is full, the broker away or slow")
-        self._publish(subject, body)
+        self._check_publish(subject, body)
+        if self._queue.publish(subject, body):
+            self._link.write()
+        else:
+            self._link.write_soon()
 
     async def publish(self, subject: str, body: bytes = b"") -> None:
         """Publish, waiting while the send buffer is full. At most once: nothing is sent again."""
-        if self._publish(subject, body):
+        # As `publish_nowait`, with as few calls as can be: a third off the time of a message.
+        if subject is not self._published or type(body) is not bytes or self._calls.barred:
+            self._check_publish(subject, body)
+        if self._queue.publish(subject, body):
+            self._link.write()
             await asyncio.sleep(0)  # a busy publisher must not starve its own loop
             if self._queue.full:
                 await self._calls.room()
+        elif not self._link.writing:
+            self._link.write_soon()
 
-    def _publish(self, subject: str, body: bytes) -> bool:
+    def _check_publish(self, subject: str, body: bytes) -> None:
         if self._calls.barred is not None:
             self._calls.check()
         if subject is not self._published:
@@ -140,11 +150,6 @@ class Bus(Asking, DurableTopics):
             self._published = subject
         if type(body) is not bytes:
             check_bytes("publish", subject, body)
-        if self._queue.publish(subject, body):
-            self._link.write()
-            return True
-        self._link.write_soon()
-        return False
 
     async def subscribe(
         self, pattern: str, *, policy: str = DROP_OLD, group: str = "", window: int = 0

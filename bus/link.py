@@ -64,7 +64,7 @@ class Link:
         self._outcome: asyncio.Future[None] | None = None  # of the first connection
         self._timer: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
-        self._writing = False  # soon
+        self.writing = False  # what is queued leaves at the end of this turn of the loop
         self._leaving = False
         self._closed = False
 
@@ -135,12 +135,12 @@ class Link:
 
     def write_soon(self) -> None:
         """Write when this turn of the loop is over: what is queued in it leaves together."""
-        if not self._writing:
-            self._writing = True
+        if not self.writing:
+            self.writing = True
             self._loop.call_soon(self._write_now)
 
     def _write_now(self) -> None:
-        self._writing = False
+        self.writing = False
         self.write()
 
     def arm_by(self, due: float) -> None:
