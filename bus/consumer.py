@@ -99,7 +99,8 @@ class DurableTopics:
         ref = calls.session.durable.store(subject, body, message_id, timeout, calls.now)
         ok = (await calls.result(ref, timeout)).ok
         if ok is None or ok.seq is None:
-            raise NoTopic(f"no durable topic takes in {subject}")
+            problem = f"no durable topic takes in {subject}: it was published, and not stored"
+            raise NoTopic(problem)
         return Stored(ok.seq, ok.dup)
 
     async def pull(

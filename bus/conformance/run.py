@@ -40,7 +40,7 @@ def run(
     """
     results = []
     for check in CHECKS:
-        if only in check.name:
+        if only.casefold() in check.name.casefold():
             result = _play(check, Table(address, pair, other, patience))
             results.append(result)
             if progress is not None:

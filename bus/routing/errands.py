@@ -116,9 +116,10 @@ class Errands:
             offer.inflight += 1
             offer.requests += 1
         left = int((errand.deadline - now) * 1000 + 0.5)
+        # Who does not know streams is not told of one, and answers with one reply.
+        chunks = errand.window if errand.window > 0 and wire.STREAMS in worker.session.caps else 0
         delivery = wire.RequestDelivery(
-            handle, errand.subject, errand.caller.session.key, left, errand.to is not None,
-            max(0, errand.window),
+            handle, errand.subject, errand.caller.session.key, left, errand.to is not None, chunks,
         )  # fmt: skip
         self._sessions.send(worker.session, wire.encode(delivery), body)
 

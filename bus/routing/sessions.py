@@ -241,9 +241,13 @@ class Sessions:
         )
 
     def answer(self, session: Session, ref: int, value: object) -> None:
-        """The broker's own reply to a request, one of `bus.signals`."""
-        head = wire.encode(wire.ReplyDelivery(ref, self.info.key))
-        self.send(session, head, signals.pack(value))
+        """The broker's own reply to a request, one of `bus.signals`; an error when it is too large."""
+        body = signals.pack(value)
+        if len(body) > self.limits.payload:
+            problem = f"an answer of {len(body)} bytes, at most {self.limits.payload}; ask for less"
+            self.error(session, RemoteProtocolError(413, "too_large", problem), ref)
+            return
+        self.send(session, wire.encode(wire.ReplyDelivery(ref, self.info.key)), body)
 
     def send(self, session: Session, head: bytes, body: bytes | None = None) -> None:
         """What must arrive or end the session."""

@@ -279,3 +279,8 @@ def test_a_listener_outlives_the_broker_and_says_what_it_missed():
             code, out, err = sub.end()
     assert (code, out.endswith("  after\n")) == (0, True)
     assert "the connection is back" in err
+
+
+def test_a_bench_that_may_not_publish_says_so_at_once(bus):
+    told = bus.run("root", "bench", "--prefix", "$SYS.x", "-n", "10", code=4).stderr
+    assert "publish" in told

@@ -192,3 +192,27 @@ def test_what_was_stored_survives_the_broker(bus, topic):
     bus.broker.kill()
     bus.broker.start()
     assert [m["text"] for m in lines(bus.run("ann", "topics", "read", topic, "--json"))] == ["kept"]
+
+
+def test_changing_one_limit_of_a_topic_or_consumer_leaves_the_others(bus):
+    bus.run("root", "topics", "add", "keep", "app.keep.>", "--max-age", "604800")
+    bus.run("root", "topics", "add", "keep", "app.keep.>", "--max-messages", "3")
+    [topic] = [t for t in bus.ask("root", "topics", "list") if t["config"]["topic"] == "keep"]
+    assert (topic["config"]["max_age"], topic["config"]["max_messages"]) == (604800, 3)
+    bus.run("root", "consumers", "add", "keep", "shop", "--ack-wait", "2", "--max-deliver", "3")
+    bus.run("root", "consumers", "add", "keep", "shop", "--max-inflight", "4")
+    [shop] = bus.ask("root", "consumers", "list", "keep")
+    found = [shop["config"][key] for key in ("ack_wait", "max_deliver", "max_inflight")]
+    assert found == [2, 3, 4]
+
+
+def test_an_id_that_is_empty_or_too_long_is_a_mistake(bus):
+    assert "--id is empty" in bus.run("root", "pub", "app.x", "--id", "", code=2).stderr
+    told = bus.run("root", "pub", "app.x", "--id", "x" * 65, code=2).stderr
+    assert "--id has 65 characters, at most 64" in told
+    assert "--group has 65" in bus.run("root", "sub", "app.x", "--group", "x" * 65, code=2).stderr
+
+
+def test_what_no_topic_takes_in_was_published_all_the_same(bus):
+    told = bus.run("root", "pub", "app.nowhere", "--durable", code=5).stderr
+    assert "it was published, and not stored" in told

@@ -262,3 +262,10 @@ def test_an_admin_who_removes_itself_is_cut() -> None:
     assert alice.hears() == []
     assert alice.cut
     assert not alice.in_session
+
+
+def test_an_answer_of_the_broker_is_no_larger_than_what_it_takes() -> None:
+    table = Table(FEW, alice="admin")
+    alice = table.join("alice")
+    assert refused(alice.say(wire.Request(5, "$SYS.sessions", 99))) == (413, "too_large", 5)
+    assert alice.in_session

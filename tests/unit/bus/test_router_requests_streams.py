@@ -20,7 +20,7 @@ def streaming(
     assert bob.say(wire.Serve(1, "app.log")) == [wire.Ok(1)]
     alice.say(wire.Request(5, "app.log", 2000, stream=window))
     request = only(bob.hears(), wire.RequestDelivery)
-    assert request.stream == window
+    assert request.stream == (window if wire.STREAMS in hello.caps else 0)
     return table, alice, bob, request.r
 
 
@@ -126,7 +126,7 @@ def test_credit_for_a_request_that_is_no_stream_is_ignored() -> None:
     assert refused(bob.say(wire.Reply(handle, more=True))) == (400, "not_streamed", None)
 
 
-def test_a_worker_without_the_capability_hears_of_no_credit_and_no_cancel() -> None:
+def test_a_worker_without_the_capability_hears_of_no_stream_no_credit_and_no_cancel() -> None:
     _, alice, bob, handle = streaming(hello=wire.Hello())
     alice.say(wire.Credit(ref=5, m=1))
     alice.say(wire.Cancel(5))

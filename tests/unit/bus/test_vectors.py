@@ -14,6 +14,7 @@ import pytest
 from bus import access, signals, wire
 from bus.errors import RemoteProtocolError
 from bus.routing.sessions import LIMITS
+from tests.support import body_types
 
 ROOT = Path(__file__).parents[3]
 VECTORS: dict[str, Any] = json.loads((ROOT / "tests/vectors/sb1.json").read_text())
@@ -132,6 +133,10 @@ def test_an_example_of_a_body_shows_every_key_and_the_document_names_them() -> N
         if vector["type"] == "EnrolmentAnswer" and vector["subject"].endswith("reject"):
             named = {"key"}  # whoever rejects gives neither a name nor roles
         assert named <= told, vector["subject"]
+
+
+def test_the_document_has_the_types_and_defaults_of_every_body() -> None:
+    assert body_types.table(VECTORS["bodies"]) in DOCUMENT
 
 
 def test_the_document_has_a_table_of_every_command_with_every_field_its_default_and_limit() -> None:

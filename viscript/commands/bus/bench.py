@@ -98,6 +98,9 @@ async def _throughput(bus: Bus, other: Bus, plan: Plan) -> dict[str, float | int
     """Messages per second that arrive. So many are under way that none is dropped."""
     import asyncio
 
+    from viscript.commands.bus.pub import publish_surely
+
+    await publish_surely(bus, plan.subject, b"")  # or be told why not
     subscription = await other.subscribe(plan.subject)
     window = max(1, min(MAX_UNDER_WAY, UNDER_WAY // (plan.size + 64)))
     counter = _Counter(subscription, plan.messages, window)
@@ -109,6 +112,8 @@ async def _throughput(bus: Bus, other: Bus, plan: Plan) -> dict[str, float | int
             while number - counter.seen >= window:
                 await counter.more()
             await bus.publish(plan.subject, body)
+        while counter.seen < plan.messages:
+            await counter.more()
     passed = time.perf_counter() - began
     await subscription.close()
     rate = plan.messages / passed
@@ -146,6 +151,7 @@ class _Counter:
                 self._progress.tell(f"{self.seen} of {self._wanted} messages")
             if self.seen >= self._wanted:
                 break
+        self._news.set()
         self._progress.end()
 
     async def more(self) -> None:

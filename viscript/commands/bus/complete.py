@@ -10,7 +10,7 @@ from viscript import options
 from viscript.errors import ViscriptError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
 PATIENCE = 0.5  # seconds for the broker: somebody has pressed a key
@@ -52,6 +52,46 @@ def services(ctx: typer.Context, incomplete: str) -> list[str]:
     found = _ask(ctx, SERVICES, Services)
     subjects = {info.subject for info in found.services} if found else set()
     return sorted(subject for subject in subjects if subject.startswith(incomplete))
+
+
+def sessions(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Numbers of the sessions that are there."""
+    from bus.signals import SESSIONS, Sessions
+
+    found = _ask(ctx, SESSIONS, Sessions)
+    numbers = [str(info.session) for info in found.sessions] if found else []
+    return [number for number in numbers if number.startswith(incomplete)]
+
+
+def keys(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Keys of the access list, in the form that no shell touches."""
+    from bus.identity import to_hex
+    from bus.signals import ACCESS_LIST, AccessEntries
+
+    found = _ask(ctx, ACCESS_LIST, AccessEntries)
+    public = [to_hex(entry.key) for entry in found.keys] if found else []
+    return [key for key in public if key.startswith(incomplete)]
+
+
+def fingerprints(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Of those who wait for an admin."""
+    from bus.signals import ENROL_LIST, Enrolments
+
+    found = _ask(ctx, ENROL_LIST, Enrolments)
+    prints = [pending.fingerprint for pending in found.pending] if found else []
+    return [text for text in prints if text.startswith(incomplete)]
+
+
+def roles(incomplete: str) -> list[str]:
+    """Roles that a key can have."""
+    from bus.access import ROLES
+
+    return [role for role in ROLES if role.startswith(incomplete)]
+
+
+def words(*known: str) -> Callable[[str], list[str]]:
+    """These, and nothing else."""
+    return lambda incomplete: [word for word in known if word.startswith(incomplete)]
 
 
 def _ask(ctx: typer.Context, subject: str, kind: type[T]) -> T | None:

@@ -61,6 +61,7 @@ def conformance(
     """
     from bus import conformance as played
     from viscript import options
+    from viscript.errors import BadUsage
     from viscript.output import Progress, document, say
 
     place = _place(endpoint, broker_key, key)
@@ -71,6 +72,10 @@ def conformance(
             progress=lambda result: progress.tell(result.name),
         )  # fmt: skip
     progress.end()
+    if not results:
+        raise BadUsage(
+            f"no check has {only!r} in its name; without --only all are played and shown"
+        )
     if options.as_json():
         document({"endpoint": place.address.endpoint, "checks": [vars(r) for r in results]})
     else:

@@ -8,7 +8,7 @@ import typer
 
 from viscript.commands.bus import complete
 from viscript.commands.bus.texts import examples
-from viscript.commands.bus.topics import Topic, Yes, done, show, sure
+from viscript.commands.bus.topics import Topic, Yes, changed, done, show, sure
 
 if TYPE_CHECKING:
     from bus.client import Bus
@@ -59,35 +59,54 @@ def add(  # noqa: PLR0913 - a consumer has these
     consumer: Annotated[str, typer.Argument(metavar="CONSUMER")],
     *,
     start: Annotated[
-        str, typer.Option(metavar="all|new|last|seq|time", help="The first message it gets.")
-    ] = "all",
+        str | None,
+        typer.Option(
+            metavar="all|new|last|seq|time",
+            autocompletion=complete.words("all", "new", "last", "seq", "time"),
+            help="The first message it gets; all, if it is new.",
+        ),
+    ] = None,
     at: Annotated[
-        int, typer.Option(min=0, help="With seq: the sequence; with time: Unix milliseconds.")
-    ] = 0,
+        int | None,
+        typer.Option(min=0, help="With seq: the sequence; with time: Unix milliseconds."),
+    ] = None,
     only: Annotated[
-        str, typer.Option("--filter", metavar="PATTERN", help="What was published there only.")
-    ] = ">",
+        str | None,
+        typer.Option("--filter", metavar="PATTERN", help="What was published there only."),
+    ] = None,
     ack_wait: Annotated[
-        float, typer.Option(min=0.001, help="Seconds until what nobody settled comes again.")
-    ] = 30.0,
-    max_deliver: Annotated[int, typer.Option(min=0, help="Times; 0: no limit.")] = 5,
-    max_inflight: Annotated[int, typer.Option(min=1, help="Delivered and not settled.")] = 256,
+        float | None,
+        typer.Option(
+            min=0.001, help="Seconds until what nobody settled comes again; in the beginning 30."
+        ),
+    ] = None,
+    max_deliver: Annotated[
+        int | None, typer.Option(min=0, help="Times; 0: no limit; in the beginning 5.")
+    ] = None,
+    max_inflight: Annotated[
+        int | None, typer.Option(min=1, help="Delivered and not settled; in the beginning 256.")
+    ] = None,
     dead: Annotated[
-        str, typer.Option(metavar="SUBJECT", help="For what cannot be delivered; else dead.TOPIC.")
-    ] = "",
+        str | None,
+        typer.Option(metavar="SUBJECT", help="For what cannot be delivered; else dead.TOPIC."),
+    ] = None,
 ) -> None:
-    """Make a consumer, or change it."""
-    from bus.signals import CONSUMER_PUT, ConsumerConfig
+    """Make a consumer, or change what is given; the rest stays."""
+    from bus.signals import CONSUMER_PUT, CONSUMERS, ConsumerConfig, Consumers, TopicName
     from viscript.commands.bus.connection import ask
     from viscript.errors import BadUsage
 
-    if start not in {"all", "new", "last", "seq", "time"}:
+    if start not in {None, "all", "new", "last", "seq", "time"}:
         raise BadUsage(f"--start is all, new, last, seq or time, not {start!r}")
     if (start in {"seq", "time"}) != bool(at):
         raise BadUsage("--at goes with --start seq or --start time")
-    config = ConsumerConfig(
-        topic, consumer, start, at, only, ack_wait, max_deliver, max_inflight, dead
-    )
+    known = ask(CONSUMERS, TopicName(topic), Consumers).consumers
+    same = [c.config for c in known if c.config.consumer == consumer]
+    config = changed(
+        same[0] if same else ConsumerConfig(topic, consumer),
+        start=start, at=at, filter=only, ack_wait=ack_wait, max_deliver=max_deliver,
+        max_inflight=max_inflight, dead=dead,
+    )  # fmt: skip
     ask(CONSUMER_PUT, config, dict)
     done(
         config, f"{consumer} consumes {topic}; next: viscript bus consumers next {topic} {consumer}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from viscript.commands.bus import complete
 from viscript.commands.bus.sub import CountOption, ForOption, follow
 from viscript.commands.bus.texts import examples
 
@@ -23,7 +24,11 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def events(
     kinds: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[opened|closed|denied|slow|revoked]...", help="Only these."),
+        typer.Argument(
+            metavar="[opened|closed|denied|slow|revoked]...",
+            autocompletion=complete.words("opened", "closed", "denied", "slow", "revoked"),
+            help="Only these.",
+        ),
     ] = None,
     *,
     count: CountOption = None,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from viscript.commands.bus import typed
+from viscript.commands.bus import complete, typed
 from viscript.commands.bus.texts import examples
 
 if TYPE_CHECKING:
@@ -19,9 +19,17 @@ app = typer.Typer(
 
 VERBS = ("publish", "subscribe", "request", "serve", "signal")
 Who = Annotated[
-    str, typer.Argument(metavar="KEY|FINGERPRINT", help="See: viscript bus keys pending.")
+    str,
+    typer.Argument(
+        metavar="KEY|FINGERPRINT",
+        autocompletion=complete.fingerprints,
+        help="See: viscript bus keys pending.",
+    ),
 ]
-Roles = Annotated[list[str], typer.Option("--role", help="May be given several times.")]
+Roles = Annotated[
+    list[str],
+    typer.Option("--role", autocompletion=complete.roles, help="May be given several times."),
+]
 Name = Annotated[str, typer.Option("--name", help="For people; carries no right.")]
 
 
@@ -79,7 +87,8 @@ def allow(
     key: typed.KeyArgument,
     *,
     role: Annotated[
-        list[str] | None, typer.Option("--role", help="May be given several times.")
+        list[str] | None,
+        typer.Option("--role", autocompletion=complete.roles, help="May be given several times."),
     ] = None,
     name: Name = "",
     more: Annotated[

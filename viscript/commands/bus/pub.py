@@ -42,19 +42,22 @@ def pub(
         typer.Option("--durable", "--wait-ok", help="Wait until a durable topic has it on disk."),
     ] = False,
     message_id: Annotated[
-        str, typer.Option("--id", metavar="ID", help="Stored once, however often sent; --durable.")
-    ] = "",
+        str | None,
+        typer.Option("--id", metavar="ID", help="Stored once, however often sent; --durable."),
+    ] = None,
 ) -> None:
     """Publish a message. Returns when the broker has it, with --durable when it is stored."""
     from viscript.commands.bus import bodies
     from viscript.commands.bus.connection import attend
     from viscript.errors import BadUsage
 
+    if message_id is not None:
+        typed.word("--id", message_id)
     if message_id and count > 1:
         raise BadUsage("--id names one message: it cannot be had with --count")
     content = bodies.given(body, file)
     if durable or message_id:
-        attend(lambda bus: _store(bus, subject, content, count, message_id), fast=count > 1)
+        attend(lambda bus: _store(bus, subject, content, count, message_id or ""), fast=count > 1)
     else:
         attend(lambda bus: _publish(bus, subject, content, count), fast=count > 1)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from viscript.commands.bus import bodies
+from viscript.commands.bus import bodies, typed
 from viscript.commands.bus.texts import examples
 
 if TYPE_CHECKING:
@@ -39,8 +39,9 @@ def sub(
     pattern: Annotated[str, typer.Argument(metavar="PATTERN")],
     *,
     group: Annotated[
-        str, typer.Option(metavar="NAME", help="Share: each message goes to one of the group.")
-    ] = "",
+        str | None,
+        typer.Option(metavar="NAME", help="Share: each message goes to one of the group."),
+    ] = None,
     count: CountOption = None,
     seconds: ForOption = None,
     raw: Annotated[
@@ -53,8 +54,9 @@ def sub(
     """Show messages as they are published, until Ctrl-C. With --json a line for each."""
     from viscript.commands.bus.connection import attend
 
+    shared = "" if group is None else typed.word("--group", group)
     show = _shower(raw=raw, count=count)
-    attend(lambda bus: _listen(bus, pattern, group, count, seconds, show), fast=True)
+    attend(lambda bus: _listen(bus, pattern, shared, count, seconds, show), fast=True)
 
 
 async def _listen(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from viscript.commands.bus import complete
 from viscript.commands.bus.texts import examples
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -20,7 +21,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 )
 def token(
     *,
-    role: Annotated[list[str], typer.Option("--role", help="May be given several times.")],
+    role: Annotated[
+        list[str],
+        typer.Option("--role", autocompletion=complete.roles, help="May be given several times."),
+    ],
     name: Annotated[str, typer.Option(metavar="NAME", help="The key's name on the list.")] = "",
     seconds: Annotated[float, typer.Option(min=1, help="Until it expires.")] = 3600.0,
     endpoint: Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -12,6 +12,8 @@ from viscript.commands.bus import complete
 from viscript.commands.bus.texts import examples
 
 if TYPE_CHECKING:
+    import msgspec
+
     from bus.client import Bus
     from bus.signals import TopicInfo
 
@@ -71,27 +73,43 @@ def add(
     topic: Topic,
     subjects: Annotated[list[str], typer.Argument(metavar="SUBJECT...", help="Patterns.")],
     *,
-    max_age: Annotated[float, typer.Option(min=0, help="Seconds; 0: no limit.")] = 0.0,
-    max_bytes: Annotated[int, typer.Option(min=0, help="0: no limit.")] = 0,
-    max_messages: Annotated[int, typer.Option(min=0, help="0: no limit.")] = 0,
+    max_age: Annotated[
+        float | None, typer.Option(min=0, help="Seconds; 0: no limit, as in the beginning.")
+    ] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option(min=0, help="0: no limit, as in the beginning.")
+    ] = None,
+    max_messages: Annotated[
+        int | None, typer.Option(min=0, help="0: no limit, as in the beginning.")
+    ] = None,
     full: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="drop_old|reject", help="What happens at --max-bytes, --max-messages."
+            metavar="drop_old|reject",
+            autocompletion=complete.words("drop_old", "reject"),
+            help="What happens at --max-bytes, --max-messages; in the beginning drop_old.",
         ),
-    ] = "drop_old",
+    ] = None,
     dedup: Annotated[
-        float, typer.Option(min=0, help="Seconds for which a message id is remembered.")
-    ] = 120.0,
+        float | None,
+        typer.Option(
+            min=0, help="Seconds for which a message id is remembered; in the beginning 120."
+        ),
+    ] = None,
 ) -> None:
-    """Make a topic, or change its limits."""
-    from bus.signals import TOPIC_PUT, TopicConfig
+    """Make a topic, or change its subjects and the limits that are given; the others stay."""
+    from bus.signals import TOPIC_PUT, TOPICS, TopicConfig, Topics
     from viscript.commands.bus.connection import ask
     from viscript.errors import BadUsage
 
-    if full not in {"drop_old", "reject"}:
+    if full not in {None, "drop_old", "reject"}:
         raise BadUsage(f"--full is drop_old or reject, not {full!r}")
-    config = TopicConfig(topic, subjects, max_age, max_bytes, max_messages, full, dedup)
+    known = [t.config for t in ask(TOPICS, None, Topics).topics if t.config.topic == topic]
+    config = changed(
+        known[0] if known else TopicConfig(topic, subjects),
+        subjects=subjects, max_age=max_age, max_bytes=max_bytes, max_messages=max_messages,
+        full=full, dedup=dedup,
+    )  # fmt: skip
     ask(TOPIC_PUT, config, dict)
     done(config, f"{topic} keeps what is published to {' '.join(subjects)}")
 
@@ -105,6 +123,16 @@ def remove(topic: Topic, *, yes: Yes = False) -> None:
     sure(f"Remove the topic {topic} with all its messages?", yes=yes)
     ask(TOPIC_REMOVE, TopicName(topic), dict)
     done({"removed": topic}, f"{topic} is removed")
+
+
+C = TypeVar("C", bound="msgspec.Struct")
+
+
+def changed(config: C, **given: object) -> C:
+    """`config` with what was given, and the rest as it is."""
+    from msgspec.structs import replace
+
+    return replace(config, **{key: value for key, value in given.items() if value is not None})
 
 
 def sure(question: str, *, yes: bool) -> None:

@@ -7,8 +7,14 @@ from typing import Annotated
 
 import typer
 
+from viscript.commands.bus import complete
+
+MAX_WORD = 64  # characters
 FORMS = "40 characters (quote them from the shell), or 64 hex digits"
-KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help=f"Public key: {FORMS}.")]
+KeyArgument = Annotated[
+    str,
+    typer.Argument(metavar="KEY", autocompletion=complete.keys, help=f"Public key: {FORMS}."),
+]
 Body = Annotated[
     str | None,
     typer.Argument(
@@ -17,6 +23,17 @@ Body = Annotated[
     ),
 ]
 BodyFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The body is in FILE.")]
+
+
+def word(option: str, text: str) -> str:
+    """What an option names; `BadUsage` when it is empty or longer than the protocol takes."""
+    from viscript.errors import BadUsage
+
+    if not text:
+        raise BadUsage(f"{option} is empty")
+    if len(text) > MAX_WORD:
+        raise BadUsage(f"{option} has {len(text)} characters, at most {MAX_WORD}")
+    return text
 
 
 def key(text: str) -> str:

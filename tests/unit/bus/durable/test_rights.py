@@ -54,3 +54,17 @@ def test_who_loses_the_right_no_longer_waits(table: DurableTable, ada: Peer) -> 
     heard = ben.hears()
     assert sorted(e.ref or 0 for e in heard if isinstance(e, wire.Error)) == [50, 51]
     assert refused(ben.say(wire.Read(1, "orders"))) == (403, "denied", 1)
+
+
+def test_whoever_may_read_a_topic_may_settle_and_remove_its_consumers(
+    table: DurableTable, ada: Peer
+) -> None:
+    ben = table.join("ben")
+    consumer(ada)
+    store(ada, b"x")
+    [(seq, *_)] = pull(ada)
+    ben.say(wire.Settle("orders", "shop", [seq], id=9))
+    table.passes(60)
+    assert pull(ada) == []
+    assert ben.asks("$SYS.consumer.remove", {"topic": "orders", "consumer": "shop"}) == {}
+    assert ada.asks("$SYS.consumers", None)["consumers"] == []
