@@ -13,7 +13,7 @@ Policy = Literal["never", "on-failure", "always"]
 Until = Literal["started", "ready", "completed"]
 ProbeKind = Literal["none", "bus", "tcp", "http", "exec", "log", "notify"]
 
-# No second attempt heals: wrong usage, no permission, wrong configuration (sysexits), not executable, not found.
+# No second attempt heals: wrong usage, no permission, wrong configuration, not executable, not found.
 HOPELESS = (64, 77, 78, 126, 127)
 
 
