@@ -92,6 +92,11 @@ class Launcher:
         self._feed(supervisor.Start(_launch(record)))
         return record
 
+    def offered(self, word: str) -> catalog.Offered:
+        """The app called `word` as roles and selectors see it; `NotFound`, `BadConfig`."""
+        self._reread()
+        return catalog.offered(catalog.find(self.config, word))
+
     def resolve(self, word: str) -> Record:
         """The launch meant by an id, or by the name of an app that runs once."""
         if word.isdecimal():
