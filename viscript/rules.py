@@ -27,7 +27,7 @@ class RestartRule:
     give_up: int = 0  # failures in a row after which it has failed; 0: never
     stable: float = 60.0  # of being ready, after which earlier failures are forgiven
     success: tuple[int, ...] = (0,)  # exit codes that are no failure
-    never_codes: tuple[int, ...] = HOPELESS  # exit codes after which it is not started again
+    never_codes: tuple[int, ...] = ()  # exit codes that end it for good; none: HOPELESS with on-failure
 
 
 @dataclass(frozen=True)
@@ -63,3 +63,14 @@ class StopStep:
 
 NO_PROBE = Probe()
 STOP = (StopStep(signal.SIGTERM, 5.0),)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a changed configuration does to what runs: names of apps."""
+
+    stop: tuple[str, ...] = ()  # no longer configured
+    restart: tuple[str, ...] = ()  # something changed that a program only sees when it starts
+    update: tuple[str, ...] = ()  # only rules of ours changed: taken over as it runs
+    scale: tuple[tuple[str, int], ...] = ()  # how many instances there are to be
+    start: tuple[str, ...] = ()  # new and marked autostart
