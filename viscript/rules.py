@@ -27,7 +27,7 @@ class RestartRule:
     give_up: int = 0  # failures in a row after which it has failed; 0: never
     stable: float = 60.0  # of being ready, after which earlier failures are forgiven
     success: tuple[int, ...] = (0,)  # exit codes that are no failure
-    never_codes: tuple[int, ...] = ()  # exit codes that end it for good; none: HOPELESS with on-failure
+    never_codes: tuple[int, ...] = ()  # end it for good; none given: HOPELESS for on-failure
 
 
 @dataclass(frozen=True)
