@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002 - signatures that others build on; the bodies follow
 """All launches of a home: carries out what the supervisor decides and writes down what has become.
 
 Adoption comes before any start: a launch whose process lives is taken over as it is, and what cannot be
