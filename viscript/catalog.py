@@ -27,6 +27,18 @@ class Command:
     env: Mapping[str, str]  # added to the daemon's own
 
 
+@dataclass(frozen=True)
+class Offered:
+    """An app of the configuration as selectors and roles see it, launched or not."""
+
+    app: str
+    groups: tuple[str, ...] = ()
+
+
+def offered(app: App) -> Offered:
+    return Offered(app.name, tuple(getattr(app, "groups", ())))
+
+
 def find(config: Config, word: str) -> App:
     """The app called `word`, by name or alias; `NotFound` says which there are."""
     if word in config.apps:

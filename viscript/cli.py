@@ -1,4 +1,4 @@
-"""The `viscript` command: arguments, and errors as messages with exit codes. Imports late, to start fast."""
+"""The `viscript` command: what stands before a command, and errors as messages with exit codes."""
 
 # ruff: noqa: FBT002 - typer makes options of parameters
 
@@ -7,38 +7,30 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from viscript import options
-from viscript.commands import bus
 from viscript.errors import BadUsage, ViscriptError
 from viscript.options import HomeOption, JsonOption
+from viscript.surface.group import Commands
+from viscript.surface.registry import VERBATIM
 
 if TYPE_CHECKING:
     from typer._click.exceptions import UsageError
 
-    from viscript.home import Home
-
 EXIT_CODES = """Exit codes: 0 done, 1 a target failed, 2 usage, 3 status: not running, 4 permission or key,
-5 unknown app or id, 6 daemon unreachable, 7 timed out with unknown result, 8 configuration, 9 conflict."""
+5 unknown app or id, 6 daemon unreachable, 7 timed out with unknown result, 8 configuration, 9 conflict,
+10 some hosts unreachable, the rest done."""
 
 app = typer.Typer(
-    name="viscript", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    name="viscript", cls=Commands, no_args_is_help=True, rich_markup_mode=None,
+    pretty_exceptions_enable=False,
     help=f"Runs and controls programs over an encrypted message bus.\n\n{EXIT_CODES}",
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-
-ConfigOption = Annotated[
-    str | None, typer.Option("--config", metavar="FILE", help="Configuration of the apps.")
-]
-Target = Annotated[str, typer.Argument(metavar="ID|APP", help="Id, or an app that runs once.")]
-Targets = Annotated[list[str], typer.Argument(metavar="ID|APP...", help="Ids or app names.")]
-AppName = Annotated[str, typer.Argument(metavar="APP", help="See: viscript apps.")]
 
 
 def _version(*, wanted: bool) -> None:
@@ -62,176 +54,6 @@ def before(
     options.given = options.Given(home, json=as_json)
 
 
-def _json(option: bool) -> bool:  # noqa: FBT001 - passes an option on
-    return options.as_json(option=option)
-
-
-def _config(option: str | None, home: Home) -> Path:
-    """The file named, else what the daemon uses that runs or was killed, else as `config.find` says."""
-    from viscript import config
-    from viscript.client import last_config
-
-    named = option or os.environ.get("VISCRIPT_CONFIG")
-    return config.find(named or last_config(home), {}, home.config)
-
-
-@app.command()
-def up(
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when all is up.")] = False,
-    config: ConfigOption = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Start daemon, broker and the apps marked autostart; Ctrl-C stops them unless detached."""
-    from viscript.commands import up as command
-
-    place = options.home(home)
-    command.run(place, _config(config, place), detach=detach, as_json=_json(as_json))
-
-
-@app.command()
-def down(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """End everything: apps, broker, daemon. Also what a killed daemon left running."""
-    from viscript.commands import down as command
-
-    place = options.home(home)
-    command.run(place, _config(None, place), as_json=_json(as_json))
-
-
-@app.command()
-def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Show daemon and broker; exit code 3 when they do not run."""
-    from viscript.client import Client
-    from viscript.commands import status as command
-    from viscript.errors import NoDaemon
-
-    place = options.home(home)
-    try:
-        with Client(place) as client:
-            command.run(place, client, None, as_json=_json(as_json))
-    except NoDaemon as problem:
-        command.run(place, None, problem, as_json=_json(as_json))
-
-
-@app.command()
-def apps(config: ConfigOption = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """List the apps that can be started."""
-    from viscript import config as configuration
-    from viscript.commands import apps as command
-
-    command.run(configuration.load(_config(config, options.home(home))), as_json=_json(as_json))
-
-
-@app.command("help")
-def help_(
-    name: Annotated[str | None, typer.Argument(metavar="[APP]", help="See: viscript apps.")] = None,
-    config: ConfigOption = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Explain an app, or without a name the commands."""
-    from viscript import config as configuration
-    from viscript.commands import apps as command
-
-    if name is None:
-        _parse(["--help"])
-        return
-    file = _config(config, options.home(home))
-    command.help_app(configuration.load(file), name, as_json=_json(as_json))
-
-
-def start(
-    name: AppName,
-    args: Annotated[
-        list[str] | None, typer.Argument(metavar="[ARGS]...", help="Passed on as they are.")
-    ] = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Start an app. Everything after APP goes to it, added to its configured arguments."""
-    from viscript.client import Client
-    from viscript.commands import start as command
-
-    with Client(options.home(home)) as client:
-        command.run(client, name, args or [], as_json=_json(as_json))
-
-
-def list_(
-    everything: Annotated[
-        bool, typer.Option("--all", "-a", help="The last 100 ended too.")
-    ] = False,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """List what runs, and the ten that ended last since `up`."""
-    from viscript.client import Client
-    from viscript.commands import list as command
-
-    with Client(options.home(home)) as client:
-        command.run(client, everything=everything, as_json=_json(as_json))
-
-
-@app.command()
-def ping(target: Target, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Measure the round trip over the bus to an app."""
-    from viscript.client import Client
-    from viscript.commands import ping as command
-
-    with Client(options.home(home)) as client:
-        command.run(client, target, as_json=_json(as_json))
-
-
-def ru(targets: Targets, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Resource usage: CPU, memory, threads, open files, bytes on the bus."""
-    from viscript.client import Client
-    from viscript.commands import ru as command
-
-    with Client(options.home(home)) as client:
-        command.run(client, targets, as_json=_json(as_json))
-
-
-def sd(targets: Targets, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Shut down: over the bus if the app listens there, then SIGTERM, then SIGKILL."""
-    from viscript.client import Client
-    from viscript.commands import sd as command
-
-    with Client(options.home(home)) as client:
-        command.run(client, targets, as_json=_json(as_json))
-
-
-@app.command()
-def logs(
-    target: Annotated[str, typer.Argument(metavar="ID|APP", help="Also: broker, daemon.")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last.")] = 50,
-    raw: Annotated[bool, typer.Option("--raw", help="Leave control sequences in.")] = False,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what an app printed."""
-    from viscript.commands import logs as command
-
-    file = command.find(options.home(home), target)
-    command.run(file, lines=lines, follow=follow, raw=raw, as_json=_json(as_json))
-
-
-_VERBATIM = {"ignore_unknown_options": True, "allow_interspersed_args": False}
-_NAMES: tuple[tuple[Callable[..., None], tuple[str, ...], dict[str, Any]], ...] = (
-    (start, ("start", "s"), _VERBATIM),
-    (list_, ("list", "la"), {}),
-    (ru, ("ru", "res_usage"), {}),
-    (sd, ("sd", "shutdown"), {}),
-)
-for _function, _names, _settings in _NAMES:
-    for _position, _name in enumerate(_names):
-        app.command(_name, hidden=_position > 0 and len(_name) > 2, context_settings=_settings)(
-            _function
-        )
-
-
-app.add_typer(bus.app, name="bus", cls=bus.Verbs)
-
-
 def _parse(arguments: list[str]) -> int:
     """Carry it out; the exit code that the command, or Ctrl-C, has chosen."""
     try:
@@ -249,7 +71,7 @@ def wants_json(arguments: list[str]) -> bool:
     for word in words:
         if word == "--json":
             return True
-        if word in {"start", "s"}:
+        if word in VERBATIM:
             return "--json" in _until_app(list(words))
     return False
 

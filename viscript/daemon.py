@@ -17,32 +17,30 @@ import socket
 import sys
 import time
 from asyncio import TaskGroup
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import msgspec
 
 from bus import keystore, logs
 from bus.access import AccessError, AccessList
-from bus.client import Bus, Request, connect
+from bus.client import Bus, connect
 from bus.errors import BusError, KeyFileError, NotAuthorised, Unreachable
 from bus.identity import Address, KeyPair
 from bus.settings import BrokerSettings, SettingsError
 from bus.settings import load as load_broker
 from bus.settings import save as save_broker
-from bus.signals import AccessEntry, pack, unpack
+from bus.signals import AccessEntry
 from viscript import catalog, config, processes
-from viscript.commands.served import COMMANDS
 from viscript.config import Config
 from viscript.errors import BadConfig, Conflict, Denied, Failed, ViscriptError
+from viscript.gate import Gate
 from viscript.home import DaemonLock, Home
 from viscript.launcher import Launcher, Place
 from viscript.membership import Membership
 from viscript.processes import Fate
-from viscript.protocol import DaemonInfo, Event, refuse
+from viscript.protocol import DaemonInfo, Event
 from viscript.records import Record
 from viscript.state import Store
 from viscript.supervisor import SETTLED, State
@@ -93,6 +91,7 @@ class Daemon:
         self._teller = teller
         self._settings = _load(options)
         self._store = Store(self._home.database)
+        self._owners: dict[str, str] = {}  # names of the home's own keys
         self._broker_key, self._key = self._keys()
 
     def _keys(self) -> tuple[KeyPair, KeyPair]:
@@ -110,6 +109,7 @@ class Daemon:
                 ("viscript", own, "admin"), ("cli", cli, "operator"), ("admin", admin, "admin"),
             )  # fmt: skip
             for name, pair, role in ours:
+                self._owners[pair.public] = name
                 if pair.public not in entries:
                     entries = entries.with_entry(AccessEntry(pair.public, name, [role]))
                     keystore.save_access(self._home.access, entries)
@@ -244,8 +244,7 @@ class Daemon:
         self._teller.tell(event)
 
     def _answer(self, bus: Bus, launcher: Launcher) -> None:
-        for module in COMMANDS:
-            bus.answer(module.SUBJECT, _handler(module, launcher))
+        Gate(launcher, self._owners).open(bus)
 
     def _leave(self) -> None:
         """Everything has ended: leave state and logs, nothing else."""
@@ -268,17 +267,6 @@ def _load(options: Options) -> Config:
         if not options.down:
             raise
         return Config(options.config, {})
-
-
-def _handler(module: ModuleType, launcher: Launcher) -> Callable[[Request], Awaitable[bytes]]:
-    async def answer(request: Request) -> bytes:
-        try:
-            asked = unpack(request.body, module.Request)
-            return pack(await module.handle(launcher, asked))
-        except ViscriptError as error:
-            raise refuse(error) from None
-
-    return answer
 
 
 def _write(path: Path, text: bytes) -> None:

@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002 - signatures that others build on; the bodies follow
 """All launches of a home: carries out what the supervisor decides and writes down what has become.
 
 Adoption comes before any start: a launch whose process lives is taken over as it is, and what cannot be
@@ -28,6 +29,7 @@ from viscript.home import Home
 from viscript.membership import Membership
 from viscript.processes import Fate
 from viscript.records import ExitInfo, Record
+from viscript.rules import Plan
 from viscript.state import Store
 from viscript.supervisor import BROKER, FINAL, Exit, Launch, State, Supervisor
 
@@ -92,6 +94,11 @@ class Launcher:
         self._feed(supervisor.Start(_launch(record)))
         return record
 
+    def offered(self, word: str) -> catalog.Offered:
+        """The app called `word` as roles and selectors see it; `NotFound`, `BadConfig`."""
+        self._reread()
+        return catalog.offered(catalog.find(self.config, word))
+
     def resolve(self, word: str) -> Record:
         """The launch meant by an id, or by the name of an app that runs once."""
         if word.isdecimal():
@@ -111,6 +118,33 @@ class Launcher:
 
     def stop(self, record: Record) -> None:
         self._feed(supervisor.Stop(record.id))
+
+    def restart(self, record: Record) -> Record:
+        """Begin a new generation of it; one that has ended is started anew, with a new id."""
+        raise Conflict("not yet")
+
+    def reload(self, record: Record) -> None:
+        """Send the signal that makes it read its configuration again."""
+        raise Conflict("not yet")
+
+    def kill(self, record: Record, number: int) -> None:
+        """Send a signal to all its processes; the restart rule decides on what follows."""
+        raise Conflict("not yet")
+
+    def scale(self, app: str, count: int) -> list[Record]:
+        """Start or stop instances until there are `count`; returns those that are to remain or to come."""
+        raise Conflict("not yet")
+
+    def apply(self, plan: Plan, settings: Config) -> list[Record]:
+        """Take over a configuration; returns what is started, stopped and started again."""
+        raise Conflict("not yet")
+
+    def dependants(self, record: Record) -> list[Record]:
+        """What is stopped before it, as it needs it; in the order in which they stop."""
+        return []
+
+    def clear(self, record: Record) -> None:
+        """No longer show what has failed."""
 
     def down(self) -> None:
         """Stop everything, dependents first, the broker last."""

@@ -48,6 +48,13 @@ class Status(Struct, kw_only=True):
     reason: str = ""  # of the state, for people
     started: float
     ended: float | None = None
+    instance: int = 0  # 0, 1, …: app:0, app:1
+    groups: tuple[str, ...] = ()
+    wanted: Literal["up", "down"] = "up"  # what was asked for last
+    generation: int = 0  # runs so far
+    ready: bool = False  # it has been in this run
+    failures: int = 0  # in a row
+    next_try: float | None = None  # of what waits to be started again
 
 
 class Record(Status, kw_only=True):
@@ -59,7 +66,6 @@ class Record(Status, kw_only=True):
     after: list[str] = []
     on_bus: bool = False
     restart: Restart = "never"
-    generation: int = 0
     stop: bool = False  # somebody wanted it stopped
 
     @property

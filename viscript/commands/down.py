@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from viscript.home import Home
     from viscript.launcher import Launcher
+    from viscript.roles import Caller
 
 SUBJECT = "viscript.down"
 TIMEOUT = 120.0  # seconds
@@ -36,7 +37,7 @@ class Reply(Struct):
     launches: list[Status]  # that have to end
 
 
-async def handle(launcher: Launcher, _request: Request) -> Reply:
+async def handle(launcher: Launcher, _request: Request, _caller: Caller) -> Reply:
     launches = [record.status() for record in launcher.records.values()]
     launcher.down()
     return Reply(launches)

@@ -8,10 +8,12 @@ from msgspec import Struct
 
 from viscript.output import document, moment, say, table
 from viscript.records import Status
+from viscript.roles import Role
 
 if TYPE_CHECKING:
     from viscript.client import Client
     from viscript.launcher import Launcher
+    from viscript.roles import Caller
 
 SUBJECT = "viscript.list"
 ENDED, ENDED_ALL = 10, 100
@@ -25,7 +27,7 @@ class Reply(Struct):
     launches: list[Status]
 
 
-async def handle(launcher: Launcher, request: Request) -> Reply:
+async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
     """All live ones; the last ended of this session, or with `all` of any."""
     session = launcher.store.session
     ended = [
@@ -34,7 +36,7 @@ async def handle(launcher: Launcher, request: Request) -> Reply:
         if request.all or record.session == session
     ]
     records = sorted([*ended, *launcher.records.values()], key=lambda record: record.id)
-    return Reply([record.status() for record in records])
+    return Reply([record.status() for record in records if caller.may(Role.VIEW, record)])
 
 
 def run(client: Client, *, everything: bool, as_json: bool) -> None:

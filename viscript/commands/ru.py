@@ -9,11 +9,13 @@ from msgspec import Struct
 
 from viscript.errors import Failed
 from viscript.output import document, size, table
+from viscript.roles import Role
 
 if TYPE_CHECKING:
     from viscript.client import Client
     from viscript.launcher import Launcher
     from viscript.records import Record
+    from viscript.roles import Caller
 
 SUBJECT = "viscript.usage"
 INTERVAL = 0.25  # seconds over which the CPU percentage is taken
@@ -43,10 +45,12 @@ class Reply(Struct):
     usage: list[Usage]
 
 
-async def handle(launcher: Launcher, request: Request) -> Reply:
+async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
     import asyncio
 
     records = [launcher.resolve(word) for word in request.targets]
+    for record in records:
+        caller.require(Role.VIEW, record)
     return Reply(await asyncio.gather(*(_usage(launcher, record) for record in records)))
 
 

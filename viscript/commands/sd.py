@@ -10,10 +10,12 @@ from viscript.commands import wait
 from viscript.errors import Failed
 from viscript.output import document, say
 from viscript.records import Status
+from viscript.roles import Role
 
 if TYPE_CHECKING:
     from viscript.client import Client
     from viscript.launcher import Launcher
+    from viscript.roles import Caller
 
 SUBJECT = "viscript.stop"
 TIMEOUT = 70.0  # seconds: over the bus, TERM, KILL, lost
@@ -27,9 +29,11 @@ class Reply(Struct):
     launches: list[Status]
 
 
-async def handle(launcher: Launcher, request: Request) -> Reply:
+async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
     """All or nothing: an unknown target stops none of them."""
     records = [launcher.resolve(word) for word in request.targets]
+    for record in records:
+        caller.require(Role.OPERATE, record)
     for record in records:
         if record.live:
             launcher.stop(record)

@@ -1,9 +1,37 @@
-"""The commands that the daemon answers over the bus; the others only read what is on disk or start it."""
+"""What the daemon answers over the bus: the explicit table of subjects, and the role that each needs.
+
+What is not in it is not answered. Who only has a role on what a selector matches is let through where
+`scoped` is set: that handler then asks `caller.may` or `caller.require` for each launch. Elsewhere the role
+must be held on everything.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import ModuleType
 
 from viscript.commands import down, find, list, ru, sd, start, status, wait  # noqa: A004
+from viscript.roles import Role
 
-COMMANDS: tuple[ModuleType, ...] = (start, find, list, ru, sd, status, wait, down)
+
+@dataclass(frozen=True)
+class Served:
+    """`module` has SUBJECT, Request and `handle(launcher, request, caller)`."""
+
+    module: ModuleType
+    role: Role
+    scoped: bool = False
+    audited: bool = True  # not what other commands ask for behind the scenes
+
+
+TABLE: tuple[Served, ...] = (
+    Served(start, Role.OPERATE, scoped=True),
+    Served(sd, Role.OPERATE, scoped=True),
+    Served(down, Role.ADMIN),
+
+    Served(list, Role.VIEW, scoped=True),
+    Served(status, Role.VIEW, scoped=True),
+    Served(ru, Role.VIEW, scoped=True),
+    Served(find, Role.VIEW, scoped=True, audited=False),
+    Served(wait, Role.VIEW, scoped=True, audited=False),
+)  # fmt: skip

@@ -11,10 +11,12 @@ from viscript.commands.list import remark
 from viscript.errors import Failed
 from viscript.output import document, say
 from viscript.records import Status
+from viscript.roles import Role
 
 if TYPE_CHECKING:
     from viscript.client import Client
     from viscript.launcher import Launcher
+    from viscript.roles import Caller
 
 SUBJECT = "viscript.start"
 TIMEOUT = 150.0  # seconds: waiting for others, for the bus, and until it is ready
@@ -25,7 +27,8 @@ class Request(Struct):
     args: list[str]
 
 
-async def handle(launcher: Launcher, request: Request) -> Status:
+async def handle(launcher: Launcher, request: Request, caller: Caller) -> Status:
+    caller.require(Role.OPERATE, launcher.offered(request.app))
     return launcher.start(request.app, tuple(request.args)).status()
 
 

@@ -12,11 +12,13 @@ from msgspec import Struct
 from bus.version import VERSION
 from viscript.errors import NoDaemon, NotRunning
 from viscript.output import document, moment, say
+from viscript.roles import Role
 
 if TYPE_CHECKING:
     from viscript.client import Client
     from viscript.home import Home
     from viscript.launcher import Launcher
+    from viscript.roles import Caller
 
 SUBJECT = "viscript.status"
 _BEGAN = time.time()
@@ -50,7 +52,7 @@ class Reply(Struct):
     launches: dict[str, int] = {}  # live ones, by state
 
 
-async def handle(launcher: Launcher, _request: Request) -> Reply:
+async def handle(launcher: Launcher, _request: Request, caller: Caller) -> Reply:
     broker, address = launcher.broker, launcher.place.address
     return Reply(
         str(launcher.home.root),
@@ -62,7 +64,7 @@ async def handle(launcher: Launcher, _request: Request) -> Reply:
             address.endpoint, address.key, launcher.broker_pid,
             broker.state if broker else "stopped", broker.restarts if broker else 0,
         ),
-        dict(Counter(str(record.state) for record in launcher.records.values())),
+        dict(Counter(str(x.state) for x in launcher.records.values() if caller.may(Role.VIEW, x))),
     )  # fmt: skip
 
 

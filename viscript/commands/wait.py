@@ -10,11 +10,13 @@ from msgspec import Struct
 
 from viscript.errors import NotFound, Unknown
 from viscript.records import Record, Status
+from viscript.roles import Role
 from viscript.supervisor import FINAL, SETTLED
 
 if TYPE_CHECKING:
     from viscript.client import Client
     from viscript.launcher import Launcher
+    from viscript.roles import Caller
 
 SUBJECT = "viscript.wait"
 ROUND = 10.0  # seconds of one request; the answer comes earlier when something changes
@@ -36,12 +38,14 @@ def reached(state: str, until: Until) -> bool:
     return state in (FINAL if until == "ended" else SETTLED)
 
 
-async def handle(launcher: Launcher, request: Request) -> Reply:
+async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
     """Answers as soon as one of them has reached it, else with what is after the time."""
 
     def one_has() -> bool:
         return any(reached(r.state, request.until) for r in _records(launcher, request.ids))
 
+    for record in _records(launcher, request.ids):
+        caller.require(Role.VIEW, record)
     await launcher.wait(one_has, min(request.timeout, ROUND))
     return Reply([record.status() for record in _records(launcher, request.ids)])
 

@@ -83,8 +83,7 @@ def test_help_costs_no_bus_and_a_plain_command_no_verb():
     }
     assert not loaded("bus", "--help") & heavy
     assert not loaded("bus", "pub", "--help") & heavy
-    plain = {name for name in loaded("--version") if name.startswith("viscript.commands.")}
-    assert plain == {"viscript.commands.bus"}
+    assert not {name for name in loaded("--version") if name.startswith("viscript.commands")}
 
 
 def test_a_completion_of_verbs_costs_no_bus():

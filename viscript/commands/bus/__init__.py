@@ -63,9 +63,6 @@ def _common(
     options.given.take(home, json=as_json, context=context)
 
 
-app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None)
-
-
 class Verbs(TyperGroup):
     """The group `bus`: knows its verbs by name and builds the one that is asked for.
 
@@ -99,6 +96,9 @@ class Verbs(TyperGroup):
         # The keys are what "did you mean" looks at.
         self.commands = dict.fromkeys(VERBS, self)
         return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(cls=Verbs, help=HELP, no_args_is_help=True, rich_markup_mode=None)
 
 
 @functools.cache

@@ -1,0 +1,134 @@
+"""All commands: the one table that command line, shell and completion share. Imports nothing of them.
+
+One block for each theme, so that two people add commands without touching each other's lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["view", "operate", "configure", "admin"]
+
+# What may stand in the place of an argument; completion offers these.
+Kind = Literal[
+    "app",  # a name in the configuration
+    "launch",  # an id, or an app that runs once
+    "select",  # a selector: ids, names, globs, @groups, host:app, state=…
+    "job", "host", "key", "role", "signal", "file", "command",
+    "text",  # nothing can be offered
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One command.
+
+    `kinds` are those of its arguments in order; with `many` the last stands for all that follow. `role` is
+    what a key needs at the daemon, None if it needs none: the daemon's own table decides
+    (`viscript.commands.served`), this one explains.
+    """
+
+    name: str
+    where: str  # module:function, or module:app for a group of verbs; imported when it is typed
+    help: str  # one sentence
+    role: Role | None = None
+    short: tuple[str, ...] = ()  # shown in the help
+    others: tuple[str, ...] = ()  # understood too
+    kinds: tuple[Kind, ...] = ()
+    many: bool = False
+    verbatim: bool = False  # what follows the first argument is the app's, not ours
+    verbs: tuple[str, ...] = ()  # of a group
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *self.short, *self.others)
+
+
+@dataclass(frozen=True)
+class Theme:
+    title: str
+    entries: tuple[Entry, ...]
+
+
+_S = "viscript.surface."
+
+THEMES: tuple[Theme, ...] = (
+    Theme(
+        "Everything together",
+        (
+            Entry("up", f"{_S}whole:up", "Start daemon, broker and the apps marked autostart."),
+            Entry("down", f"{_S}whole:down", "End everything: apps, broker, daemon.", "admin"),
+        ),
+    ),
+    Theme(
+        "Doing",
+        (
+            Entry(
+                "start", f"{_S}doing:start", "Start an app; what follows APP goes to it.", "operate",
+                ("s",), kinds=("app",), verbatim=True,
+            ),
+            Entry(
+                "sd", f"{_S}doing:sd", "Shut down, and wait for the end.", "operate",
+                others=("shutdown",), kinds=("select",), many=True,
+            ),
+        ),
+    ),
+    Theme(
+        "Seeing",
+        (
+            Entry("list", f"{_S}seeing:list_", "What runs, and what has ended last.", "view", ("la",)),
+            Entry("status", f"{_S}seeing:status", "Daemon and broker.", "view"),
+            Entry(
+                "ping", f"{_S}seeing:ping", "Round trip over the bus to an app.", "view",
+                kinds=("launch",),
+            ),
+            Entry(
+                "ru", f"{_S}seeing:ru", "Resource usage: CPU, memory, threads, files, bus bytes.",
+                "view", others=("res_usage",), kinds=("launch",), many=True,
+            ),
+        ),
+    ),
+    Theme(
+        "Logs",
+        (
+            Entry("logs", f"{_S}logs:logs", "Show what an app printed.", kinds=("launch",)),
+        ),
+    ),
+    Theme(
+        "Configuration",
+        (
+            Entry("apps", f"{_S}catalog:apps", "List the apps that can be started."),
+            Entry("help", f"{_S}catalog:help_", "Explain an app, or the commands.", kinds=("app",)),
+        ),
+    ),
+    Theme(
+        "Many hosts",
+        (),
+    ),
+    Theme(
+        "Who may what",
+        (),
+    ),
+    Theme(
+        "This installation",
+        (
+            Entry("bus", "viscript.commands.bus:app", "The message bus by hand."),
+        ),
+    ),
+)  # fmt: skip
+
+
+def entries() -> Iterator[Entry]:
+    """All, in the order of the help."""
+    for theme in THEMES:
+        yield from theme.entries
+
+
+def find(word: str) -> Entry | None:
+    """The command called `word`, by any of its names."""
+    return next((entry for entry in entries() if word in entry.names), None)
+
+
+VERBATIM = frozenset(name for entry in entries() if entry.verbatim for name in entry.names)

@@ -1,0 +1,34 @@
+"""Arguments of `up` and `down`."""
+
+# ruff: noqa: FBT002 - typer makes options of parameters
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from viscript import options
+from viscript.options import HomeOption, JsonOption
+from viscript.surface.arguments import ConfigOption, as_json, config_file
+
+
+def up(
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when all is up.")] = False,
+    config: ConfigOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Start daemon, broker and the apps marked autostart; Ctrl-C stops them unless detached."""
+    from viscript.commands import up as command
+
+    place = options.home(home)
+    command.run(place, config_file(config, place), detach=detach, as_json=as_json(json))
+
+
+def down(home: HomeOption = None, json: JsonOption = False) -> None:
+    """End everything: apps, broker, daemon. Also what a killed daemon left running."""
+    from viscript.commands import down as command
+
+    place = options.home(home)
+    command.run(place, config_file(None, place), as_json=as_json(json))
