@@ -60,11 +60,11 @@ def test_whoever_may_read_a_topic_may_settle_and_remove_its_consumers(
     table: DurableTable, ada: Peer
 ) -> None:
     ben = table.join("ben")
-    consumer(ada)
+    consumer(ada, ack_wait=2)
     store(ada, b"x")
     [(seq, *_)] = pull(ada)
     ben.say(wire.Settle("orders", "shop", [seq], id=9))
-    table.passes(60)
+    table.passes(5)
     assert pull(ada) == []
     assert ben.asks("$SYS.consumer.remove", {"topic": "orders", "consumer": "shop"}) == {}
     assert ada.asks("$SYS.consumers", None)["consumers"] == []
