@@ -1,7 +1,7 @@
 """Joining a bus from outside: the join string, and the one exchange by which a key asks to be admitted.
 
 A join string is one word to copy: ``viscript-join:HOST:PORT/BROKER-KEY-IN-HEX/TOKEN``. It is a secret until
-it was used or has expired: read it from a prompt, a pipe or a private file, not from an argument.
+it was used or has expired: read it from a prompt, a pipe or a private file, never from an argument.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ MAX_LENGTH = 512
 _MAX_ANSWER = 64 << 10  # bytes
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]")
 _HEX = re.compile(r"[0-9a-f]{64}")
+_SECRET = re.compile(rf"{PREFIX}|/{_HEX.pattern}/", re.IGNORECASE)
 
 
 class JoinError(BusError):
@@ -44,6 +45,11 @@ def pack(address: Address, token: str) -> str:
     if not is_token(token):
         raise JoinError("join string: the token is not one that a broker makes")
     return f"{PREFIX}{where}/{to_hex(address.key)}/{token}"
+
+
+def looks_like_one(text: str) -> bool:
+    """Whether somebody means a join string, whole or cut: then it is a secret and must not be shown."""
+    return _SECRET.search(text) is not None
 
 
 def parse(text: str) -> Join:

@@ -189,7 +189,9 @@ class Pages:
         found: list[signals.SessionInfo] = self._sessions.get().sessions
         if "key" in asked:
             found = [info for info in found if info.key == asked["key"]]
-        return _reply(signals.Sessions(found[int(offset) :][: int(limit)]))
+        found = found[int(offset) :]
+        page = found[: int(limit)]
+        return _reply(signals.Sessions(page, len(found) - len(page)))
 
 
 def _is_number(text: str) -> bool:

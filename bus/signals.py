@@ -5,10 +5,10 @@ All are MessagePack maps; unknown keys are ignored, so that a newer peer may say
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from bus.errors import Refused
 
@@ -68,8 +68,15 @@ class ShuttingDown(Struct, frozen=True):
     pid: int
 
 
-class SessionsQuery(Struct, frozen=True):
+MAX_PAGE = 1000  # sessions in one answer; even if each says all it may, they fit in a body
+
+
+class SessionsQuery(Struct, frozen=True, omit_defaults=True):
+    """All sessions or those of a key, by number: `limit` of them that come after the number `after`."""
+
     key: str | None = None
+    after: int = 0
+    limit: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = MAX_PAGE
 
 
 class SessionInfo(Struct, frozen=True):
@@ -94,7 +101,15 @@ class SessionInfo(Struct, frozen=True):
 
 
 class Sessions(Struct, frozen=True):
+    """One page of them; `left` more come after it."""
+
     sessions: list[SessionInfo]
+    left: int = 0
+
+    @property
+    def rest(self) -> SessionsQuery | None:
+        """What to ask for the next page of all; None after the last."""
+        return SessionsQuery(after=self.sessions[-1].session) if self.left else None
 
 
 class BrokerInfo(Struct, frozen=True):

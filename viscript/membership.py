@@ -69,14 +69,21 @@ class Membership:
     async def _look(self) -> None:
         """The truth as the broker has it; events are only hints."""
         try:
-            sessions = unpack(await self.bus.request(SESSIONS), Sessions)
+            await self._learn_online()
         except BusError as error:  # lost again: the next reconnection looks again
             log.info("sessions unknown: %s", error)
             return
-        self.online = {session.key for session in sessions.sessions}
         self._arrived(None)
         for key in self.online:
             self._arrived(key)
+
+    async def _learn_online(self) -> None:
+        page = unpack(await self.bus.request(SESSIONS), Sessions)
+        self.online = {session.key for session in page.sessions}
+        while (query := page.rest) is not None:
+            page = unpack(await self.bus.request(SESSIONS, pack(query)), Sessions)
+            # Page by page: whom an event has taken out meanwhile is not put back.
+            self.online |= {session.key for session in page.sessions}
 
     async def _hear(self, events: Subscription) -> None:
         async for message in events:

@@ -171,6 +171,20 @@ def _(table: Table) -> None:
         raise Unexpected(f"session {peer.welcome['session']} among those of its key", repr(there))
 
 
+@SESSIONS.check("sessions are listed page by page")
+def _(table: Table) -> None:
+    peers = [table.joins() for _ in range(2)]
+    key, number = peers[0].key, peers[0].welcome["session"]
+    first = peers[0].asks_broker("$SYS.sessions", {"key": key, "after": number - 1, "limit": 1})
+    if [one["session"] for one in first["sessions"]] != [number] or first["left"] < 1:
+        raise Unexpected(f"session {number} alone, and more left", repr(first))
+    rest = peers[0].asks_broker("$SYS.sessions", {"key": key, "after": number})
+    if peers[1].welcome["session"] not in [one["session"] for one in rest["sessions"]]:
+        raise Unexpected(f"session {peers[1].welcome['session']} on the next page", repr(rest))
+    if rest["left"]:
+        raise Unexpected("nothing left after the last page", repr(rest))
+
+
 @SESSIONS.check("a kicked session hears why, is cut, and is among the last that ended")
 def _(table: Table) -> None:
     operator, peer = table.joins(), table.other_joins()

@@ -53,9 +53,12 @@ class System(Part):
 
     def _list_sessions(self, question: Question) -> object:
         body = question.body
-        key = signals.unpack(body, signals.SessionsQuery).key if body else None
-        found = self._sessions if key is None else self._sessions.of(key)
-        return signals.Sessions([session.info() for session in found])
+        query = signals.unpack(body, signals.SessionsQuery) if body else signals.SessionsQuery()
+        # Both in the order in which they were opened, which is that of their numbers.
+        known = self._sessions if query.key is None else self._sessions.of(query.key)
+        found = [session for session in known if session.number > query.after]
+        page = found[: query.limit]
+        return signals.Sessions([session.info() for session in page], len(found) - len(page))
 
     def _info(self, _question: Question) -> object:
         return msgspec.structs.replace(self._sessions.info, sessions=len(self._sessions))

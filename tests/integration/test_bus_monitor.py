@@ -65,7 +65,7 @@ def test_the_pages_tell_who_is_there_and_what_passed() -> None:
         assert 0 < varz["cpu_seconds"] < 60
         [session] = pages.get("/sessions")["sessions"]
         assert (session["key"], session["name"]) == (broker.keys["alice"].public, "alice")
-        assert pages.get("/sessions?key=nobody") == {"sessions": []}
+        assert pages.get("/sessions?key=nobody") == {"sessions": [], "left": 0}
         assert pages.get("/topics") == {"topics": []}
         assert pages.get("/healthz") == {"ok": True, "problems": []}
 

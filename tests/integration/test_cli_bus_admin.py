@@ -149,6 +149,38 @@ def test_the_token_is_never_in_an_error(bus):
         assert secret[:20].encode() not in done.stderr
 
 
+def test_a_join_string_in_a_file_admits_as_well(bus, tmp_path):
+    file = tmp_path / "join.txt"
+    file.write_text(bus.run("root", "token", "--role", "app").stdout)
+    joined = json.loads(bus.raw("bus", "join", "--from", str(file), "filed", "--json").stdout)
+    assert joined["name"] == "filed"
+    bus.run("filed", "pub", "app.temperature", "21.5")
+    bus.raw("bus", "join", "--from", str(tmp_path / "none"), "filed", code=5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["JOIN", "fourth"], ["fourth", "JOIN"], ["-", "fourth", "JOIN"], ["--from", "JOIN", "fourth"],
+        ["tcp://127.0.0.1:1", "fourth", "--broker-key", "JOIN"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_join_string_among_the_arguments_is_refused_unseen_with_the_way_out(bus, arguments):
+    token = bus.ask("root", "token", "--role", "app")["join"]
+    typed = [token if argument == "JOIN" else argument for argument in arguments]
+    done = bus.raw("bus", "join", *typed, code=2, text=True)
+    assert "viscript bus join - NAME" in done.stderr
+    assert "--from FILE" in done.stderr
+    assert token.rpartition("/")[2][:20] not in done.stderr
+    bus.raw("bus", "join", "-", "fifth", input=token.encode())  # it was not used up
+
+
+@pytest.mark.parametrize("arguments", [["sixth"], ["-", "sixth", "more"], ["nowhere", "sixth"]])
+def test_what_else_join_cannot_mean_is_a_usage_error(bus, arguments):
+    bus.raw("bus", "join", *arguments, code=2, input=b"")
+
+
 def test_an_admin_decides_by_fingerprint(bus):
     address = bus.broker.address
     ask = ["bus", "join", address.endpoint, "guest", "--broker-key", to_hex(address.key)]

@@ -97,6 +97,18 @@ def problem_of(text: str) -> str:
     return ""
 
 
+@pytest.mark.parametrize(
+    "text", [GOOD, GOOD[:-1], GOOD.upper(), f"x={GOOD}", GOOD.removeprefix("viscript-join:")]
+)
+def test_what_is_meant_as_a_join_string_is_known_for_one(text: str) -> None:
+    assert join.looks_like_one(text)
+
+
+@pytest.mark.parametrize("text", ["-", "home", "tcp://bus.example:7600", HEX, f"/run/{TOKEN}"])
+def test_names_endpoints_keys_and_files_are_no_join_strings(text: str) -> None:
+    assert not join.looks_like_one(text)
+
+
 def test_the_token_is_not_in_what_is_logged_of_it() -> None:
     assert TOKEN not in repr(join.parse(GOOD))
 

@@ -4,9 +4,18 @@ import msgspec
 import pytest
 
 from bus import wire
+from bus.access import ROLES
 from bus.routing.handles import Handles
 from bus.routing.sessions import LIMITS
-from bus.signals import AccessEntry, AccessKey, SessionsQuery
+from bus.signals import (
+    MAX_PAGE,
+    AccessEntry,
+    AccessKey,
+    SessionInfo,
+    Sessions,
+    SessionsQuery,
+    pack,
+)
 from tests.support.dialogue import BROKER_KEY, Peer, Table, key_of, only, refused
 
 FEW = msgspec.structs.replace(LIMITS, payload=100, inflight=2)
@@ -201,7 +210,47 @@ def test_the_broker_tells_who_is_there_and_what_they_used() -> None:
     [one] = alice.asks("$SYS.sessions", SessionsQuery(bob.key))["sessions"]
     assert (one["key"], one["since"], one["subscriptions"]) == (bob.key, 1.7e9, 1)
     assert (one["messages_in"], one["bytes_in"] > 1000) == (2, True)
-    assert alice.asks("$SYS.sessions", SessionsQuery(key_of("nobody")))["sessions"] == []
+    assert alice.asks("$SYS.sessions", SessionsQuery(key_of("nobody"))) == {
+        "sessions": [],
+        "left": 0,
+    }
+
+
+def test_sessions_are_told_in_pages_in_the_order_in_which_they_were_opened() -> None:
+    table = Table(alice="operator", bob="app")
+    alice = table.join("alice")
+    bobs = [table.join("bob").session.number for _ in range(4)]
+    numbers = [alice.session.number, *bobs]
+    told: list[int] = []
+    for query in (SessionsQuery(limit=2), SessionsQuery(after=numbers[1], limit=2)):
+        page = msgspec.convert(alice.asks("$SYS.sessions", query), Sessions)
+        told += [session.session for session in page.sessions]
+    assert (told, page.left) == (numbers[:4], 1)
+    assert page.rest == SessionsQuery(after=numbers[3])
+    last = msgspec.convert(alice.asks("$SYS.sessions", page.rest), Sessions)
+    assert [session.session for session in last.sessions] == numbers[4:]
+    assert last.rest is None
+    of_bob = alice.asks("$SYS.sessions", SessionsQuery(key_of("bob"), after=bobs[0], limit=2))
+    assert ([s["session"] for s in of_bob["sessions"]], of_bob["left"]) == (bobs[1:3], 1)
+
+
+def test_a_page_of_sessions_that_say_all_they_may_fits_in_a_body() -> None:
+    longest, most = "\U0010ffff", 2**63 - 1
+    loud = SessionInfo(
+        key_of("loud"), longest * 64, 1.7e9, most, most, most, most, most, most, list(ROLES),
+        longest * 32, longest * 32, most, most, most, most,
+    )  # fmt: skip
+    assert len(pack(Sessions([loud] * MAX_PAGE, most))) < LIMITS.payload
+
+
+def test_who_asks_for_everybody_gets_no_more_than_a_page() -> None:
+    table = Table(alice="operator", **{f"n{i}": "app" for i in range(5)})
+    alice = table.join("alice")
+    for i in range(5):
+        for _ in range(MAX_PAGE // 5):
+            table.join(f"n{i}")
+    first = alice.asks("$SYS.sessions")
+    assert (len(first["sessions"]), first["left"]) == (MAX_PAGE, 1)
 
 
 def test_an_admin_allows_lists_and_forbids_keys() -> None:
@@ -229,7 +278,8 @@ def test_only_an_admin_decides_who_belongs(subject: str) -> None:
     [("$SYS.access.put", AccessEntry("x", "n", ["app"])), ("$SYS.access.put", AccessKey("x")),
      ("$SYS.access.put", AccessEntry("\U0001f600" * 5000, "n", ["app"])),
      ("$SYS.access.put", AccessEntry("k" * 40, "n", ["\U0001f600" * 5000])),
-     ("$SYS.access.remove", None), ("$SYS.sessions", [1])],
+     ("$SYS.access.remove", None), ("$SYS.sessions", [1]),
+     ("$SYS.sessions", {"limit": 0}), ("$SYS.sessions", {"limit": 1001})],
 )  # fmt: skip
 def test_a_body_that_the_broker_cannot_accept_is_told(subject: str, body: object) -> None:
     table = Table(alice="admin")

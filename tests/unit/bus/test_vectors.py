@@ -11,7 +11,7 @@ import msgpack
 import msgspec
 import pytest
 
-from bus import access, signals, wire
+from bus import access, services, signals, wire
 from bus.errors import RemoteProtocolError
 from bus.routing.sessions import LIMITS
 from tests.support import body_types
@@ -114,6 +114,20 @@ def test_every_body_type_has_a_vector() -> None:
 def test_every_subject_of_the_broker_has_a_body_in_the_vectors() -> None:
     subjects = {v for v in vars(signals).values() if isinstance(v, str) and v.startswith("$SYS.")}
     assert {v["subject"] for v in VECTORS["bodies"] if v["subject"][0] == "$"} == subjects
+
+
+def test_what_a_program_tells_of_its_services_has_a_vector_and_a_table_in_the_document() -> None:
+    vector = VECTORS["discovery"]
+    body = bytes.fromhex(vector["hex"])
+    told = services.unpack(body, key="")
+    assert services.pack(told) == body
+    assert msgpack.unpackb(body) == msgspec.to_builtins(services.Services(told)) == vector["fields"]
+    assert f"Example: `{vector['hex']}`" in DOCUMENT
+    table = DOCUMENT.partition(f"| `{services.INFO}` | type |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| (?:… )*(`.+?`) \|", table, re.MULTILINE)
+    named = {field.encode_name for field in msgspec.structs.fields(services.Service)} - {"key"}
+    named |= {field.encode_name for field in msgspec.structs.fields(services.Endpoint)}
+    assert set(re.findall(r"\w+", " ".join(rows))) == {"services", *named}
 
 
 def test_an_example_of_a_body_shows_every_key_and_the_document_names_them() -> None:

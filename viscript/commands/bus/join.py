@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-MAX_INPUT = 4096
 PAUSE = 5.0  # seconds between two looks whether an admin has decided: too many are turned away
 
 
@@ -26,19 +26,22 @@ PAUSE = 5.0  # seconds between two looks whether an admin has decided: too many 
     "join",
     epilog=examples(
         "viscript bus join - work            # then paste the join string",
+        "viscript bus join --from join.txt work",
         "viscript bus join tcp://10.0.0.5:7600 work --broker-key KEY --wait 600",
     ),
 )
 def join(
-    what: Annotated[
-        str,
+    words: Annotated[
+        list[str],
         typer.Argument(
-            metavar="JOINSTRING|-|ENDPOINT",
-            help="-: the join string is read from standard input, where others cannot see it.",
+            metavar="[-|ENDPOINT] NAME",
+            help="-: the join string is read from standard input. NAME: of the context that is made.",
         ),
     ],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the context that is made.")],
     *,
+    file: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="The join string is in FILE.")
+    ] = None,
     broker_key: Annotated[
         str | None, typer.Option("--broker-key", metavar="KEY", help="With ENDPOINT only.")
     ] = None,
@@ -49,12 +52,14 @@ def join(
 ) -> None:
     """Be admitted to a bus: makes a key and a context NAME.
 
-    With a join string (see: viscript bus token) this is done at once. With an endpoint and the broker's key
-    an admin decides: viscript bus keys pending, there.
+    With a join string (see: viscript bus token) this is done at once; it is a secret, and never an
+    argument. With an endpoint and the broker's key an admin decides: viscript bus keys pending, there.
     """
     from viscript.commands.bus.where import contexts
 
-    address, token = _meant(what, broker_key)
+    _refuse_secrets(*words, str(file), str(broker_key))
+    source, name = _told_apart(words, file)
+    address, token = _meant(source, broker_key)
     known = contexts()
     _check_free(known, name, address, force=force)
     keypair = _own_key(known, name)
@@ -62,31 +67,62 @@ def join(
     _settle(known, name, address, keypair, answer)
 
 
-def _meant(what: str, broker_key: str | None) -> tuple[Address, str]:
+def _refuse_secrets(*arguments: str) -> None:
+    """`BadUsage`, which does not repeat it, if a join string is among the arguments."""
+    from bus.join import looks_like_one
+    from viscript.errors import BadUsage
+
+    if any(looks_like_one(argument) for argument in arguments):
+        raise BadUsage(
+            "a join string is a secret, and others on this machine can read arguments: paste it after "
+            "viscript bus join - NAME, or give a file with --from FILE; if others use this machine, "
+            "let this one expire and ask for a new one (viscript bus token)"
+        )
+
+
+def _told_apart(words: list[str], file: Path | None) -> tuple[str | Path, str]:
+    """Where the join string or the broker is, and the name of the context."""
+    from viscript.errors import BadUsage
+
+    source: list[str | Path] = [*words[:-1]] if file is None else [*words[:-1], file]
+    if len(source) != 1:
+        raise BadUsage("give - or ENDPOINT and NAME, or --from FILE and NAME")
+    return source[0], words[-1]
+
+
+def _meant(source: str | Path, broker_key: str | None) -> tuple[Address, str]:
     """Where, and the token; it is empty when an admin has to decide."""
     from bus import join as joining
     from viscript import contexts
     from viscript.errors import BadUsage
 
-    if what.startswith(("tcp://", "ipc://")):
+    if isinstance(source, str) and source.startswith(("tcp://", "ipc://")):
         if broker_key is None:
             raise BadUsage("--broker-key is missing: the key that the broker must prove to have")
-        return contexts.address(what, typed.key(broker_key)), ""
+        return contexts.address(source, typed.key(broker_key)), ""
     if broker_key is not None:
         raise BadUsage("--broker-key goes with an endpoint; a join string has the key in it")
     try:
-        meant = joining.parse(_typed() if what == "-" else what)
+        meant = joining.parse(_read(source))
     except joining.JoinError as error:
         raise BadUsage(f"{error} (made by: viscript bus token)") from None
     return meant.address, meant.token
 
 
-def _typed() -> str:
+def _read(source: str | Path) -> str:
+    """The join string: of a file, or typed or piped in."""
+    from viscript.commands.bus import bodies
+    from viscript.errors import BadUsage
+
+    if isinstance(source, Path):
+        return bodies.given(None, source).decode(errors="replace")
+    if source != "-":
+        raise BadUsage("neither - nor an endpoint (tcp://HOST:PORT) comes before NAME")
     if sys.stdin.isatty():
         import getpass
 
         return getpass.getpass("Join string (not shown): ")
-    return sys.stdin.read(MAX_INPUT)
+    return bodies.given("-").decode(errors="replace")
 
 
 def _check_free(known: Contexts, name: str, address: Address, *, force: bool) -> None:
@@ -107,8 +143,6 @@ def _own_key(known: Contexts, name: str) -> KeyPair:
 
 def _enrol(address: Address, keypair: KeyPair, name: str, token: str, deadline: float) -> Enrolled:
     """Ask, and while it is pending again until `deadline` (monotonic)."""
-    from pathlib import Path
-
     from bus import join as joining
     from viscript.commands.bus.connection import translated
     from viscript.commands.bus.where import Where

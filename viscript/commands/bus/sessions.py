@@ -26,7 +26,7 @@ def sessions(
     ] = False,
 ) -> None:
     """List who is on the bus."""
-    from bus.signals import CLOSED, SESSIONS, ClosedSessions, Sessions
+    from bus.signals import CLOSED, ClosedSessions
     from viscript import options
     from viscript.commands.bus.connection import ask
     from viscript.output import document, say, table
@@ -36,7 +36,7 @@ def sessions(
         found = gone = ask(CLOSED, None, ClosedSessions).sessions
         head, rows = _HEAD_CLOSED, [_gone(session) for session in gone]
     else:
-        found = here = ask(SESSIONS, None, Sessions).sessions
+        found = here = _everybody()
         head, rows = _HEAD, [_here(session) for session in here]
     if options.as_json():
         document(found)
@@ -44,6 +44,21 @@ def sessions(
         table(head, rows)
     else:
         say("None.")
+
+
+def _everybody() -> list[SessionInfo]:
+    """All sessions, page by page."""
+    from bus.signals import SESSIONS, Sessions
+    from viscript.commands.bus.connection import Asking
+    from viscript.commands.bus.where import here
+
+    with Asking(here()) as broker:
+        page = broker.ask(SESSIONS, None, Sessions)
+        found = list(page.sessions)
+        while (query := page.rest) is not None:
+            page = broker.ask(SESSIONS, query, Sessions)
+            found += page.sessions
+    return found
 
 
 _HEAD_CLOSED: tuple[str, ...] = ("SESSION", "NAME", "KEY", "SINCE", "UNTIL", "CODE", "WHY")
