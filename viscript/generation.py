@@ -12,11 +12,11 @@ from bus.errors import BusError, NotAuthorised
 from viscript import processes, supervisor
 from viscript.errors import ViscriptError
 from viscript.processes import Fate, Link, Report, Spec
+from viscript.rules import STOP
 
 log = logging.getLogger(__name__)
 
 BUS_GRACE = 12.0  # seconds after a shutdown over the bus; `bus.process` gives a program 5 + 5
-TERM_GRACE = 5.0  # seconds between TERM and KILL
 PROBE = 1.0  # seconds between two looks at what is lost
 PATIENCE = 3  # looks in quick succession: a keeper may just be starting or ending
 PERMANENT = frozenset({2, 8, 13, 20})  # ENOENT, ENOEXEC, EACCES, ENOTDIR: the same again next time
@@ -104,7 +104,7 @@ class Generation:
         except OSError:
             return False
         if self._terminate:
-            self._link.stop(TERM_GRACE)
+            self._link.stop(STOP)
         heard = False
         try:
             async for report in self._link.reports():
@@ -157,7 +157,7 @@ class Generation:
         self.asked = "stopped"
         self._terminate = True
         if self._link is not None:
-            self._link.stop(TERM_GRACE)
+            self._link.stop(STOP)
 
     async def _ends_within(self, seconds: float) -> bool:
         try:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import msgspec
 from viscript import keeper
 from viscript.errors import Failed
 from viscript.home import is_locked
+from viscript.rules import LOGGED, STOP, LogRule, StopStep
 from viscript.supervisor import Exit
 
 SPAWN_TIMEOUT = 20.0  # seconds for a keeper to come up
@@ -52,6 +54,11 @@ class Report(msgspec.Struct, frozen=True):
     started: float
     ended: float | None
     left: list[int]
+    ready: bool = False  # it said so with sd_notify
+    status: str = ""  # what it said of itself with sd_notify
+    watchdog: float | None = None  # Unix seconds of its last WATCHDOG=1
+    dropped: int = 0  # bytes of output that could not be written
+    writer: bool = False  # somebody types into its terminal
 
     @property
     def exit(self) -> Exit:
@@ -68,7 +75,7 @@ class Fate(Enum):
 
 @dataclass(frozen=True)
 class Spec:
-    """What a keeper runs."""
+    """What a keeper runs, and how."""
 
     id: int
     generation: int
@@ -76,12 +83,24 @@ class Spec:
     cwd: str
     log: Path
     ctl: Path
+    stop: tuple[StopStep, ...] = STOP  # before KILL
+    limits: Mapping[str, int] = field(default_factory=dict)  # soft and hard
+    nice: int | None = None
+    user: str = ""  # name or number; empty: as the daemon
+    group: str = ""
+    umask: int | None = None  # None: the user's who started the daemon
+    terminal: bool = False  # it gets one of its own, which can be attached to
+    notify: bool = False  # it gets NOTIFY_SOCKET
+    rule: LogRule = LOGGED
 
     def write(self, folder: Path, adopt: Report | None = None) -> None:
         takes = adopt and {k: getattr(adopt, k) for k in ("pid", "start_ticks", "started")}
         fields = {
             "id": str(self.id), "generation": self.generation, "argv": self.argv, "cwd": self.cwd,
             "log": str(self.log), "ctl": str(self.ctl), "adopt": takes,
+            "stop": [(step.signal, step.wait) for step in self.stop], "limits": dict(self.limits),
+            "nice": self.nice, "user": self.user, "group": self.group, "umask": self.umask,
+            "terminal": self.terminal, "notify": self.notify, "rule": asdict(self.rule),
         }  # fmt: skip
         path = folder / "spec.json"
         path.touch(mode=0o600)
@@ -166,9 +185,19 @@ class Link:
                 return
             yield msgspec.json.decode(line, type=Report)
 
-    def stop(self, grace: float) -> None:
-        """TERM now, KILL when `grace` seconds have passed."""
-        self._order({"do": "stop", "grace": grace})
+    def stop(self, steps: Sequence[StopStep] = STOP) -> None:
+        """One step after the other, then KILL until nothing of it is left; none: KILL now."""
+        grace = sum(step.wait for step in steps)  # what keepers of protocol 1 understand
+        pairs = [(step.signal, step.wait) for step in steps]
+        self._order({"do": "stop", "grace": grace, "steps": pairs})
+
+    def signal(self, number: int, *, group: bool = False) -> None:
+        """To the program itself, or to all its processes."""
+        self._order({"do": "signal", "signal": number, "group": group})
+
+    def write(self, data: bytes) -> None:
+        """Type into its terminal."""
+        self._order({"do": "write", "data": base64.b64encode(data).decode()})
 
     def _order(self, order: Mapping[str, object]) -> None:
         if not self._writer.is_closing():

@@ -61,7 +61,19 @@ class StopStep:
     wait: float = 10.0
 
 
+@dataclass(frozen=True)
+class LogRule:
+    """How much of what an app prints is kept. Bytes and seconds; 0: no such bound."""
+
+    size: int = 10 << 20  # of one file; a full one is put aside
+    files: int = 3  # with the one that is written
+    age: float = 0.0  # of the oldest line in the file that is written
+    total: int = 0  # of all files together
+    gzip: bool = False  # what is put aside is compressed
+
+
 NO_PROBE = Probe()
+LOGGED = LogRule()
 STOP = (StopStep(signal.SIGTERM, 5.0),)
 
 
