@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from viscript.commands.bus import typed
+from viscript.commands.bus import complete, typed
 from viscript.commands.bus.texts import examples
 
 if TYPE_CHECKING:
@@ -98,7 +98,12 @@ def _gone(session: ClosedSession) -> tuple[str, ...]:
 )
 def kick(
     whom: Annotated[
-        str, typer.Argument(metavar="KEY|SESSION", help="All sessions of a key, or one by number.")
+        str,
+        typer.Argument(
+            metavar="KEY|SESSION",
+            autocompletion=complete.sessions,
+            help="All sessions of a key, or one by number.",
+        ),
     ],
     *,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Told to whom it meets.")] = "",
