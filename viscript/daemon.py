@@ -32,15 +32,18 @@ from bus.settings import BrokerSettings, SettingsError
 from bus.settings import load as load_broker
 from bus.settings import save as save_broker
 from bus.signals import AccessEntry
-from viscript import catalog, config, processes
+from viscript import catalog, config, keeper, processes
+from viscript.announcing import Announcer
 from viscript.config import Config
 from viscript.errors import BadConfig, Conflict, Denied, Failed, ViscriptError
+from viscript.eventlog import EventLog
 from viscript.gate import Gate
 from viscript.home import DaemonLock, Home
 from viscript.launcher import Launcher, Place
 from viscript.membership import Membership
 from viscript.processes import Fate
 from viscript.protocol import DaemonInfo, Event
+from viscript.recorder import Recorder
 from viscript.records import Record
 from viscript.state import Store
 from viscript.supervisor import SETTLED, State
@@ -133,11 +136,14 @@ class Daemon:
             waiting.cancel()
 
     async def _work(self, address: Address) -> None:
+        events = EventLog(self._home.events, socket.gethostname(), keeper.boot_id())
+        recorder = Recorder(events)
         async with TaskGroup() as errands:
             launcher = Launcher(
                 self._home, self._settings, self._store, errands,
                 Place(address, self._key.public), self._changed,
             )  # fmt: skip
+            launcher.recorder = recorder
             async with AsyncExitStack() as stack:
                 bus = await self._join(launcher, stack)
                 following = None
@@ -145,11 +151,15 @@ class Daemon:
                     launcher.membership = Membership(bus, launcher.arrived)
                     following = errands.create_task(launcher.membership.follow())
                     self._answer(bus, launcher)
+                    Announcer(bus, events)
+                recorder.daemon_is("up", f"pid {os.getpid()}")
                 launcher.adopt()
                 await self._bring_up(launcher, address)
                 await launcher.wait(lambda: launcher.idle, None)
+                recorder.daemon_is("down")
                 if following is not None:
                     following.cancel()
+        events.close()
         self._leave()
 
     async def _join(self, launcher: Launcher, stack: AsyncExitStack) -> Bus | None:

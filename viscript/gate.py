@@ -11,6 +11,7 @@ from viscript import roles
 from viscript.commands.served import TABLE, Served
 from viscript.errors import Denied, ViscriptError
 from viscript.protocol import refuse
+from viscript.recorder import asker
 from viscript.roles import REMEDY, Caller
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Gate:
                 caller = self.caller(request.sender)
                 _admit(caller, served)
                 asked = unpack(request.body, served.module.Request)
+                asker.set(caller.name or caller.key)
                 return pack(await served.module.handle(self._launcher, asked, caller))
             except ViscriptError as error:
                 raise refuse(error) from None

@@ -44,6 +44,11 @@ class Home:
         return self.root / "state" / "viscript.db"
 
     @property
+    def events(self) -> Path:
+        """What happened to launches, as JSON lines."""
+        return self.root / "state" / "events.jsonl"
+
+    @property
     def broker(self) -> Path:
         """The broker's own configuration."""
         return self.root / "broker.json"

@@ -28,6 +28,7 @@ from viscript.generation import UNSEEN, Generation, Prepared
 from viscript.home import Home
 from viscript.membership import Membership
 from viscript.processes import Fate
+from viscript.recorder import Recorder, cause_of
 from viscript.records import ExitInfo, Record
 from viscript.rules import Plan
 from viscript.state import Store
@@ -59,6 +60,8 @@ class Launcher:
         self.store = store
         self.place = place
         self.membership: Membership | None = None
+        self.recorder: Recorder | None = None
+        self._cause = ""  # what is being handled, for the recorder
         self.records: dict[int, Record] = {}  # live ones
         self._generations: dict[int, Generation] = {}
         self._tasks = tasks
@@ -232,6 +235,7 @@ class Launcher:
             if number in self.records:
                 how = self._generations[number].how
                 self.records[number].exit = ExitInfo.of(event.exit.code, event.exit.signal, how)
+        self._cause = cause_of(event)
         self._carry_out(self._supervisor.handle(event, time.monotonic()))
 
     def _carry_out(self, actions: list[supervisor.Action]) -> None:
@@ -257,7 +261,7 @@ class Launcher:
             self._timer = asyncio.get_running_loop().call_later(pause, self._on_timer)
 
     def _on_timer(self) -> None:
-        self._timer = None
+        self._timer, self._cause = None, "timer"
         self._carry_out(self._supervisor.handle_timer(time.monotonic()))
 
     def _record(self, launch: Launch) -> None:
@@ -265,13 +269,19 @@ class Launcher:
         record = self.records.get(launch.id)
         if record is None:  # the broker: nobody lists it
             log.info("the broker is %s %s", launch.state, launch.reason)
+            if self.recorder is not None:
+                self.recorder.broker_is(launch.state, launch.reason, self._cause)
             return
+        before = record.state
         if record.state != launch.state:
             record.since = time.time()
             log.info("%s (ID %s) is %s %s", record.app, record.id, launch.state, launch.reason)
         record.state, record.reason = launch.state, launch.reason
         record.restarts, record.stop = launch.restarts, launch.stop
-        record.generation = launch.generation
+        record.generation, record.failures = launch.generation, launch.failures
+        record.next_try = None
+        if launch.state is State.BACKOFF and launch.deadline is not None:
+            record.next_try = time.time() + launch.deadline - time.monotonic()
         generation = self._generations.get(launch.id)
         record.pid = generation.pid if generation is not None and launch.alive else None
         if launch.state in FINAL:
@@ -282,6 +292,8 @@ class Launcher:
             self._tidying.add(tidying)
             tidying.add_done_callback(self._tidying.discard)
         self.store.save(record)
+        if self.recorder is not None:
+            self.recorder.changed(record, before, self._cause)
         self._changed(record)
 
     async def _tidy(self, record: Record) -> None:

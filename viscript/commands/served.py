@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import ModuleType
 
-from viscript.commands import down, find, list, ru, sd, start, status, wait  # noqa: A004
+from viscript.commands import down, events, find, list, ru, sd, start, status, wait  # noqa: A004
 from viscript.roles import Role
 
 
@@ -32,6 +32,7 @@ TABLE: tuple[Served, ...] = (
     Served(list, Role.VIEW, scoped=True),
     Served(status, Role.VIEW, scoped=True),
     Served(ru, Role.VIEW, scoped=True),
+    Served(events, Role.VIEW, audited=False),
     Served(find, Role.VIEW, scoped=True, audited=False),
     Served(wait, Role.VIEW, scoped=True, audited=False),
 )  # fmt: skip
