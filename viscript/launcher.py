@@ -27,6 +27,7 @@ from viscript.errors import Conflict, Denied, NotFound, ViscriptError
 from viscript.generation import UNSEEN, Generation, Prepared
 from viscript.home import Home
 from viscript.membership import Membership
+from viscript.meter import Meter
 from viscript.processes import Fate
 from viscript.recorder import Recorder, cause_of
 from viscript.records import ExitInfo, Record
@@ -61,6 +62,7 @@ class Launcher:
         self.place = place
         self.membership: Membership | None = None
         self.recorder: Recorder | None = None
+        self.meter = Meter()
         self._cause = ""  # what is being handled, for the recorder
         self.records: dict[int, Record] = {}  # live ones
         self._generations: dict[int, Generation] = {}

@@ -140,6 +140,18 @@ class Membership:
             return False
         return True
 
+    async def traffic(self) -> dict[str, tuple[int, int]]:
+        """Bytes that each key on the bus has sent to the broker and got from it, over all its sessions."""
+        found: dict[str, tuple[int, int]] = {}
+        query: SessionsQuery | None = SessionsQuery()
+        while query is not None:
+            page = unpack(await self.bus.request(SESSIONS, pack(query)), Sessions)
+            for session in page.sessions:
+                sent, got = found.get(session.key, (0, 0))
+                found[session.key] = (sent + session.bytes_in, got + session.bytes_out)
+            query = page.rest
+        return found
+
     async def session(self, key: str) -> SessionInfo | None:
         """What the broker counts for a key; None when it is not on the bus."""
         try:

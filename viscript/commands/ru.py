@@ -1,15 +1,18 @@
-"""`viscript ru ID…`: what launches use: CPU, memory, threads, files, bytes on the bus."""
+"""`viscript ru [ID…]`: what launches use: CPU, memory, threads, files, bytes on the bus, and how fast."""
 
 from __future__ import annotations
 
-import time
+import os
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from viscript.errors import Failed
-from viscript.output import document, size, table
+from viscript.meter import Target, Usage
+from viscript.output import document, say, size, table
 from viscript.roles import Role
+from viscript.supervisor import BROKER
+from viscript.usage import Root
 
 if TYPE_CHECKING:
     from viscript.client import Client
@@ -18,27 +21,11 @@ if TYPE_CHECKING:
     from viscript.roles import Caller
 
 SUBJECT = "viscript.usage"
-INTERVAL = 0.25  # seconds over which the CPU percentage is taken
+DAEMON = -1  # stands for the daemon itself among the targets
 
 
 class Request(Struct):
     targets: list[str]
-
-
-class Usage(Struct):
-    """Of the program and all its children. Bus bytes are null for who is not on the bus."""
-
-    id: int
-    app: str
-    pid: int
-    processes: int
-    cpu_percent: float  # of one core, over a quarter of a second
-    cpu_seconds: float
-    rss: int  # bytes
-    threads: int
-    open_files: int
-    bus_in: int | None  # bytes from the program to the broker
-    bus_out: int | None
 
 
 class Reply(Struct):
@@ -46,57 +33,58 @@ class Reply(Struct):
 
 
 async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
-    import asyncio
-
+    """Of all that run if no target is named; what is named must run."""
     records = [launcher.resolve(word) for word in request.targets]
     for record in records:
         caller.require(Role.VIEW, record)
-    return Reply(await asyncio.gather(*(_usage(launcher, record) for record in records)))
+        if _target(launcher, record) is None:
+            raise Failed(f"{record.app} (ID {record.id}) is {record.state}: it uses nothing")
+    if not request.targets:
+        records = [x for x in launcher.records.values() if caller.may(Role.VIEW, x)]
+    wanted = {record.id: None for record in records}
+    measured = {usage.id: usage for usage in await measure(launcher)}
+    return Reply([measured[number] for number in wanted if number in measured])
 
 
-async def _usage(launcher: Launcher, record: Record) -> Usage:
-    import asyncio
+async def measure(launcher: Launcher) -> list[Usage]:
+    """All launches that run, and broker and daemon with their ids 0 and -1."""
+    found = [_target(launcher, record) for record in launcher.records.values()]
+    targets = [target for target in found if target is not None]
+    broker, pid = launcher.report(BROKER), launcher.broker_pid
+    if broker is not None and pid is not None:
+        targets.append(Target(BROKER, "broker", pid, Root(broker.keeper_pid, pid)))
+    targets.append(Target(DAEMON, "daemon", os.getpid(), Root(DAEMON, os.getpid())))
+    return await launcher.meter.usage(targets, launcher.membership)
 
-    from viscript.usage import measure
 
+def _target(launcher: Launcher, record: Record) -> Target | None:
     report, pid = launcher.report(record.id), record.pid
     if report is None or pid is None:
-        raise Failed(f"{record.app} (ID {record.id}) is {record.state}: it uses nothing")
-    first, began = measure(report.keeper_pid, pid), time.monotonic()
-    await asyncio.sleep(INTERVAL)
-    second, passed = measure(report.keeper_pid, pid), time.monotonic() - began
-    session = await launcher.membership.session(record.key) if launcher.membership else None
-    return Usage(
-        record.id, record.app, pid, second.processes,
-        round(max(0.0, second.cpu_seconds - first.cpu_seconds) / passed * 100, 1),
-        round(second.cpu_seconds, 2), second.rss, second.threads, second.files,
-        session.bytes_in if session else None, session.bytes_out if session else None,
-    )  # fmt: skip
+        return None
+    return Target(record.id, record.app, pid, Root(report.keeper_pid, pid), record.key)
+
+
+HEAD = (
+    "ID", "APP", "CPU", "CPU TIME", "MEMORY", "PROCS", "THREADS", "FILES",
+    "BUS IN", "BUS OUT", "IN/s", "OUT/s",
+)  # fmt: skip
 
 
 def run(client: Client, targets: list[str], *, as_json: bool) -> None:
     usage = client.ask(SUBJECT, Request(targets), Reply, timeout=15.0).usage
     if as_json:
         document(usage)
-        return
-    head = (
-        "ID",
-        "APP",
-        "CPU",
-        "CPU TIME",
-        "MEMORY",
-        "PROCS",
-        "THREADS",
-        "FILES",
-        "BUS IN",
-        "BUS OUT",
-    )
-    table(head, [_row(x) for x in usage])
+    elif usage:
+        table(HEAD, [row(x) for x in usage])
+    else:
+        say("Nothing runs. What can be started: viscript apps")
 
 
-def _row(usage: Usage) -> tuple[str, ...]:
-    buses = ["-" if count is None else size(count) for count in (usage.bus_in, usage.bus_out)]
+def row(usage: Usage) -> tuple[str, ...]:
+    """Cells under `HEAD`."""
+    counts = (usage.bus_in, usage.bus_out, usage.bus_in_rate, usage.bus_out_rate)
     return (
         str(usage.id), usage.app, f"{usage.cpu_percent:.1f} %", f"{usage.cpu_seconds:.2f} s",
-        size(usage.rss), str(usage.processes), str(usage.threads), str(usage.open_files), *buses,
+        size(usage.rss), str(usage.processes), str(usage.threads), str(usage.open_files),
+        *("-" if count is None else size(count) for count in counts),
     )  # fmt: skip

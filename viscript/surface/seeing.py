@@ -10,7 +10,11 @@ import typer
 
 from viscript import options
 from viscript.options import HomeOption, JsonOption
-from viscript.surface.arguments import Target, Targets, as_json, client
+from viscript.surface.arguments import Target, as_json, client
+
+Everything = Annotated[
+    list[str] | None, typer.Argument(metavar="[ID|APP]...", help="Ids or app names; else all.")
+]
 
 
 def list_(
@@ -48,9 +52,9 @@ def ping(target: Target, home: HomeOption = None, json: JsonOption = False) -> N
         command.run(daemon, target, as_json=as_json(json))
 
 
-def ru(targets: Targets, home: HomeOption = None, json: JsonOption = False) -> None:
-    """Resource usage: CPU, memory, threads, open files, bytes on the bus."""
+def ru(targets: Everything = None, home: HomeOption = None, json: JsonOption = False) -> None:
+    """Resource usage of what is named, or of all: CPU, memory, threads, open files, bytes on the bus."""
     from viscript.commands import ru as command
 
     with client(home) as daemon:
-        command.run(daemon, targets, as_json=as_json(json))
+        command.run(daemon, targets or [], as_json=as_json(json))
