@@ -95,7 +95,7 @@ def order(apps: Mapping[str, App]) -> list[App]:
     placed: dict[str, App] = {}
 
     def place(app: App) -> None:
-        for other in app.after:
+        for other in (after.app for after in app.after):
             if other not in placed:
                 place(apps[other])
         placed[app.name] = app

@@ -93,7 +93,8 @@ class Launcher:
         record = Record(
             id=0, app=app.name, state=State.BLOCKED, key=key, since=now, args=list(arguments),
             started=now, slot=slot, session=self.store.session, role=app.role,
-            after=list(app.after), on_bus=app.ready == "bus", restart=app.restart,
+            after=[after.app for after in app.after], on_bus=app.ready.kind == "bus",
+            restart=app.restart.policy,
         )  # fmt: skip
         self.records[self.store.add(record).id] = record
         self._feed(supervisor.Start(_launch(record)))

@@ -73,6 +73,7 @@ class LogRule:
 
 
 NO_PROBE = Probe()
+NO_RESTART = RestartRule()
 LOGGED = LogRule()
 STOP = (StopStep(signal.SIGTERM, 5.0),)
 

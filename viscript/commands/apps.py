@@ -43,7 +43,8 @@ def entry(config: Config, app: App) -> Entry:
         problem = str(error)
     return Entry(
         app.name, app.desc, app.help, app.path, app.short, app.default_args, app.args, app.daemon,
-        app.autostart, app.restart, app.after, app.ready, app.role, problem,
+        app.autostart, app.restart.policy, tuple(after.app for after in app.after), app.ready.kind,
+        app.role, problem,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from viscript import config
 from viscript.errors import BadConfig
+from viscript.rules import After
 
 FILE = Path("/etc/viscript.yaml")
 REPOSITORY = Path(__file__).parents[3]
@@ -57,8 +58,8 @@ def test_the_original_schema_loads():
     assert "Full Example Command:\n    start mesh-node" in node.help
     assert node.place == f"{FILE}:7"
     assert wallet.default_args == ()
-    assert wallet.restart == "never"
-    assert wallet.ready == "none"
+    assert wallet.restart.policy == "never"
+    assert wallet.ready.kind == "none"
     assert found.settings["verifyParsingByPrinting"] is True
     assert found.endpoint is None
 
@@ -70,8 +71,8 @@ def test_scalars_stay_as_they_are_written():
 
 def test_a_python_path_is_ready_on_the_bus():
     found = parse("apps: {a: {path: 'python:x.y'}, b: {path: 'python:x.y', ready: none}}")
-    assert found.apps["a"].ready == "bus"
-    assert found.apps["b"].ready == "none"
+    assert found.apps["a"].ready.kind == "bus"
+    assert found.apps["b"].ready.kind == "none"
 
 
 def test_all_optional_keys():
@@ -95,8 +96,8 @@ settings: {broker: {endpoint: "tcp://127.0.0.1:7600"}}
     assert (entry.autostart, entry.args, dict(entry.env), entry.cwd) == (
         True, ("1",), {"NAME": "5"}, "/tmp",
     )  # fmt: skip
-    assert (entry.restart, entry.after, entry.role, entry.short) == (
-        "always", ("first",), "node", ("aa",),
+    assert (entry.restart.policy, entry.after, entry.role, entry.short) == (
+        "always", (After("first"),), "node", ("aa",),
     )  # fmt: skip
 
 
@@ -125,9 +126,9 @@ settings: {broker: {endpoint: "tcp://127.0.0.1:7600"}}
         ("apps:\n  a: {path: x, env: {1A: 1}}\n", "2:22", "is not a name"),
         ("apps:\n  7: {path: x}\n", "2:3", "app name '7'"),
         ("apps:\n  ../a: {path: x}\n", "2:3", "app name '../a'"),
-        ("apps:\n  a: {path: x, after: [b]}\n  bb: {path: x}\n", "2:6", "no app 'b'"),
+        ("apps:\n  a: {path: x, after: [b]}\n  bb: {path: x}\n", "2:24", "no app 'b'"),
         ("apps:\n  a: {path: x, after: [a]}\n", "2:6", "a circle: a -> a"),
-        ("apps:\n  a: {path: x, short: [b]}\n  b: {path: x}\n", "2:6", "is taken by 'b'"),
+        ("apps:\n  a: {path: x, short: [b]}\n  b: {path: x}\n", "2:24", "is taken by 'b'"),
         ("apps: {}\nsettings: {broker: {endpoint: 7600}}\n", "2:31", "is not tcp://HOST:PORT"),
         ("apps: {}\nsettings: {runHeadles: true}\n", "2:12", "did you mean 'runHeadless'?"),
         ('apps:\n  a: {path: "x\\0y"}\n', "2:13", "NUL"),
@@ -178,7 +179,7 @@ def test_published_schema_agrees_with_the_loader():
     validator = jsonschema.Draft202012Validator(schema)
     validator.validate(yaml.safe_load(config.shipped().read_text()))
     validator.validate(yaml.safe_load(IN_THE_SCHEMA_OF_2017))
-    known = {x for x in config.App.__dataclass_fields__ if x not in ("name", "place")}
+    known = {x for x in config.App.__dataclass_fields__ if x not in ("name", "place", "places")}
     assert schema["$defs"]["app"]["properties"].keys() == known
     for bad in ("apps: {a: {}}", "apps: {a: {path: x, y: 1}}", "apps: {a: {path: x, args: y}}"):
         complaint(bad)

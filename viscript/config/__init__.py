@@ -1,0 +1,11 @@
+"""The configuration file: typed, strict, every complaint with file:line:column.
+
+The schema is the original one (`apps:` and `settings:`) with optional keys; docs/config.md and
+config/config.schema.json describe it. What a path names is not looked at here but when the app is
+started, so that a file made for another machine still loads and lists.
+"""
+
+from viscript.config.file import find, load, parse, schema, shipped
+from viscript.config.model import App, Config, Role
+
+__all__ = ["App", "Config", "Role", "find", "load", "parse", "schema", "shipped"]

@@ -1,0 +1,74 @@
+"""Reading one entry of `apps:`."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import yaml
+
+from viscript.config import values
+from viscript.config.model import App, Role
+from viscript.config.nodes import Fields, Reader
+from viscript.config.parts import Parts
+from viscript.rules import NO_PROBE, STOP, Probe
+
+KEYS = (
+    "daemon", "desc", "path", "default_args", "help", "autostart", "args", "env", "env_file", "cwd",
+    "instances", "restart", "after", "ready", "alive", "stop", "reload", "role", "short", "groups",
+    "limits", "nice", "user", "group", "umask", "terminal", "log",
+)  # fmt: skip
+ROLES = ("app", "node", "manager", "observer")
+MAX_INSTANCES = 1000
+
+
+class Entry:
+    """An app, and the nodes of the names that can only be looked up when all entries are read."""
+
+    def __init__(self, reader: Reader, name: str, node: yaml.Node, key: yaml.Node) -> None:
+        if not values.NAME.fullmatch(name):
+            raise reader.bad(
+                key, f"app name {name!r}: a letter, then letters, digits and '_.-', at most 64"
+            )
+        self.node = node
+        self._fields = Fields(reader, node, f"apps.{name}", KEYS)
+        self._after = self._fields.many("after", Parts(reader).after)
+        self.after = tuple(place for _, place in self._after)
+        self.short = self._fields.many("short", lambda item, _: item)
+        self.app = self._read(reader, name)
+
+    def _read(self, reader: Reader, name: str) -> App:
+        parts, get, value = Parts(reader), self._fields.get, reader.value
+        names = reader.many(value(values.name))
+        path = self._fields.need("path", value(values.some_text))
+        # As one of ours it is a bus participant, unless the file says that it is none.
+        usual = Probe("bus") if path.startswith("python:") else NO_PROBE
+        return App(
+            name, path, self._fields.places["path"],
+            desc=get("desc", reader.text, ""),
+            help=get("help", reader.text, ""),
+            daemon=get("daemon", reader.boolean, False),
+            default_args=get("default_args", reader.texts, ()),
+            args=get("args", reader.texts, ()),
+            env=get("env", parts.environment, {}),
+            env_file=get("env_file", reader.many(value(values.some_text)), ()),
+            cwd=get("cwd", reader.text, "") or None,
+            autostart=get("autostart", reader.boolean, False),
+            instances=get("instances", value(values.whole(0, MAX_INSTANCES)), 1),
+            restart=get("restart", parts.restart, App.restart),
+            after=tuple(after for after, _ in self._after),
+            ready=get("ready", parts.ready, usual),
+            alive=get("alive", parts.alive, None),
+            stop=get("stop", parts.stop, STOP),
+            reload=get("reload", value(values.caught_signal), None),
+            role=cast("Role", get("role", reader.one_of(*ROLES), "app")),
+            short=get("short", reader.texts, ()),
+            groups=get("groups", names, ()),
+            limits=get("limits", parts.limits, {}),
+            nice=get("nice", value(values.whole(-20, 19)), 0),
+            user=get("user", value(values.account), None),
+            group=get("group", value(values.account), None),
+            umask=get("umask", value(values.umask), None),
+            terminal=get("terminal", reader.boolean, False),
+            log=get("log", parts.log, App.log),
+            places=self._fields.places,
+        )  # fmt: skip
