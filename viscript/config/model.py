@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from viscript.rules import (
+    LOGGED,
     NO_PROBE,
     NO_RESTART,
     STOP,
-    LOGGED,
     After,
     LogRule,
     Probe,
