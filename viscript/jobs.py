@@ -1,0 +1,231 @@
+"""Jobs as a book keeps them: who asked for what, what may begin now, what has become of it. Pure.
+
+Rules:
+
+* One queue for each thing that is worked on: of one queue at most one step is under way, so stopping A never
+  waits for B.
+* A newer intent takes the place of an older one: a stop or kill ends the waiting for a start of the same
+  thing; the older job says which job came in between.
+* With `batch` at most so many steps of a job are under way, and after one that failed no other begins.
+* The same request of the same key is the same job, however often it is sent.
+* What is under way is never called off by `cancel`: it has happened or not, and the job says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from viscript.errors import Conflict, NotFound
+from viscript.protocol import Job, JobState, Step, StepState
+
+KEPT = 600.0  # seconds that a result is kept
+MAX_OPEN = 200  # unfinished jobs of one key
+MAX_STEPS = 1000  # of one job
+MAX_KEPT = 5000
+ENDED: frozenset[StepState] = frozenset({"done", "failed", "cancelled", "unknown"})
+# Of these verbs a newer one does not wait for older ones to come to their end.
+OVERRIDING = frozenset({"stop", "kill"})
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked for. `queues` are the names of what is worked on, one for each step."""
+
+    verb: str
+    key: str
+    by: str
+    request: str  # made up by who asks; the same again is not done again
+    steps: tuple[Step, ...]
+    queues: tuple[str, ...]
+    batch: int = 0  # 0: all at once
+
+
+@dataclass(frozen=True)
+class Place:
+    """One step of one job."""
+
+    job: int
+    step: int
+
+
+@dataclass
+class _Kept:
+    job: Job
+    order: Order
+    left: set[int] = field(default_factory=set)  # steps that have not ended
+    stopped: bool = False  # nothing more of it begins
+
+
+class Book:
+    """All jobs that are at work or ended lately."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, _Kept] = {}
+        self._requests: dict[tuple[str, str], int] = {}
+        self._queues: dict[str, list[Place]] = {}
+
+    def __iter__(self) -> Iterator[Job]:
+        return (kept.job for kept in self._kept.values())
+
+    def get(self, number: int) -> Job:
+        kept = self._kept.get(number)
+        if kept is None:
+            raise NotFound(
+                f"there is no job {number}; results are kept {KEPT / 60:.0f} minutes: viscript job ls"
+            )
+        return kept.job
+
+    def known(self, key: str, request: str) -> Job | None:
+        """The job that this request has made before."""
+        number = self._requests.get((key, request)) if request else None
+        return self._kept[number].job if number is not None else None
+
+    def restore(self, job: Job, request: str) -> None:
+        """A job of an earlier daemon; what had not ended is unknown."""
+        if job.ended is None:
+            for step in job.steps:
+                if step.state not in ENDED:
+                    step.state, step.text = (
+                        "unknown",
+                        "the daemon ended meanwhile; see: viscript la",
+                    )
+            job.state = "unknown"
+            job.ended = max([job.asked, *(step.since for step in job.steps)])
+        order = Order(job.verb, job.key, job.by, request, (), ())
+        self._keep(_Kept(job, order))
+
+    def check(self, order: Order) -> None:
+        """`Conflict` when it is too much."""
+        if len(order.steps) > MAX_STEPS:
+            raise Conflict(f"{len(order.steps)} targets, at most {MAX_STEPS} at once; select fewer")
+        waiting = sum(1 for job in self if job.key == order.key and job.ended is None)
+        if waiting >= MAX_OPEN:
+            raise Conflict(f"{waiting} jobs of this key have not ended; see: viscript job ls")
+
+    def open(self, number: int, order: Order, now: float) -> Job:
+        """A new job; `runnable` tells what of it may begin."""
+        self.check(order)
+        steps = list(order.steps)
+        for step in steps:
+            step.since = now
+        job = Job(number, order.verb, "working", order.by, order.key, now, steps=steps)
+        self._keep(_Kept(job, order, set(range(len(steps)))))
+        for index, queue in enumerate(order.queues):
+            if order.verb in OVERRIDING:
+                self._override(queue, number, now)
+            self._queues.setdefault(queue, []).append(Place(number, index))
+        self._finish(number, now)  # there may be nothing to do
+        return job
+
+    def runnable(self) -> list[Place]:
+        """The steps that may begin, in the order in which they were asked for."""
+        heads = [places[0] for places in self._queues.values() if places]
+        found: list[Place] = []
+        free = {number: self._free(number) for number in {place.job for place in heads}}
+        for place in sorted(heads, key=lambda place: (place.job, place.step)):
+            if self.step(place).state == "waiting" and free[place.job] > 0:
+                free[place.job] -= 1
+                found.append(place)
+        return found
+
+    def step(self, place: Place) -> Step:
+        return self._kept[place.job].job.steps[place.step]
+
+    def begin(self, place: Place, now: float) -> None:
+        self._change(place, "working", now)
+
+    def settle(
+        self, place: Place, state: StepState, now: float, text: str = "", error: str = ""
+    ) -> None:
+        """One step has come to its end; nothing if it had before."""
+        kept = self._kept.get(place.job)
+        if kept is None or place.step not in kept.left:
+            return
+        step = self.step(place)
+        step.text, step.error = text, error
+        self._change(place, state, now)
+        self._leave(place)
+        if state == "failed" and kept.order.batch:
+            why = f"not begun, as {step.app} failed"
+            self._stop(kept, now, why)
+        self._finish(place.job, now)
+
+    def cancel(self, number: int, by: str, now: float) -> Job:
+        """Begin nothing more of it. `Conflict` when it has ended."""
+        job = self.get(number)
+        if job.ended is not None:
+            raise Conflict(
+                f"job {number} has ended: it is {job.state}; see: viscript job show {number}"
+            )
+        self._stop(self._kept[number], now, f"cancelled by {by}")
+        self._finish(number, now)
+        return job
+
+    def prune(self, now: float) -> list[int]:
+        """Forget results that are older than `KEPT`, and the oldest of too many; returns their numbers."""
+        ended = [job for job in self if job.ended is not None]
+        many = sorted(ended, key=lambda job: job.ended or 0.0)[: max(0, len(ended) - MAX_KEPT)]
+        old = {job.job for job in ended if now - (job.ended or now) >= KEPT} | {j.job for j in many}
+        for number in old:
+            kept = self._kept.pop(number)
+            self._requests.pop((kept.order.key, kept.order.request), None)
+        return sorted(old)
+
+    # Inside.
+
+    def _keep(self, kept: _Kept) -> None:
+        self._kept[kept.job.job] = kept
+        if kept.order.request:
+            self._requests[kept.order.key, kept.order.request] = kept.job.job
+
+    def _free(self, number: int) -> int:
+        """How many steps of it may begin beside those under way."""
+        kept = self._kept[number]
+        if not kept.order.batch:
+            return len(kept.left)
+        return kept.order.batch - sum(1 for s in kept.job.steps if s.state == "working")
+
+    def _override(self, queue: str, number: int, now: float) -> None:
+        """What is before it in the queue is not waited for any more."""
+        for place in list(self._queues.get(queue, ())):
+            if place.job != number and self._kept[place.job].order.verb not in OVERRIDING:
+                text = f"job {number} came in between"
+                self.settle(place, "cancelled", now, text, Conflict.name)
+
+    def _stop(self, kept: _Kept, now: float, why: str) -> None:
+        if kept.stopped:
+            return
+        kept.stopped = True
+        for index in sorted(kept.left):
+            place = Place(kept.job.job, index)
+            if self.step(place).state == "waiting":
+                self.settle(place, "cancelled", now, why)
+
+    def _change(self, place: Place, state: StepState, now: float) -> None:
+        step = self.step(place)
+        step.state, step.since = state, now
+        self._kept[place.job].job.version += 1
+
+    def _leave(self, place: Place) -> None:
+        kept = self._kept[place.job]
+        kept.left.discard(place.step)
+        queue = kept.order.queues[place.step]
+        places = self._queues[queue]
+        places.remove(place)
+        if not places:
+            del self._queues[queue]
+
+    def _finish(self, number: int, now: float) -> None:
+        kept = self._kept[number]
+        if kept.left or kept.job.ended is not None:
+            return
+        kept.job.state, kept.job.ended = outcome(kept.job.steps), now
+        kept.job.version += 1
+
+
+def outcome(steps: Iterable[Step]) -> JobState:
+    """What a job of these steps has come to; the worst of them counts."""
+    states = {step.state for step in steps}
+    worst: tuple[JobState, ...] = ("unknown", "failed", "cancelled")
+    return next((state for state in worst if state in states), "done")
