@@ -35,10 +35,12 @@ from bus.signals import AccessEntry
 from viscript import catalog, config, keeper, processes
 from viscript.announcing import Announcer
 from viscript.config import Config
+from viscript.desk import Desk
 from viscript.errors import BadConfig, Conflict, Denied, Failed, ViscriptError
 from viscript.eventlog import EventLog
 from viscript.gate import Gate
 from viscript.home import DaemonLock, Home
+from viscript.jobstore import JobStore
 from viscript.launcher import Launcher, Place
 from viscript.membership import Membership
 from viscript.processes import Fate
@@ -139,9 +141,10 @@ class Daemon:
         events = EventLog(self._home.events, socket.gethostname(), keeper.boot_id())
         recorder = Recorder(events)
         async with TaskGroup() as errands:
+            jobs = JobStore(self._home.jobs)
             launcher = Launcher(
                 self._home, self._settings, self._store, errands,
-                Place(address, self._key.public), self._changed,
+                Place(address, self._key.public), self._changed, Desk(errands, jobs),
             )  # fmt: skip
             launcher.recorder = recorder
             async with AsyncExitStack() as stack:
@@ -159,6 +162,7 @@ class Daemon:
                 recorder.daemon_is("down")
                 if following is not None:
                     following.cancel()
+                launcher.desk.close()
         events.close()
         self._leave()
 

@@ -49,6 +49,10 @@ class Home:
         return self.root / "state" / "events.jsonl"
 
     @property
+    def jobs(self) -> Path:
+        return self.root / "state" / "jobs.db"
+
+    @property
     def broker(self) -> Path:
         """The broker's own configuration."""
         return self.root / "broker.json"

@@ -64,6 +64,7 @@ class Book:
         self._kept: dict[int, _Kept] = {}
         self._requests: dict[tuple[str, str], int] = {}
         self._queues: dict[str, list[Place]] = {}
+        self._changed: set[int] = set()
 
     def __iter__(self) -> Iterator[Job]:
         return (kept.job for kept in self._kept.values())
@@ -75,6 +76,11 @@ class Book:
                 f"there is no job {number}; results are kept {KEPT / 60:.0f} minutes: viscript job ls"
             )
         return kept.job
+
+    def changed(self) -> list[Job]:
+        """What has changed since this was asked last."""
+        changed, self._changed = self._changed, set()
+        return [self._kept[number].job for number in sorted(changed) if number in self._kept]
 
     def known(self, key: str, request: str) -> Job | None:
         """The job that this request has made before."""
@@ -111,6 +117,7 @@ class Book:
             step.since = now
         job = Job(number, order.verb, "working", order.by, order.key, now, steps=steps)
         self._keep(_Kept(job, order, set(range(len(steps)))))
+        self._touch(job)
         for index, queue in enumerate(order.queues):
             if order.verb in OVERRIDING:
                 self._override(queue, number, now)
@@ -205,7 +212,7 @@ class Book:
     def _change(self, place: Place, state: StepState, now: float) -> None:
         step = self.step(place)
         step.state, step.since = state, now
-        self._kept[place.job].job.version += 1
+        self._touch(self._kept[place.job].job)
 
     def _leave(self, place: Place) -> None:
         kept = self._kept[place.job]
@@ -221,7 +228,11 @@ class Book:
         if kept.left or kept.job.ended is not None:
             return
         kept.job.state, kept.job.ended = outcome(kept.job.steps), now
-        kept.job.version += 1
+        self._touch(kept.job)
+
+    def _touch(self, job: Job) -> None:
+        job.version += 1
+        self._changed.add(job.job)
 
 
 def outcome(steps: Iterable[Step]) -> JobState:

@@ -23,6 +23,7 @@ from bus.errors import BusError, KeyFileError
 from bus.identity import Address
 from viscript import catalog, config, processes, supervisor
 from viscript.config import Config
+from viscript.desk import Desk
 from viscript.errors import Conflict, Denied, NotFound, ViscriptError
 from viscript.generation import UNSEEN, Generation, Prepared
 from viscript.home import Home
@@ -54,7 +55,7 @@ class Launcher:
 
     def __init__(
         self, home: Home, settings: Config, store: Store, tasks: TaskGroup, place: Place,
-        changed: Callable[[Record], None],
+        changed: Callable[[Record], None], desk: Desk,
     ) -> None:  # fmt: skip
         self.home = home
         self.config = settings
@@ -64,6 +65,7 @@ class Launcher:
         self.recorder: Recorder | None = None
         self.meter = Meter()
         self._cause = ""  # what is being handled, for the recorder
+        self.desk = desk
         self.records: dict[int, Record] = {}  # live ones
         self._generations: dict[int, Generation] = {}
         self._tasks = tasks

@@ -1,19 +1,16 @@
-"""`viscript sd ID…`: shut down, over the bus if it listens there, else by TERM and KILL."""
+"""`viscript sd SEL…`: shut down, over the bus if it listens there, else by the steps of its configuration."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
-from viscript.commands import wait
-from viscript.errors import Failed
-from viscript.output import document, say
-from viscript.records import Status
-from viscript.roles import Role
+from viscript.commands import follow, order
+from viscript.protocol import Step
+from viscript.records import Record, Status
 
 if TYPE_CHECKING:
     from viscript.client import Client
+    from viscript.desk import Act, Outcome
     from viscript.launcher import Launcher
     from viscript.roles import Caller
 
@@ -21,47 +18,41 @@ SUBJECT = "viscript.stop"
 TIMEOUT = 70.0  # seconds: over the bus, TERM, KILL, lost
 
 
-class Request(Struct):
-    targets: list[str]
+class Request(order.Request, kw_only=True):
+    pass
 
 
-class Reply(Struct):
-    launches: list[Status]
+async def handle(launcher: Launcher, request: Request, caller: Caller) -> order.Reply:
+    if known := order.repeated(launcher, request, caller):
+        return known
+    meant = order.meant(launcher, request.select, caller)
+
+    def act(record: Record) -> Act:
+        async def stop(step: Step) -> Outcome:
+            if not record.live:
+                step.text = ALREADY
+            else:
+                launcher.stop(record)
+            return await order.ended(launcher, step, record.id)
+
+        return stop
+
+    return order.place(launcher, request, caller, "stop", meant, act)
 
 
-async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
-    """All or nothing: an unknown target stops none of them."""
-    records = [launcher.resolve(word) for word in request.targets]
-    for record in records:
-        caller.require(Role.OPERATE, record)
-    for record in records:
-        if record.live:
-            launcher.stop(record)
-    return Reply([record.status() for record in records])
+def run(client: Client, select: list[str], how: follow.How, batch: int = 0) -> None:
+    follow.carry_out(client, SUBJECT, Request(select=select, batch=batch), how, tell)
 
 
-def run(client: Client, targets: list[str], *, as_json: bool) -> None:
-    before = client.ask(SUBJECT, Request(targets), Reply).launches
-    gone = {status.id for status in before if status.ended is not None and not _just(status)}
-    ids = list(dict.fromkeys(status.id for status in before))
+ALREADY = "had ended already"
 
-    def tell(status: Status) -> None:
-        if not as_json:
-            say(describe(status, already=status.id in gone))
 
-    after = wait.follow(client, ids, "ended", TIMEOUT, tell)
-    if as_json:
-        document(after)
-    lost = [status for status in after if status.reason.startswith("lost")]
-    if lost:
-        raise Failed(f"{lost[0].app} (ID {lost[0].id}): {lost[0].reason}")
+def tell(step: Step) -> str:
+    if step.launch is None:
+        return f"{step.app} {step.state}"
+    return describe(step.launch, already=step.text == ALREADY)
 
 
 def describe(status: Status, *, already: bool = False) -> str:
     how = f"exit {status.exit}" if status.exit is not None else status.reason
-    return f"{status.app} (ID {status.id}) {'had ended already' if already else 'has ended'}: {how}"
-
-
-def _just(status: Status) -> bool:
-    """Whether this very request ended it: it had not begun to run."""
-    return status.reason.startswith("stopped while")
+    return f"{status.app} (ID {status.id}) {ALREADY if already else 'has ended'}: {how}"

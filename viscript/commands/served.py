@@ -10,7 +10,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import ModuleType
 
-from viscript.commands import down, events, find, list, ru, sd, start, status, wait  # noqa: A004
+from viscript.commands import (
+    down,
+    events,
+    find,
+    job,
+    kill,
+    reload,
+    restart,
+    ru,
+    scale,
+    sd,
+    start,
+    status,
+    wait,
+)
+from viscript.commands import (
+    list as list_,
+)
 from viscript.roles import Role
 
 
@@ -27,9 +44,14 @@ class Served:
 TABLE: tuple[Served, ...] = (
     Served(start, Role.OPERATE, scoped=True),
     Served(sd, Role.OPERATE, scoped=True),
+    Served(restart, Role.OPERATE, scoped=True),
+    Served(reload, Role.OPERATE, scoped=True),
+    Served(kill, Role.OPERATE, scoped=True),
+    Served(scale, Role.OPERATE, scoped=True),
+    Served(job, Role.VIEW, scoped=True, audited=False),
     Served(down, Role.ADMIN),
 
-    Served(list, Role.VIEW, scoped=True),
+    Served(list_, Role.VIEW, scoped=True),
     Served(status, Role.VIEW, scoped=True),
     Served(ru, Role.VIEW, scoped=True),
     Served(events, Role.VIEW, audited=False),

@@ -1,17 +1,41 @@
 """Arguments of the commands that change what runs."""
 
-# ruff: noqa: FBT002 - typer makes options of parameters
+# ruff: noqa: PLR0913 - typer makes options of parameters
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from viscript.options import HomeOption, JsonOption
-from viscript.surface.arguments import Targets, as_json, client
+from viscript.surface.arguments import as_json, client
 
-AppName = Annotated[str, typer.Argument(metavar="APP", help="See: viscript apps.")]
+if TYPE_CHECKING:
+    from viscript.commands.follow import How
+
+SELECTED = "Ids, names, web*, @group, host:app, state=failed, and, or, not."
+AppName = Annotated[str, typer.Argument(metavar="APP", help="Or a selector, quoted.")]
+Selected = Annotated[list[str], typer.Argument(metavar="ID|APP|SELECTOR...", help=SELECTED)]
+TimeoutOption = Annotated[
+    float | None,
+    typer.Option("--timeout", metavar="S", min=0.0, help="Wait so many seconds, then exit code 7."),
+]
+WaitOption = Annotated[
+    bool, typer.Option("--wait/--no-wait", help="Whether to wait for what comes of it.")
+]
+DryOption = Annotated[bool, typer.Option("--dry-run", help="Only say what is meant.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask when several are meant.")]
+BatchOption = Annotated[
+    int,
+    typer.Option("--batch", metavar="N", min=0, help="N at a time; no more once one has failed."),
+]
+
+
+def _how(timeout: float | None, usual: float, json: bool, **more: bool) -> How:  # noqa: FBT001
+    from viscript.commands.follow import How
+
+    return How(usual if timeout is None else timeout, as_json=as_json(json), **more)
 
 
 def start(
@@ -19,19 +43,115 @@ def start(
     args: Annotated[
         list[str] | None, typer.Argument(metavar="[ARGS]...", help="Passed on as they are.")
     ] = None,
+    *,
+    timeout: TimeoutOption = None,
+    wait: WaitOption = True,
+    dry_run: DryOption = False,
+    yes: YesOption = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Start an app. Everything after APP goes to it, added to its configured arguments."""
     from viscript.commands import start as command
 
+    how = _how(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
     with client(home) as daemon:
-        command.run(daemon, name, args or [], as_json=as_json(json))
+        command.run(daemon, name, args or [], how)
 
 
-def sd(targets: Targets, home: HomeOption = None, json: JsonOption = False) -> None:
-    """Shut down: over the bus if the app listens there, then SIGTERM, then SIGKILL."""
+def sd(
+    select: Selected,
+    *,
+    timeout: TimeoutOption = None,
+    wait: WaitOption = True,
+    dry_run: DryOption = False,
+    yes: YesOption = False,
+    batch: BatchOption = 0,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Shut down: over the bus if the app listens there, then by the signals of its configuration."""
     from viscript.commands import sd as command
 
+    how = _how(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
     with client(home) as daemon:
-        command.run(daemon, targets, as_json=as_json(json))
+        command.run(daemon, select, how, batch)
+
+
+def restart(
+    select: Selected,
+    *,
+    timeout: TimeoutOption = None,
+    wait: WaitOption = True,
+    dry_run: DryOption = False,
+    yes: YesOption = False,
+    batch: BatchOption = 0,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """End and start again, with the same id; --batch 1 does it one by one, each until it is ready."""
+    from viscript.commands import restart as command
+
+    how = _how(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
+    with client(home) as daemon:
+        command.run(daemon, select, how, batch)
+
+
+def reload(
+    select: Selected,
+    *,
+    timeout: TimeoutOption = None,
+    wait: WaitOption = True,
+    dry_run: DryOption = False,
+    yes: YesOption = False,
+    batch: BatchOption = 0,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Send the signal that the configuration names as `reload`."""
+    from viscript.commands import reload as command
+
+    how = _how(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
+    with client(home) as daemon:
+        command.run(daemon, select, how, batch)
+
+
+def kill(
+    select: Selected,
+    *,
+    signal: Annotated[
+        str, typer.Option("--signal", "-s", metavar="SIGNAL", help="Name or number.")
+    ] = "TERM",
+    timeout: TimeoutOption = None,
+    wait: WaitOption = True,
+    dry_run: DryOption = False,
+    yes: YesOption = False,
+    batch: BatchOption = 0,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Send a signal to all processes of an app. What has ended by it is started again if it is to be."""
+    from viscript.commands import kill as command
+
+    number = command.number(signal)
+    how = _how(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
+    with client(home) as daemon:
+        command.run(daemon, select, number, how, batch)
+
+
+def scale(
+    name: Annotated[str, typer.Argument(metavar="APP", help="See: viscript apps.")],
+    count: Annotated[int, typer.Argument(metavar="N", min=0, max=1000, help="Instances.")],
+    *,
+    timeout: TimeoutOption = None,
+    wait: WaitOption = True,
+    dry_run: DryOption = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Run so many instances of an app: app:0, app:1 and so on."""
+    from viscript.commands import scale as command
+
+    how = _how(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run)
+    with client(home) as daemon:
+        command.run(daemon, name, count, how)

@@ -73,6 +73,26 @@ THEMES: tuple[Theme, ...] = (
                 "sd", f"{_S}doing:sd", "Shut down, and wait for the end.", "operate",
                 others=("shutdown",), kinds=("select",), many=True,
             ),
+            Entry(
+                "restart", f"{_S}doing:restart", "End and start again, with the same id.", "operate",
+                kinds=("select",), many=True,
+            ),
+            Entry(
+                "reload", f"{_S}doing:reload", "Tell to read its configuration again.", "operate",
+                kinds=("select",), many=True,
+            ),
+            Entry(
+                "kill", f"{_S}doing:kill", "Send a signal to all processes of an app.", "operate",
+                kinds=("select",), many=True,
+            ),
+            Entry(
+                "scale", f"{_S}doing:scale", "Run so many instances of an app.", "operate",
+                kinds=("app", "text"),
+            ),
+            Entry(
+                "job", f"{_S}jobs:app", "What was asked for, and what has become of it.", "view",
+                verbs=("ls", "show", "cancel"), kinds=("job",),
+            ),
         ),
     ),
     Theme(

@@ -159,8 +159,7 @@ def test_and_or_not_are_what_logic_says(a, b, launch):
 def test_anything_typed_is_understood_or_refused(text):
     try:
         found = parse(text)
-    except BadUsage as error:
-        assert str(error)
-    else:
-        for launch in LAUNCHES:
-            assert found.matches(launch) in {True, False}
+    except BadUsage:
+        return
+    for launch in LAUNCHES:
+        assert found.matches(launch) in {True, False}

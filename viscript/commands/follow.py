@@ -1,0 +1,141 @@
+"""What all verbs share on the command line: agree, order, wait for what comes of it, say it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from viscript.commands import job as jobs
+from viscript.commands.order import Reply, Request
+from viscript.commands.verdict import describe, verdict
+from viscript.errors import Conflict, NoDaemon, NotFound, Unknown
+from viscript.output import document, note, say
+from viscript.protocol import Job, Step
+
+if TYPE_CHECKING:
+    from viscript.client import Client
+    from viscript.records import Status
+
+TRIES = 3  # to place an order whose answer got lost: it is carried out once all the same
+
+
+@dataclass(frozen=True)
+class How:
+    """Options of every verb. `timeout` in seconds is how long is waited, not how long it may take."""
+
+    timeout: float
+    wait: bool = True
+    dry: bool = False
+    yes: bool = False
+    as_json: bool = False
+
+
+Tell = Callable[[Step], str]  # what people read of a step that went well
+
+
+def carry_out(
+    client: Client, subject: str, request: Request, how: How, tell: Tell, *, one: bool = False
+) -> None:
+    """Place the order and see it through; raises what became of it. `one`: JSON of one launch."""
+    request.dry, request.several = how.dry, how.yes
+    deadline = time.monotonic() + how.timeout
+    reply = _place(client, subject, request)
+    if reply.job is None and not how.dry:
+        _agree(reply.matched, how)
+        request.select = [str(status.id) if status.id else status.app for status in reply.matched]
+        request.several = True
+        reply = _place(client, subject, request)
+    if reply.job is None:
+        _show_matched(reply.matched, how)
+        return
+    if not how.wait:
+        _show_job(reply.job, how)
+        return
+    job = _see_through(client, reply.job, deadline, how, tell)
+    if how.as_json:
+        launches = [step.launch for step in job.steps]
+        document(launches[0] if one else launches)
+    problem = verdict(job)
+    if problem is not None:
+        raise problem
+
+
+def _place(client: Client, subject: str, request: Request) -> Reply:
+    """The answer to an order, which is sent again when it is lost: the daemon knows it again."""
+    request.request = secrets.token_hex(12)
+    for _ in range(TRIES - 1):
+        try:
+            return client.ask(subject, request, Reply)
+        except Unknown:
+            continue
+    try:
+        return client.ask(subject, request, Reply)
+    except Unknown:
+        raise Unknown(
+            "the daemon does not answer: it may have been done or not; "
+            "later: viscript job ls, viscript la"
+        ) from None
+
+
+def _agree(matched: list[Status], how: How) -> None:
+    """`Conflict` unless somebody at a terminal agrees to more than one."""
+    import sys
+
+    names = ", ".join(f"{x.app} (ID {x.id})" if x.id else x.app for x in matched[:20])
+    names += f" and {len(matched) - 20} more" if len(matched) > 20 else ""
+    if how.as_json or not sys.stdin.isatty():
+        raise Conflict(
+            f"{len(matched)} are meant: {names}; name one by its id, or add --yes for all"
+        )
+    note(f"{len(matched)} are meant: {names}")
+    print("All of them? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise Conflict("nothing was done")
+
+
+def _show_matched(matched: list[Status], how: How) -> None:
+    if how.as_json:
+        document(matched)
+        return
+    for status in matched:
+        say(f"would be done to {status.app}" + (f" (ID {status.id})" if status.id else ""))
+
+
+def _show_job(job: Job, how: How) -> None:
+    if how.as_json:
+        document(job)
+    else:
+        say(f"job {job.job}: {job.verb}, {job.state}; later: viscript job show {job.job}")
+
+
+def _see_through(client: Client, job: Job, deadline: float, how: How, tell: Tell) -> Job:
+    """Until it has ended, saying what has become of each; `Unknown` when it is not known in time."""
+    number, told = job.job, set[int]()
+
+    def show(job: Job) -> None:
+        for index, step in enumerate(job.steps):
+            if step.state == "done" and index not in told and not how.as_json:
+                say(tell(step))
+                told.add(index)
+
+    show(job)
+    while job.ended is None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            late = ", ".join(describe(step) for step in job.steps if step.state == "working")
+            raise Unknown(
+                f"unknown, job {number}: {late} after {how.timeout:g} s; {_later(number)}"
+            )
+        try:
+            job = jobs.wait(client, job, left)
+        except (NoDaemon, Unknown, NotFound) as error:
+            raise Unknown(f"unknown, job {number}: {error}; {_later(number)}") from None
+        show(job)
+    return job
+
+
+def _later(number: int) -> str:
+    return f"later: viscript job show {number}"

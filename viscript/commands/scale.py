@@ -1,0 +1,67 @@
+"""`viscript scale APP N`: as many instances as wanted, app:0 and up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from viscript.commands import follow, order
+from viscript.commands.verdict import sentence
+from viscript.errors import BadUsage
+from viscript.protocol import Step
+from viscript.roles import Role
+
+if TYPE_CHECKING:
+    from viscript.client import Client
+    from viscript.desk import Outcome
+    from viscript.launcher import Launcher
+    from viscript.roles import Caller
+
+SUBJECT = "viscript.scale"
+TIMEOUT = 220.0  # seconds
+MOST = 1000
+
+
+class Request(order.Request, kw_only=True):
+    count: int
+
+
+async def handle(launcher: Launcher, request: Request, caller: Caller) -> order.Reply:
+    from viscript.desk import Doing
+
+    if known := order.repeated(launcher, request, caller):
+        return known
+    if len(request.select) != 1 or not 0 <= request.count <= MOST:
+        raise BadUsage(f"scale one app, to between 0 and {MOST} instances")
+    offered = launcher.offered(request.select[0])
+    caller.require(Role.OPERATE, offered)
+    if request.dry:
+        live = [x.status() for x in launcher.records.values() if x.app == offered.app]
+        return order.Reply(None, live)
+
+    async def scale(step: Step) -> Outcome:
+        return await _scale(launcher, step, offered.app, request.count)
+
+    doing = Doing(Step(offered.app), f"scale:{offered.app}", scale)
+    return order.order(launcher, request, caller, "scale", [doing])
+
+
+async def _scale(launcher: Launcher, step: Step, app: str, count: int) -> Outcome:
+    from viscript.desk import Outcome
+
+    wanted = [record.id for record in launcher.scale(app, count)]
+    for number in wanted:
+        outcome = await order.settled(launcher, step, number)
+        if outcome.state != "done":
+            return outcome
+    others = [x.id for x in launcher.records.values() if x.app == app and x.id not in wanted]
+    for number in others:
+        outcome = await order.ended(launcher, step, number)
+        if outcome.state != "done":
+            return outcome
+    step.id, step.launch = None, None
+    return Outcome("done", f"runs {len(wanted)} times")
+
+
+def run(client: Client, app: str, count: int, how: follow.How) -> None:
+    request = Request(select=[app], count=count)
+    follow.carry_out(client, SUBJECT, request, how, sentence)

@@ -1,0 +1,54 @@
+"""Arguments of `viscript job`."""
+
+# ruff: noqa: FBT002 - typer makes options of parameters
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from viscript.options import HomeOption, JsonOption
+from viscript.surface.arguments import as_json, client
+
+app = typer.Typer(
+    help="What was asked for, and what has become of it; results are kept ten minutes.",
+    no_args_is_help=True, rich_markup_mode=None,
+)  # fmt: skip
+Number = Annotated[int, typer.Argument(metavar="JOB", min=1, help="See: viscript job ls.")]
+
+
+@app.command()
+def ls(home: HomeOption = None, json: JsonOption = False) -> None:
+    """List jobs that are at work or ended lately."""
+    from viscript import options
+    from viscript.commands import job as command
+
+    options.given.take(home, json=json)
+    with client(home) as daemon:
+        command.ls(daemon)
+
+
+@app.command()
+def show(
+    number: Number,
+    wait: Annotated[
+        float, typer.Option("--wait", metavar="S", min=0.0, help="Wait so long for its end.")
+    ] = 0.0,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show a job; the exit code is what the verb's would have been, 7 while it is at work."""
+    from viscript.commands import job as command
+
+    with client(home) as daemon:
+        command.show(daemon, number, timeout=wait, as_json=as_json(json))
+
+
+@app.command()
+def cancel(number: Number, home: HomeOption = None, json: JsonOption = False) -> None:
+    """Begin nothing more of a job; what has begun goes on."""
+    from viscript.commands import job as command
+
+    with client(home) as daemon:
+        command.cancel(daemon, number, as_json=as_json(json))
