@@ -129,7 +129,13 @@ THEMES: tuple[Theme, ...] = (
     ),
     Theme(
         "Who may what",
-        (),
+        (
+            Entry(
+                "role", f"{_S}rights:app", "Which other keys may do what on this host.", "admin",
+                verbs=("ls", "set", "rm"), kinds=("key", "role"),
+            ),
+            Entry("audit", f"{_S}rights:audit", "Who asked this host for what."),
+        ),
     ),
     Theme(
         "This installation",
