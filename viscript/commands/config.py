@@ -94,8 +94,6 @@ def show(file: Path, names: list[str], *, as_json: bool) -> None:
     """The whole file with every value that is not written; what is printed loads as the same."""
     from dataclasses import replace
 
-    import yaml
-
     from viscript import catalog, config
     from viscript.config import shown
 
@@ -108,7 +106,21 @@ def show(file: Path, names: list[str], *, as_json: bool) -> None:
         document(tree)
         return
     say(f"# {file}, with every value that is not written there")
-    say(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100).rstrip())
+    say(_yaml(tree))
+
+
+def _yaml(tree: object) -> str:
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """Texts of several lines as people write them."""
+
+    def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+        style = "|" if "\n" in value else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
+    return yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100).rstrip()
 
 
 def schema() -> None:
