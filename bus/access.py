@@ -78,6 +78,12 @@ ROLES: Mapping[str, Rights] = {
         publish=(*_APP.publish, "mesh.>"), subscribe=(*_APP.subscribe, "$SYS.presence.>"),
         serve=(*_APP.serve, "mesh.>"), request=(*_APP.request, "node.>"),
     ),
+    # The launcher of a host that has joined: who is there, its own events, and asking the first host, which
+    # lets its apps in.
+    "host": Rights(
+        publish=("viscript.events",), subscribe=("$SYS.presence.>", "viscript.hosts"),
+        request=("viscript.member.>", "$SYS.sessions", "signal.ping"),
+    ),
 }  # fmt: skip
 
 # Only the broker itself speaks here, whatever the role.

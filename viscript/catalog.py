@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from viscript import accounts, envfile
 from viscript.config import App, Config
 from viscript.errors import BadConfig, NotFound
 from viscript.words import did_you_mean
@@ -52,14 +53,17 @@ def find(config: Config, word: str) -> App:
 
 
 def command(config: Config, app: App, arguments: tuple[str, ...], search: str) -> Command:
-    """What `app` with `arguments` runs; `BadConfig` when its path cannot be run.
+    """What `app` with `arguments` runs; `BadConfig` when its path cannot be run, or not as it is told to.
 
-    `search` is a PATH, used when the path has no slash.
+    `search` is a PATH, used when the path has no slash. Files of environment variables are read now.
     """
+    accounts.check(app)
+    env = environment(config, app)
     given = (*app.default_args, *app.args, *arguments)
     cwd = None if app.cwd is None else str(config.folder / Path(app.cwd).expanduser())
     if cwd is not None and not Path(cwd).is_dir():
-        raise BadConfig(f"{app.place}: apps.{app.name}.cwd: {cwd} is not a folder")
+        place = app.places.get("cwd", app.place)
+        raise BadConfig(f"{place}: apps.{app.name}.cwd: {cwd} is not a folder")
     if app.path.startswith(PYTHON):
         module = app.path.removeprefix(PYTHON)
         if not all(part.isidentifier() for part in module.split(".")):
@@ -68,8 +72,16 @@ def command(config: Config, app: App, arguments: tuple[str, ...], search: str) -
             )
         # -P keeps a folder of the same name in the cwd from being run instead.
         argv = (sys.executable, "-P", "-m", module, *given)
-        return Command(argv, cwd, {"PYTHONUNBUFFERED": "1", **app.env})
-    return Command((_executable(config, app, search), *given), cwd, app.env)
+        return Command(argv, cwd, {"PYTHONUNBUFFERED": "1", **env})
+    return Command((_executable(config, app, search), *given), cwd, env)
+
+
+def environment(config: Config, app: App) -> dict[str, str]:
+    """What its entry adds to the environment: its files, each before the next, then `env`."""
+    found: dict[str, str] = {}
+    for name in app.env_file:
+        found |= envfile.load(config.folder / Path(name).expanduser())
+    return {**found, **app.env}
 
 
 def _executable(config: Config, app: App, search: str) -> str:

@@ -258,7 +258,7 @@ class Daemon:
         self._teller.tell(event)
 
     def _answer(self, bus: Bus, launcher: Launcher) -> None:
-        Gate(launcher, self._owners).open(bus)
+        Gate(launcher, self._home, self._owners).open(bus)
 
     def _leave(self) -> None:
         """Everything has ended: leave state and logs, nothing else."""

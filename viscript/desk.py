@@ -13,6 +13,7 @@ from viscript.errors import Unknown, ViscriptError
 from viscript.jobs import Book, Order, Place
 from viscript.jobstore import JobStore
 from viscript.protocol import Job, Step, StepState
+from viscript.recorder import asker
 from viscript.roles import Caller
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ class Desk:
         self._news.set()
 
     async def _carry_out(self, place: Place) -> None:
+        asker.set(self._book.get(place.job).by)
         try:
             async with asyncio.timeout(LIMIT):
                 outcome = await self._acts.pop(place)(self._book.step(place))

@@ -70,9 +70,16 @@ class Conflict(ViscriptError):
     name = "conflict"
 
 
+class Partial(ViscriptError):
+    """Some hosts cannot be reached; the rest is done."""
+
+    exit_code = 10
+    name = "partial"
+
+
 BY_NAME: dict[str, type[ViscriptError]] = {
     kind.name: kind
     for kind in (
-        Failed, BadUsage, NotRunning, Denied, NotFound, NoDaemon, Unknown, BadConfig, Conflict,
+        Failed, BadUsage, NotRunning, Denied, NotFound, NoDaemon, Unknown, BadConfig, Conflict, Partial,
     )
 }  # fmt: skip

@@ -1,21 +1,25 @@
-"""Between the bus and the commands: who asks, may they, and the answer or refusal."""
+"""Between the bus and the commands: who asks, may they, and the answer. All of it is written down."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from bus.errors import Refused
 from bus.signals import pack, unpack
-from viscript import roles
+from viscript import audit, roles, rolesfile
+from viscript.audit import AuditLog
 from viscript.commands.served import TABLE, Served
-from viscript.errors import Denied, ViscriptError
+from viscript.errors import ViscriptError
 from viscript.protocol import refuse
 from viscript.recorder import asker
-from viscript.roles import REMEDY, Caller
+from viscript.roles import Caller, Policy
 
 if TYPE_CHECKING:
     from bus.client import Bus, Request
+    from viscript.home import Home
     from viscript.launcher import Launcher
 
 log = logging.getLogger(__name__)
@@ -24,37 +28,95 @@ log = logging.getLogger(__name__)
 class Gate:
     """Answers what is in the table; `owners` are the keys of the home itself, by their names."""
 
-    def __init__(self, launcher: Launcher, owners: dict[str, str]) -> None:
+    def __init__(self, launcher: Launcher, home: Home, owners: dict[str, str]) -> None:
         self._launcher = launcher
         self._owners = owners
+        self._roles = Roles(home.roles)
+        self._audit = AuditLog(home.audit)
 
     def open(self, bus: Bus) -> None:
         for served in TABLE:
             bus.answer(served.module.SUBJECT, self._handler(served))
 
+    def close(self) -> None:
+        self._audit.close()
+
     def caller(self, key: str) -> Caller:
         """Who has `key`; without grants if nothing is known of it."""
         if key in self._owners:
             return roles.owner(key, self._owners[key])
-        return Caller(key, "")
+        return roles.caller(self._roles.policy(), key)
 
     def _handler(self, served: Served) -> Callable[[Request], Awaitable[bytes]]:
         async def answer(request: Request) -> bytes:
+            caller = self.caller(request.sender)
+            asker.set(caller.shown)
+            asked: Any = None
             try:
-                caller = self.caller(request.sender)
                 _admit(caller, served)
                 asked = unpack(request.body, served.module.Request)
-                asker.set(caller.name or caller.key)
-                return pack(await served.module.handle(self._launcher, asked, caller))
+                reply = await served.module.handle(self._launcher, asked, caller)
             except ViscriptError as error:
+                self._note(served, caller, asked, error.name, str(error))
                 raise refuse(error) from None
+            except Refused as error:  # it is no request
+                self._note(served, caller, asked, "usage", str(error))
+                raise
+            except Exception as error:
+                self._note(served, caller, asked, "failed", type(error).__name__)
+                raise
+            self._note(served, caller, asked, "ok", "", getattr(reply, "job", None))
+            return pack(reply)
 
         return answer
 
+    def _note(
+        self,
+        served: Served,
+        caller: Caller,
+        asked: object,
+        result: str,
+        text: str,
+        job: object = None,
+    ) -> None:
+        if not served.audited and result != "denied":
+            return
+        number = getattr(job, "job", None)
+        self._audit.write(
+            audit.Line(
+                audit.now(), caller.key, caller.name, served.module.SUBJECT, audit.shown(asked),
+                result, text[: audit.MAX_ASKED], number if isinstance(number, int) else None,
+            )
+        )  # fmt: skip
+
 
 def _admit(caller: Caller, served: Served) -> None:
-    if served.scoped and caller.anywhere(served.role):
-        return
-    if not caller.grants:
-        raise Denied(f"the key {caller.key} has no role on this host; {REMEDY}")
-    caller.require_everywhere(served.role)
+    if not (served.scoped and caller.anywhere(served.role)):
+        caller.require_everywhere(served.role)
+
+
+class Roles:
+    """The policy of a home as its file has it now. While that cannot be used, nobody else may anything."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, ...] | None = None
+        self._policy = Policy()
+
+    def policy(self) -> Policy:
+        stamp = self._look()
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                self._policy = rolesfile.load(self._path)
+            except ViscriptError as error:
+                log.warning("nobody but the keys of this home may anything: %s", error)
+                self._policy = Policy()
+        return self._policy
+
+    def _look(self) -> tuple[int, ...] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode, found.st_uid

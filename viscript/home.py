@@ -49,6 +49,15 @@ class Home:
         return self.root / "state" / "events.jsonl"
 
     @property
+    def roles(self) -> Path:
+        """Who else may what."""
+        return self.root / "roles.yaml"
+
+    @property
+    def audit(self) -> Path:
+        return self.root / "state" / "audit.jsonl"
+
+    @property
     def jobs(self) -> Path:
         return self.root / "state" / "jobs.db"
 

@@ -55,6 +55,10 @@ class Status(Struct, kw_only=True):
     ready: bool = False  # it has been in this run
     failures: int = 0  # in a row
     next_try: float | None = None  # of what waits to be started again
+    host: str = ""  # empty where there is only one
+    seen: float | None = (
+        None  # Unix seconds; set if its host cannot be reached and this is from then
+    )
 
 
 class Record(Status, kw_only=True):

@@ -1,19 +1,25 @@
 """Who may what: view < operate < configure < admin, for each key and what a selector matches.
 
-Pure policy, deny by default: `Policy` is an immutable snapshot of the home's
-`roles.yaml`; a change makes a new one.
+Pure policy, deny by default: `Policy` is an immutable snapshot of the home's `roles.yaml`; a change makes a
+new one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
-from viscript.errors import Denied
-from viscript.selectors import Entry
+from bus.identity import is_key
+from viscript import selectors
+from viscript.errors import BadUsage, Denied, NotFound
+from viscript.selectors import Entry, Selector
 
 EVERYTHING = "*"
+REMEDY = "an admin allows it: viscript role set KEY ROLE"
+MAX_NAME = 64
+MAX_GRANTS = 1000
 
 
 class Role(IntEnum):
@@ -27,14 +33,84 @@ class Role(IntEnum):
     def __str__(self) -> str:
         return self.name.lower()
 
+    @classmethod
+    def named(cls, word: str) -> Role:
+        """`BadUsage`."""
+        try:
+            return cls[word.upper()]
+        except KeyError:
+            raise BadUsage(
+                f"no role {word[:40]!r}; roles are view, operate, configure, admin"
+            ) from None
+
 
 @dataclass(frozen=True)
 class Grant:
-    """`role` on what `matches`; `on` is the selector as it was written."""
+    """`role` for `key` on what the selector `on` matches; `name` is for people."""
 
+    key: str
     role: Role
-    on: str
-    matches: Callable[[Entry], bool]
+    on: str = EVERYTHING
+    name: str = ""
+
+    @cached_property
+    def _selector(self) -> Selector:
+        return selectors.parse(self.on)
+
+    def matches(self, what: Entry) -> bool:
+        return self.on == EVERYTHING or self._selector.matches(what)
+
+    def check(self) -> None:
+        """`BadUsage` unless it can stand in a policy."""
+        if not is_key(self.key):
+            raise BadUsage(f"not a key: {self.key[:60]!r}; it has 40 characters (Z85)")
+        if len(self.name) > MAX_NAME or not self.name.isprintable():
+            raise BadUsage(f"the name of {self.key}: at most {MAX_NAME} printable characters")
+        selectors.parse(self.on)
+        if fields := set(_fields(self._selector)) & {"state", "id", "instance"}:
+            raise BadUsage(
+                f"a role holds on what stays: not on {', '.join(sorted(fields))}; use app, group or host"
+            )
+
+
+def _fields(selector: Selector) -> Iterator[str]:
+    """Which fields a selector asks about; a bare number may be an id."""
+    match selector:
+        case selectors.Field(field=field):
+            yield field
+        case selectors.Name(what=what):
+            if what.isdecimal():
+                yield "id"
+        case selectors.Not(inner=inner):
+            yield from _fields(inner)
+        case selectors.And(parts=parts) | selectors.Or(parts=parts):
+            for part in parts:
+                yield from _fields(part)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """All grants of a host."""
+
+    grants: tuple[Grant, ...] = ()
+
+    def of(self, key: str) -> tuple[Grant, ...]:
+        return tuple(grant for grant in self.grants if grant.key == key)
+
+    def with_grant(self, grant: Grant) -> Policy:
+        """One more; it takes the place of the one for the same key and selector."""
+        grant.check()
+        kept = [x for x in self.grants if (x.key, x.on) != (grant.key, grant.on)]
+        if len(kept) >= MAX_GRANTS:
+            raise BadUsage(f"{MAX_GRANTS} roles are the most; remove some: viscript role rm KEY")
+        return Policy((*kept, grant))
+
+    def without(self, key: str, on: str | None = None) -> Policy:
+        """Without what `key` has, or what it has on that selector. `NotFound`."""
+        kept = tuple(x for x in self.grants if x.key != key or on not in {None, x.on})
+        if len(kept) == len(self.grants):
+            raise NotFound(f"the key {key} has no such role here; see: viscript role ls")
+        return Policy(kept)
 
 
 @dataclass(frozen=True)
@@ -44,6 +120,10 @@ class Caller:
     key: str
     name: str
     grants: tuple[Grant, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        return self.name or self.key
 
     @property
     def role(self) -> Role | None:
@@ -60,21 +140,26 @@ class Caller:
     def require(self, role: Role, what: Entry) -> None:
         """`Denied` unless this caller has `role` on `what`."""
         if not self.may(role, what):
-            raise Denied(f"{self.name or self.key} may not {role} {what.app}; {REMEDY}")
+            raise Denied(f"{self.shown} may not {role} {what.app}; {REMEDY}")
 
     def require_everywhere(self, role: Role) -> None:
         """`Denied` unless this caller has `role` on everything."""
+        if not self.grants:
+            raise Denied(f"the key {self.key} has no role on this host; {REMEDY}")
         if self.role is None or self.role < role:
-            raise Denied(f"{self.name or self.key} is not {role} of this host; {REMEDY}")
-
-
-REMEDY = "an admin allows it: viscript role set KEY ROLE"
-
-
-def everything(_: Entry) -> bool:
-    return True
+            raise Denied(f"this needs the role {role} on everything here; {REMEDY}")
 
 
 def owner(key: str, name: str) -> Caller:
     """A key of the home itself: admin of its daemon."""
-    return Caller(key, name, (Grant(Role.ADMIN, EVERYTHING, everything),))
+    return Caller(key, name, (Grant(key, Role.ADMIN),))
+
+
+def caller(policy: Policy, key: str) -> Caller:
+    """Who has `key`: without grants when nothing is known of it."""
+    grants = policy.of(key)
+    return Caller(key, _name(grants), grants)
+
+
+def _name(grants: Iterable[Grant]) -> str:
+    return next((grant.name for grant in grants if grant.name), "")

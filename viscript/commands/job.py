@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
+from viscript.commands import order
 from viscript.errors import Denied, NotFound
 from viscript.output import document, listing, moment, say
 from viscript.protocol import Job
@@ -49,11 +50,16 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
         return Reply([desk.cancel(job.job, caller.name or caller.key)])
     if request.wait > 0:
         job = await desk.wait(job.job, request.version, min(request.wait, ROUND))
+    for step in job.steps:
+        if step.state == "working" and step.id is not None:
+            step.launch = order.look(launcher, step.id).status()
     return Reply([job])
 
 
 def _sees(caller: Caller, job: Job) -> bool:
-    return job.key == caller.key or all(caller.may(Role.VIEW, step) for step in job.steps)
+    return job.key == caller.key or all(
+        caller.may(Role.VIEW, step.launch or step) for step in job.steps
+    )
 
 
 def wait(client: Client, job: Job, timeout: float) -> Job:

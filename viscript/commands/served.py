@@ -18,6 +18,7 @@ from viscript.commands import (
     kill,
     reload,
     restart,
+    role,
     ru,
     scale,
     sd,
@@ -50,6 +51,7 @@ TABLE: tuple[Served, ...] = (
     Served(scale, Role.OPERATE, scoped=True),
     Served(job, Role.VIEW, scoped=True, audited=False),
     Served(down, Role.ADMIN),
+    Served(role, Role.ADMIN),
 
     Served(list_, Role.VIEW, scoped=True),
     Served(status, Role.VIEW, scoped=True),

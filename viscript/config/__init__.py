@@ -5,7 +5,9 @@ config/config.schema.json describe it. What a path names is not looked at here b
 started, so that a file made for another machine still loads and lists.
 """
 
-from viscript.config.file import find, load, parse, schema, shipped
+from viscript.config.file import BadFile, find, load, parse, read, schema, shipped
 from viscript.config.model import App, Config, Role
 
-__all__ = ["App", "Config", "Role", "find", "load", "parse", "schema", "shipped"]
+__all__ = [
+    "App", "BadFile", "Config", "Role", "find", "load", "parse", "read", "schema", "shipped",
+]  # fmt: skip

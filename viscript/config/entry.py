@@ -30,6 +30,7 @@ class Entry:
                 key, f"app name {name!r}: a letter, then letters, digits and '_.-', at most 64"
             )
         self.node = node
+        reader.places = {}
         self._fields = Fields(reader, node, f"apps.{name}", KEYS)
         self._after = self._fields.many("after", Parts(reader).after)
         self.after = tuple(place for _, place in self._after)
@@ -38,12 +39,13 @@ class Entry:
 
     def _read(self, reader: Reader, name: str) -> App:
         parts, get, value = Parts(reader), self._fields.get, reader.value
+        prefix = f"apps.{name}."
         names = reader.many(value(values.name))
         path = self._fields.need("path", value(values.some_text))
         # As one of ours it is a bus participant, unless the file says that it is none.
         usual = Probe("bus") if path.startswith("python:") else NO_PROBE
         return App(
-            name, path, self._fields.places["path"],
+            name, path, self._fields.place("path"),
             desc=get("desc", reader.text, ""),
             help=get("help", reader.text, ""),
             daemon=get("daemon", reader.boolean, False),
@@ -70,5 +72,5 @@ class Entry:
             umask=get("umask", value(values.umask), None),
             terminal=get("terminal", reader.boolean, False),
             log=get("log", parts.log, App.log),
-            places=self._fields.places,
+            places={key.removeprefix(prefix): place for key, place in reader.places.items()},
         )  # fmt: skip

@@ -11,7 +11,7 @@ import yaml
 from viscript.config import names, values
 from viscript.config.entry import Entry
 from viscript.config.model import Config
-from viscript.config.nodes import Fields, Reader, is_null, keys
+from viscript.config.nodes import Fields, Reader, TooMuch, is_null, keys
 from viscript.errors import BadConfig
 
 # The C loader is ten times faster; both build the same nodes and neither makes objects.
@@ -46,23 +46,36 @@ def find(option: str | None, environment: Mapping[str, str], of_home: Path) -> P
 
 
 def load(file: Path) -> Config:
-    """Read and check `file`; `BadConfig` says where and what."""
+    """Read and check `file`; `BadFile` says where and what."""
+    return parse(read(file), file)
+
+
+def read(file: Path) -> bytes:
+    """The text of `file`, as long as it can be a configuration."""
     try:
         with file.open("rb") as stream:
             text = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise BadConfig(
-            f"{file}: cannot be read: {error.strerror}; name another: --config"
-        ) from None
+        raise BadFile(f"{file}: cannot be read: {error.strerror}; name another: --config") from None
     if len(text) > MAX_BYTES:
-        raise BadConfig(f"{file}: larger than {MAX_BYTES >> 20} MiB, which no list of apps is")
-    return parse(text, file)
+        raise BadFile(f"{file}: larger than {MAX_BYTES >> 20} MiB, which no list of apps is")
+    return text
 
 
 def parse(text: bytes, file: Path) -> Config:
     """`load` of a text that is here already."""
     try:
-        root = _Loader(text.decode()).get_single_node()
+        return _config(Reader(file), _tree(text, file), file)
+    except BadFile:
+        raise
+    except BadConfig as error:
+        raise BadFile(str(error)) from None
+
+
+def _tree(text: bytes, file: Path) -> yaml.Node | None:
+    """The nodes of the document; None when there is none."""
+    try:
+        root: yaml.Node | None = _Loader(text.decode()).get_single_node()
     except UnicodeDecodeError as error:
         line = text.count(b"\n", 0, error.start) + 1
         raise BadConfig(f"{file}:{line}: not UTF-8 text: {error.reason}") from None
@@ -73,7 +86,17 @@ def parse(text: bytes, file: Path) -> Config:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         problem = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise BadConfig(f"{file}: not YAML: {problem}") from None
-    return _config(Reader(file), root, file)
+    return root
+
+
+class BadFile(BadConfig):
+    """`problems` are all complaints, `str` is about the first."""
+
+    def __init__(self, *problems: str) -> None:
+        more = len(problems) - 1
+        tail = f" (and {more} more: viscript config check)" if more > 0 else ""
+        super().__init__(f"{problems[0]}{tail}")
+        self.problems = problems
 
 
 def _config(reader: Reader, root: yaml.Node | None, file: Path) -> Config:
@@ -83,9 +106,25 @@ def _config(reader: Reader, root: yaml.Node | None, file: Path) -> Config:
     if "apps" not in top:
         raise reader.bad(root, "the key 'apps' is missing")
     nodes = reader.mapping(top["apps"], "apps")
-    entries = {name: Entry(reader, name, nodes[name], key) for name, key in keys(top["apps"])}
-    names.check(reader, entries)
-    endpoint, settings = _settings(reader, top.get("settings"))
+    entries: dict[str, Entry] = {}
+    problems: list[str] = []
+    for name, key in keys(top["apps"]):
+        try:
+            entries[name] = Entry(reader, name, nodes[name], key)
+        except TooMuch:
+            raise
+        except BadConfig as error:
+            problems.append(str(error))
+    endpoint: str | None = None
+    settings: dict[str, bool] = {}
+    try:
+        endpoint, settings = _settings(reader, top.get("settings"))
+        if not problems:  # else names may be missing only because their entries are bad
+            names.check(reader, entries)
+    except BadConfig as error:
+        problems.append(str(error))
+    if problems:
+        raise BadFile(*problems)
     return Config(file, {name: e.app for name, e in entries.items()}, endpoint, settings)
 
 

@@ -55,7 +55,7 @@ class App:
     umask: int | None = None
     terminal: bool = False
     log: LogRule = LOGGED
-    # Of the keys that are written: file:line.
+    # Of the keys that are written, as `restart.delay`: file:line.
     places: Mapping[str, str] = field(default_factory=dict)
 
 

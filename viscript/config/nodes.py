@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,12 +20,17 @@ T = TypeVar("T")
 Read = Callable[[yaml.Node, str], T]  # a node, and what it is called in complaints
 
 
+class TooMuch(BadConfig):
+    """It is not worth reading on."""
+
+
 class Reader:
     """Takes what is asked for out of the nodes of one file, or raises `BadConfig`."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._nodes = 0
+        self.places: dict[str, str] = {}  # file:line of each key that has a value, by its full name
 
     def mapping(
         self, node: yaml.Node, where: str, known: tuple[str, ...] | None = None
@@ -44,6 +49,8 @@ class Reader:
                 line = places[name].start_mark.line + 1
                 raise self.bad(key, f"{where}: duplicate key {name!r}, first in line {line}")
             found[name], places[name] = value, key
+            if not is_null(value):
+                self.places[f"{where}.{name}"] = self.place(key)
         return found
 
     def _key(self, key: yaml.Node, where: str, known: tuple[str, ...] | None) -> str:
@@ -116,7 +123,7 @@ class Reader:
     def _count(self) -> None:
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            raise BadConfig(f"{self._file}: more than {MAX_NODES} values; are aliases nested?")
+            raise TooMuch(f"{self._file}: more than {MAX_NODES} values; are aliases nested?")
 
     def place(self, node: yaml.Node) -> str:
         return f"{self._file}:{node.start_mark.line + 1}"
@@ -159,9 +166,9 @@ class Fields:
     def keys(self) -> tuple[str, ...]:
         return tuple(self._found)
 
-    @property
-    def places(self) -> Mapping[str, str]:
-        return {key: self._reader.place(node) for key, node in self._found.items()}
+    def place(self, key: str) -> str:
+        """file:line of the value of `key`."""
+        return self._reader.place(self._found[key])
 
 
 def keys(node: yaml.Node) -> list[tuple[str, yaml.Node]]:

@@ -121,6 +121,14 @@ THEMES: tuple[Theme, ...] = (
         (
             Entry("apps", f"{_S}catalog:apps", "List the apps that can be started."),
             Entry("help", f"{_S}catalog:help_", "Explain an app, or the commands.", kinds=("app",)),
+            Entry(
+                "show", f"{_S}configuration:show", "An app's values, and where each comes from.",
+                kinds=("app",),
+            ),
+            Entry(
+                "config", f"{_S}configuration:config", "Check, plan and apply the configuration.",
+                verbs=("check", "show", "schema"),
+            ),
         ),
     ),
     Theme(
@@ -129,7 +137,13 @@ THEMES: tuple[Theme, ...] = (
     ),
     Theme(
         "Who may what",
-        (),
+        (
+            Entry(
+                "role", f"{_S}rights:app", "Which other keys may do what on this host.", "admin",
+                verbs=("ls", "set", "rm"), kinds=("key", "role"),
+            ),
+            Entry("audit", f"{_S}rights:audit", "Who asked this host for what."),
+        ),
     ),
     Theme(
         "This installation",

@@ -36,12 +36,14 @@ ALLOWED = {
     },
     ("manager", "request"): {"app.x", "app.>", "node.routes", "$SRV.INFO", *DURABLE},
     ("manager", "serve"): {"app.x", "app.>", "mesh.link", "mesh.event.up", "$SRV.INFO"},
+    ("host", "subscribe"): {"$SYS.presence.00"},
+    ("host", "request"): {"$SYS.sessions", "signal.ping"},
 }  # fmt: skip
 SYS = {s for s in SOME if s.startswith("$SYS.")}
 
 
 @pytest.mark.parametrize(
-    ("role", "verb"), [*itertools.product(["observer", "app", "node", "manager"], VERBS)]
+    ("role", "verb"), [*itertools.product(["observer", "app", "node", "manager", "host"], VERBS)]
 )
 def test_a_role_may_do_this_and_nothing_else(role: str, verb: access.Verb) -> None:
     rights = rights_of([role])

@@ -1,0 +1,94 @@
+"""What hosts say to each other: subjects and bodies. The receiver believes nothing that is in them."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from bus.signals import Rules
+from viscript.cluster.registry import RoleName
+from viscript.records import Status
+
+HOST_ROLE = "host"  # on the bus, of a daemon that is not the first host's
+
+# Requests of a host's daemon to the first host's. HELLO goes to whoever serves it, the rest to its key.
+HELLO = "viscript.member.hello"  # Hello -> Welcome
+REPORT = "viscript.member.report"  # Report -> Done
+NUMBERS = "viscript.member.numbers"  # Done -> Block
+ADMIT = "viscript.member.admit"  # App -> Done
+DISMISS = "viscript.member.dismiss"  # App -> Done
+END = "viscript.member.end"  # App -> Done
+HOSTS = "viscript.member.hosts"  # Done -> Directory
+CHANGED = "viscript.hosts"  # published by the first host when the directory has changed
+
+MAX_REPORT = 500  # launches
+
+
+class Hello(Struct, frozen=True):
+    name: str  # as the machine calls itself
+    people: str  # the key of its command line
+    version: str = ""
+
+
+class HostInfo(Struct, frozen=True, kw_only=True):
+    """A host as everybody in the cluster may know it."""
+
+    name: str
+    key: str
+    state: str = "accepted"  # or revoked
+    people: list[str] = []  # keys of its command lines
+    role: RoleName = "none"  # of these, on the other hosts
+    seen: float = 0.0  # Unix seconds of its last word; the first host's is now
+
+
+class Directory(Struct, frozen=True):
+    """All hosts, the first one first."""
+
+    hosts: list[HostInfo]
+
+    @property
+    def first(self) -> HostInfo:
+        return self.hosts[0]
+
+    @property
+    def accepted(self) -> list[HostInfo]:
+        return [host for host in self.hosts if host.state == "accepted"]
+
+
+class Known(Struct, frozen=True):
+    """What a daemon leaves on disk for the command line: who it is, and who the others are."""
+
+    name: str
+    directory: Directory
+
+
+class Welcome(Struct, frozen=True):
+    name: str  # what it is called in the cluster
+    directory: Directory
+
+
+class App(Struct, frozen=True):
+    key: str
+    slot: str = ""
+    role: str = "app"
+
+
+class Report(Struct, frozen=True):
+    """What is live, at every change and every few seconds."""
+
+    launches: list[Status]
+
+
+def people_rules(role: RoleName) -> Rules:
+    """What the command line of another host may do on the bus; the daemons look at `role` themselves."""
+    if role == "none":
+        return Rules(request=["viscript.host.list"])
+    if role == "view":
+        return Rules(
+            request=["viscript.>", "signal.ping", "signal.usage"], subscribe=["viscript.events"]
+        )
+    return Rules(
+        request=["viscript.>", "signal.>"], signal=["signal.>"], subscribe=["viscript.events"]
+    )
+
+
+NOT_FOR_PEOPLE = Rules(request=["viscript.member.>"])

@@ -1,0 +1,77 @@
+"""Arguments of the commands about the configuration."""
+
+# ruff: noqa: FBT002 - typer makes options of parameters
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from viscript import options
+from viscript.options import HomeOption, JsonOption
+from viscript.surface.arguments import ConfigOption, as_json, config_file
+
+AppName = Annotated[str, typer.Argument(metavar="APP", help="See: viscript apps.")]
+FileName = Annotated[
+    str | None, typer.Argument(metavar="[FILE]", help="Else the one that would be used.")
+]
+
+config = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None,
+    help="Check the configuration, see what a change would do, and take it over.",
+)  # fmt: skip
+
+
+def show(
+    name: AppName, config: ConfigOption = None, home: HomeOption = None, json: JsonOption = False
+) -> None:
+    """Every value of an app's entry, and where it comes from: file and line, or default."""
+    from viscript import config as configuration
+    from viscript.commands import show as command
+
+    file = config_file(config, options.home(home))
+    command.run(configuration.load(file), name, as_json=as_json(json))
+
+
+@config.command()
+def check(
+    file: FileName = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Also fail if an app could not be started here.")
+    ] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say all that is wrong, with file, line and column; exit code 8 if anything is."""
+    from viscript.commands import config as command
+
+    command.check(_file(file, home), strict=strict, as_json=as_json(json))
+
+
+@config.command("show")
+def show_all(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[APP]...", help="Only these apps.")
+    ] = None,
+    config: ConfigOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Print the whole file with every value that is not written in it."""
+    from viscript.commands import config as command
+
+    command.show(_file(config, home), names or [], as_json=as_json(json))
+
+
+@config.command()
+def schema(home: HomeOption = None, json: JsonOption = False) -> None:  # noqa: ARG001 - as all take
+    """Print the JSON Schema of the file, for editors."""
+    from viscript.commands import config as command
+
+    command.schema()
+
+
+def _file(option: str | None, home: str | None) -> Path:
+    return config_file(option, options.home(home))
