@@ -32,7 +32,7 @@ from bus.settings import BrokerSettings, SettingsError
 from bus.settings import load as load_broker
 from bus.settings import save as save_broker
 from bus.signals import AccessEntry
-from viscript import catalog, config, keeper, processes
+from viscript import catalog, config, processes
 from viscript.announcing import Announcer
 from viscript.config import Config
 from viscript.desk import Desk
@@ -41,6 +41,7 @@ from viscript.eventlog import EventLog
 from viscript.gate import Gate
 from viscript.home import DaemonLock, Home
 from viscript.jobstore import JobStore
+from viscript.keeping import kernel
 from viscript.launcher import Launcher, Place
 from viscript.membership import Membership
 from viscript.processes import Fate
@@ -138,7 +139,7 @@ class Daemon:
             waiting.cancel()
 
     async def _work(self, address: Address) -> None:
-        events = EventLog(self._home.events, socket.gethostname(), keeper.boot_id())
+        events = EventLog(self._home.events, socket.gethostname(), kernel.boot_id())
         recorder = Recorder(events)
         async with TaskGroup() as errands:
             jobs = JobStore(self._home.jobs)

@@ -91,6 +91,8 @@ class Generation:
                 self._end(report.exit if report is not None and seen else supervisor.Exit(), feed)
             elif fate is Fate.ORPHANED and report is not None:
                 await self._keep_again(report)
+            elif fate is Fate.LEFT and report is not None:
+                await asyncio.to_thread(processes.sweep, report)
             else:
                 misses += 1
                 if misses == PATIENCE:

@@ -223,7 +223,9 @@ class Launcher:
         launch = replace(launch, generation=report.generation if report else launch.generation)
         generation = self._generation(launch.id, launch.generation)
         generation.report = report
-        if fate is not Fate.ENDED:
+        if fate is Fate.LEFT and report is not None:
+            processes.sweep(report)
+        elif fate is not Fate.ENDED:
             self._feed(supervisor.Adopt(launch))
             self._spawn(generation.follow(self._feed))
             return

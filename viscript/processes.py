@@ -8,8 +8,8 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
+import signal
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -17,14 +17,15 @@ from pathlib import Path
 
 import msgspec
 
-from viscript import keeper
 from viscript.errors import Failed
 from viscript.home import is_locked
+from viscript.keeping import kernel
+from viscript.nursery import nursery
 from viscript.rules import LOGGED, STOP, LogRule, StopStep
 from viscript.supervisor import Exit
 
-SPAWN_TIMEOUT = 20.0  # seconds for a keeper to come up
 LINE = 64 << 10
+SWEEPS, SWEEP_PAUSE = 100, 0.02  # looks at what was killed, seconds between them
 _HARMLESS = re.compile(r"\d{4}-\d\d-\d\dT\S+ (?:debug|info|warning) ")
 _user_umask = -1  # as it is
 
@@ -33,6 +34,14 @@ def keep_private() -> None:
     """From now on our own files are the owner's alone; programs still get the mask of the user."""
     global _user_umask  # noqa: PLW0603 - as the mask itself, one a process
     _user_umask = os.umask(0o077)
+
+
+def _usual_umask() -> int:
+    if _user_umask >= 0:
+        return _user_umask
+    mask = os.umask(0o077)  # it can only be read by being changed
+    os.umask(mask)
+    return mask
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -59,6 +68,8 @@ class Report(msgspec.Struct, frozen=True):
     watchdog: float | None = None  # Unix seconds of its last WATCHDOG=1
     dropped: int = 0  # bytes of output that could not be written
     writer: bool = False  # somebody types into its terminal
+    mark: str = ""  # in the environment of all its processes, by which those that fled are found
+    master: int | None = None  # number of its own descriptor of its terminal
 
     @property
     def exit(self) -> Exit:
@@ -70,6 +81,7 @@ class Fate(Enum):
 
     KEPT = "a keeper holds the lock"
     ORPHANED = "the process is alive, its keeper is not"
+    LEFT = "keeper and program have ended, what the program started has not"
     ENDED = "nothing is alive"
 
 
@@ -93,47 +105,35 @@ class Spec:
     notify: bool = False  # it gets NOTIFY_SOCKET
     rule: LogRule = LOGGED
 
-    def write(self, folder: Path, adopt: Report | None = None) -> None:
-        takes = adopt and {k: getattr(adopt, k) for k in ("pid", "start_ticks", "started")}
-        fields = {
-            "id": str(self.id), "generation": self.generation, "argv": self.argv, "cwd": self.cwd,
-            "log": str(self.log), "ctl": str(self.ctl), "adopt": takes,
+    def fields(self, adopt: Report | None) -> dict[str, object]:
+        """As a keeper reads them."""
+        plain = ("generation", "argv", "cwd", "nice", "user", "group", "terminal", "notify")
+        return {
+            "id": str(self.id), "log": str(self.log), "ctl": str(self.ctl),
+            **{name: getattr(self, name) for name in plain},
             "stop": [(step.signal, step.wait) for step in self.stop], "limits": dict(self.limits),
-            "nice": self.nice, "user": self.user, "group": self.group, "umask": self.umask,
-            "terminal": self.terminal, "notify": self.notify, "rule": asdict(self.rule),
+            "umask": _usual_umask() if self.umask is None else self.umask,
+            "rule": asdict(self.rule), "adopt": adopt and msgspec.to_builtins(adopt),
         }  # fmt: skip
-        path = folder / "spec.json"
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(fields))
 
 
 def spawn(folder: Path, spec: Spec, env: Mapping[str, str], adopt: Report | None = None) -> Report:
     """Start a keeper and wait until its program runs or could not be started, as the report says.
 
-    Blocks; to be called in a thread. `Failed` when the keeper itself cannot be started or another holds
-    the folder's lock.
+    With `adopt` it takes over what runs, by the rules that this was started with. Blocks; to be called in
+    a thread. `Failed` when the keeper itself cannot be started or another holds the folder's lock.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if adopt is None:
-        (folder / "state.json").unlink(missing_ok=True)
-    spec.write(folder, adopt)
-    script = [sys.executable, "-I", "-S", keeper.__file__, str(folder)]
     try:
-        done = subprocess.run(
-            script, env=dict(env), cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, timeout=SPAWN_TIMEOUT, check=False, start_new_session=True,
-            umask=_user_umask,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise Failed(f"{folder}: the keeper cannot be started: {error}") from None
-    if done.returncode == keeper.EXIT_LOCKED:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failed(f"{folder}: cannot be made: {error.strerror}") from None
+    request = {"folder": str(folder), "spec": spec.fields(adopt), "env": dict(env)}
+    answer = nursery.ask(request)
+    if answer.get("locked"):
         raise Failed(f"{folder}: another keeper holds this launch; see: viscript la")
-    report = read_report(folder)
-    if done.returncode != 0 or report is None:
-        told = done.stderr.decode(errors="replace").strip().splitlines()
-        log = folder / "keeper.log"
-        raise Failed(f"the keeper did not come up: {told[-1] if told else f'see {log}'}")
-    return report
+    if "state" not in answer:
+        raise Failed(f"{folder}: the keeper cannot work: {answer.get('problem', 'no reason told')}")
+    return msgspec.convert(answer["state"], Report)
 
 
 def read_report(folder: Path) -> Report | None:
@@ -150,12 +150,33 @@ def look(folder: Path) -> tuple[Fate, Report | None]:
     report = read_report(folder)  # after the lock: a keeper writes its last state before it lets go
     if held:
         return Fate.KEPT, report
-    if report is None or report.state in {"gone", "failed"} or report.boot_id != keeper.boot_id():
+    if report is None or report.state in {"gone", "failed"} or report.boot_id != kernel.boot_id():
         return Fate.ENDED, report
-    found = keeper.process_stat(report.pid) if report.pid is not None else None
-    if found is not None and found[3] == report.start_ticks and found[0] not in "ZX":
+    if report.pid is None:
+        return Fate.ENDED, report
+    if _lives(report):
         return Fate.ORPHANED, report
-    return Fate.ENDED, report
+    return Fate.LEFT if _left(report) else Fate.ENDED, report
+
+
+def _lives(report: Report) -> bool:
+    found = kernel.process_stat(report.pid or 0)
+    return found is not None and found[3] == report.start_ticks and found[0] not in "ZX"
+
+
+def _left(report: Report) -> list[tuple[int, int]]:
+    return kernel.members(report.pid or 0, report.start_ticks, report.mark, kept=False)
+
+
+def sweep(report: Report) -> None:
+    """Kill what has outlived its program and its keeper, and wait for its end, but not for ever."""
+    for _ in range(SWEEPS):
+        left = _left(report)
+        if not left:
+            return
+        for pid, ticks in left:
+            kernel.send(pid, ticks, signal.SIGKILL)
+        time.sleep(SWEEP_PAUSE)
 
 
 def clear(folder: Path) -> None:

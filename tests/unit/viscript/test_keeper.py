@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from viscript import keeper, processes
+from viscript import processes
 from viscript.errors import Failed
+from viscript.keeping import kernel
 from viscript.processes import Fate, Report, Spec
 
 
@@ -150,18 +151,6 @@ def test_a_process_that_only_has_the_same_pid_is_not_taken_over(folder, tmp_path
     assert other.spawn(adopt=forged).state == "failed"
 
 
-def test_logs_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(keeper, "LOG_BYTES", 100)
-    log = keeper.Log(str(tmp_path / "log"))
-    for number in range(100):
-        log.write(b"%09d\n" % number)
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["log", "log.1", "log.2"]
-    text = b"".join((tmp_path / name).read_bytes() for name in reversed(names))
-    assert text.splitlines()[-1] == b"000000099"
-    assert all(path.stat().st_size <= 100 for path in tmp_path.iterdir())
-
-
 def test_processes_are_read_whatever_their_name(tmp_path):
-    assert keeper.process_stat(os.getpid())
-    assert keeper.process_stat(2**22 + 1) is None
+    assert kernel.process_stat(os.getpid())
+    assert kernel.process_stat(2**22 + 1) is None

@@ -1,0 +1,145 @@
+"""What the kernel tells of processes, and signals that reach only who is meant."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import os
+import signal
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ctypes import CDLL
+
+PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 15, 36
+SYS_PIDFD_GETFD = 438
+PIDFD_GET_INFO, PIDFD_INFO_EXIT = 0xC040FF0B, 1 << 3
+INFO = "QQ11Ii"  # struct pidfd_info as far as the exit status
+
+
+@functools.cache
+def _libc() -> CDLL:
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)
+
+
+Stat = tuple[str, int, int, int]  # state letter, parent, session, start time in clock ticks
+
+
+def warm_up() -> None:
+    """Import and look up now what is needed later, so that processes forked from this one share it."""
+    _libc().prctl(PR_SET_NAME, b"keepers", 0, 0, 0)
+    for _ in range(20):
+        process_stat(os.getpid())
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:  # noqa: PTH123 - pathlib costs memory
+        return file.read().strip()
+
+
+def process_stat(pid: int) -> Stat | None:
+    """None when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+            text = file.read()
+    except OSError:
+        return None
+    fields = text[text.rindex(b")") + 2 :].split()  # the name before may hold anything
+    return fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19])
+
+
+def become_subreaper(name: str) -> None:
+    """Orphans below us become our children; `ps` shows us as `name`."""
+    _libc().prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _libc().prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def members(
+    leader: int, start_ticks: int | None, mark: str, *, kept: bool
+) -> list[tuple[int, int]]:
+    """Living processes of a program but its leader, with start times.
+
+    They are in its session, or below this keeper; if it was not `kept` by us from the start, also whose
+    environment bears its mark: what had fled the session before is no child of ours. Zombies are reaped.
+    """
+    found: dict[int, Stat] = {}
+    for name in os.listdir("/proc"):  # noqa: PTH208
+        if name.isdecimal() and (seen := process_stat(int(name))) is not None:
+            found[int(name)] = seen
+    first, own = found.get(leader), os.getpid()
+    reused = first is not None and first[3] != start_ticks
+    mine: list[tuple[int, int]] = []
+    for pid, (letter, parent, session, ticks) in found.items():
+        if letter in "ZX":
+            if parent == own and pid != leader:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
+        elif pid not in (leader, own) and (
+            (session == leader and not reused)
+            or own in _ancestors(pid, found)
+            or (not kept and _bears(pid, mark))
+        ):
+            mine.append((pid, ticks))
+    return mine
+
+
+def _ancestors(pid: int, found: dict[int, Stat]) -> Iterator[int]:
+    while pid in found and pid > 1:
+        pid = found[pid][1]
+        yield pid
+
+
+def _bears(pid: int, mark: str) -> bool:
+    if not mark:
+        return False
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123
+            return f"VISCRIPT_MARK={mark}".encode() in file.read().split(b"\0")
+    except OSError:  # ended, or another user's
+        return False
+
+
+def send(pid: int, ticks: int, number: int) -> None:
+    """A signal to the process that started at `ticks`, and to no other that has its pid now."""
+    with contextlib.suppress(OSError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            found = process_stat(pid)
+            if found is not None and found[3] == ticks:
+                signal.pidfd_send_signal(descriptor, number)
+        finally:
+            os.close(descriptor)
+
+
+def exit_of(pidfd: int) -> tuple[int | None, int | None] | None:
+    """Code and signal of a process that is not our child, once its parent has reaped it.
+
+    None: not told yet, or never, as before Linux 6.15.
+    """
+    info = bytearray(struct.pack(INFO, PIDFD_INFO_EXIT, *[0] * 13))
+    try:
+        fcntl.ioctl(pidfd, PIDFD_GET_INFO, info)
+    except OSError:
+        return None
+    mask, *_, status = struct.unpack(INFO, info)
+    if not mask & PIDFD_INFO_EXIT:
+        return None
+    if os.WIFSIGNALED(status):
+        return None, os.WTERMSIG(status)
+    return os.WEXITSTATUS(status), None
+
+
+def descriptor_of(pidfd: int, number: int) -> int:
+    """A descriptor of another process, as ours; `OSError` when we may not trace it."""
+    found = int(_libc().syscall(SYS_PIDFD_GETFD, pidfd, number, 0))
+    if found < 0:
+        import ctypes
+
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return found

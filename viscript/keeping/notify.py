@@ -1,0 +1,70 @@
+"""The socket at which a program tells how it is, as systemd's sd_notify(3) does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+
+LONGEST = 4096  # bytes of one message
+STATUS = 200  # characters that are kept
+_UCRED = struct.Struct("3i")
+
+
+class Notify:
+    """Bound to `path`; what was said last is in `ready`, `status`, `watchdog`."""
+
+    def __init__(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # noqa: PTH108 - the lock of the folder is ours
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._socket.bind(path)
+        os.chmod(path, 0o600)  # noqa: PTH101
+        self._path = path
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def open_to(self, uid: int) -> None:
+        os.chown(self._path, uid, -1)
+
+    def read(self, uid: int, now: float) -> dict[str, object]:
+        """What the messages of `uid` that have come change in the state."""
+        news: dict[str, object] = {}
+        while True:
+            try:
+                data, ancillary, _, _ = self._socket.recvmsg(
+                    LONGEST, socket.CMSG_SPACE(_UCRED.size)
+                )
+            except OSError:
+                return news
+            sender = [_UCRED.unpack(part)[1] for _, kind, part in ancillary
+                      if kind == socket.SCM_CREDENTIALS and len(part) == _UCRED.size]  # fmt: skip
+            if sender and sender[0] in (uid, 0):
+                news |= parse(data, now)
+
+    def close(self) -> None:
+        self._socket.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)  # noqa: PTH108
+
+
+def parse(data: bytes, now: float) -> dict[str, object]:
+    """What one message changes; unknown words and rubbish change nothing."""
+    news: dict[str, object] = {}
+    for line in data.decode(errors="replace").splitlines():
+        name, _, value = line.partition("=")
+        match name:
+            case "READY" if value == "1":
+                news["ready"] = True
+            case "RELOADING" if value == "1":
+                news["ready"] = False
+            case "STATUS":
+                news["status"] = "".join(x for x in value if x.isprintable())[:STATUS]
+            case "WATCHDOG" if value == "1":
+                news["watchdog"] = now
+            case _:
+                pass
+    return news

@@ -1,0 +1,123 @@
+"""The process that keepers are forked from: they share what it has imported, so one costs little memory.
+
+Run as `python -I -S server.py` by the daemon, with a socket as its standard input; it ends when that is
+closed, its keepers do not. Each message passes one connection: a keeper reads there what to run, as one
+JSON document (`folder`, `spec` or `adopt`, `env`), and answers with one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+LONGEST = 16 << 20  # bytes of one request; Linux allows a program less than that
+
+
+def serve(control: socket.socket) -> None:
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    gc.collect()
+    gc.freeze()  # what is there now is never looked at again, so it stays shared
+    gc.disable()
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        if not data:
+            return
+        if not descriptors:
+            continue
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            if os.fork() == 0:
+                _keep(socket.socket(fileno=descriptors[0]))
+            os._exit(0)
+        os.close(descriptors[0])
+        os.waitpid(pid, 0)
+
+
+def _keep(connection: socket.socket) -> None:
+    """Be a keeper, to the end. Its parent has gone, so it is nobody's child."""
+    try:
+        gc.enable()
+        os.setsid()
+        _work(connection)
+    except BaseException as problem:  # noqa: BLE001 - whatever it is, it is told
+        import traceback
+
+        traceback.print_exc()
+        _answer(connection, {"problem": f"{type(problem).__name__}: {problem}"})
+    finally:
+        os._exit(0)
+
+
+def _work(connection: socket.socket) -> None:
+    from viscript.keeping import kernel
+    from viscript.keeping.keeper import Keeper
+
+    request = _read(connection)
+    folder = request["folder"]
+    lock = os.open(f"{folder}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _answer(connection, {"locked": True})
+        return
+    errors = os.open(f"{folder}/keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(errors, 2)
+    os.close(errors)
+    spec = _spec(folder, request)
+    kernel.become_subreaper(f"keeper {spec['id']}")
+    keeper = Keeper(folder, spec)
+    runs = keeper.start(request.pop("env"))
+    _answer(connection, {"state": keeper.state})
+    connection.close()
+    del request
+    if runs:
+        keeper.run()
+
+
+def _read(connection: socket.socket) -> dict[str, Any]:
+    data = b""
+    while not data.endswith(b"\n") and len(data) < LONGEST:
+        data += connection.recv(1 << 20)
+    found = json.loads(data)
+    assert isinstance(found, dict)  # noqa: S101 - from our own daemon
+    return found
+
+
+def _spec(folder: str, request: dict[str, Any]) -> dict[str, Any]:
+    """What is to run; to take over, what the keeper before was told, if that can be read."""
+    path = f"{folder}/spec.json"
+    spec: dict[str, Any] = request["spec"]
+    if spec["adopt"] is not None:
+        with contextlib.suppress(OSError, ValueError, TypeError), open(path) as file:  # noqa: PTH123
+            before = json.load(file)
+            if before["generation"] == spec["generation"] and "rule" in before:
+                return {**before, "adopt": spec["adopt"]}
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o600), "w") as file:
+        json.dump(spec, file)
+    return spec
+
+
+def _answer(connection: socket.socket, answer: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # the daemon was killed meanwhile
+        connection.sendall(json.dumps(answer).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    sys.path.append(sys.argv[1])  # at the end: nothing there hides the standard library
+    from viscript.keeping import keeper as _keeper  # noqa: F401 - imported once, for all
+    from viscript.keeping import kernel as _kernel
+
+    _kernel.warm_up()
+    _control = socket.socket(fileno=os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    serve(_control)
