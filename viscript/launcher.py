@@ -31,7 +31,7 @@ from viscript.membership import Membership
 from viscript.meter import Meter
 from viscript.processes import Fate
 from viscript.recorder import Recorder, cause_of
-from viscript.records import ExitInfo, Record
+from viscript.records import ExitInfo, Probed, Record
 from viscript.rules import Plan
 from viscript.state import Store
 from viscript.supervisor import BROKER, FINAL, Exit, Launch, State, Supervisor
@@ -64,6 +64,7 @@ class Launcher:
         self.membership: Membership | None = None
         self.recorder: Recorder | None = None
         self.meter = Meter()
+        self.probed: dict[int, Probed] = {}  # by launch, what its probe said last
         self._cause = ""  # what is being handled, for the recorder
         self.desk = desk
         self.records: dict[int, Record] = {}  # live ones
@@ -370,10 +371,14 @@ class Launcher:
     def _generation(self, number: int, count: int) -> Generation:
         record = self.records.get(number)
         output = self.home.app_log(number, record.app) if record else self.home.broker_log
-        ctl = self.home.run / f"keeper-{number}.ctl"
+        ctl = self.keeper_socket(number)
         generation = Generation(number, count, self._folder(number), ctl, output)
         self._generations[number] = generation
         return generation
+
+    def keeper_socket(self, number: int) -> Path:
+        """Where the keeper of a launch takes orders."""
+        return self.home.run / f"keeper-{number}.ctl"
 
     def _folder(self, number: int) -> Path:
         return self.home.launches / ("broker" if number == BROKER else str(number))

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from msgspec import Struct
-
 from bus.errors import BusError
 from viscript.membership import Membership
+from viscript.records import Usage
 from viscript.usage import Root, Sample, scan
 
 FRESH = (
@@ -19,26 +18,6 @@ FRESH = (
 )
 STALE = 15.0  # a rate over longer says nothing of now
 PAUSE = 0.25  # between the two readings of who asks for the first time
-
-
-class Usage(Struct, kw_only=True):
-    """Of a program and all its children. What is of the bus is null for who is not on it."""
-
-    id: int
-    app: str
-    pid: int
-    processes: int
-    cpu_percent: float  # of one core, since the reading before: a quarter of a second to 15 seconds
-    cpu_seconds: float
-    rss: int  # bytes
-    threads: int
-    open_files: int
-    bus_in: int | None = None  # bytes from the program to the broker
-    bus_out: int | None = None
-    bus_in_rate: float | None = None  # bytes per second
-    bus_out_rate: float | None = None
-    seconds: float = 0.0  # that the rates are over
-    host: str = ""
 
 
 @dataclass(frozen=True)

@@ -78,3 +78,33 @@ class Record(Status, kw_only=True):
 
     def status(self) -> Status:
         return Status(**{name: getattr(self, name) for name in Status.__struct_fields__})
+
+
+class Usage(Struct, kw_only=True):
+    """Of a program and all its children. What is of the bus is null for who is not on it."""
+
+    id: int
+    app: str
+    pid: int
+    processes: int
+    cpu_percent: float  # of one core, since the reading before: a quarter of a second to 15 seconds
+    cpu_seconds: float
+    rss: int  # bytes
+    threads: int
+    open_files: int
+    bus_in: int | None = None  # bytes from the program to the broker
+    bus_out: int | None = None
+    bus_in_rate: float | None = None  # bytes per second
+    bus_out_rate: float | None = None
+    seconds: float = 0.0  # that the rates are over
+    host: str = ""
+
+
+class Probed(Struct, frozen=True):
+    """The last answer of a launch's own probe, `alive` or else `ready`."""
+
+    kind: str  # tcp, http, exec, …
+    ok: bool
+    at: float  # Unix seconds
+    seconds: float  # that it took
+    text: str = ""  # why not

@@ -72,6 +72,11 @@ class Instance:
     def start(self, *arguments: str) -> dict:
         return json.loads(self.run("start", "--json", *arguments).stdout)
 
+    def start_failing(self, *arguments: str) -> int:
+        """Start what ends badly at once; its id."""
+        self.run("start", *arguments, code=1)
+        return max(x["id"] for x in self.ask("la", "--all") if x["app"] == arguments[0])
+
     def launch(self, number: int) -> dict:
         return next(x for x in self.ask("la", "--all") if x["id"] == number)
 

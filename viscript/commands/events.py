@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from viscript.errors import Failed
-from viscript.events import FETCH, Fetch, Page
+from viscript.events import FETCH, Event, Fetch, Page, sentence
+from viscript.output import line, moment, note, say
+from viscript.selectors import Selector, parse
 
 if TYPE_CHECKING:
+    from viscript.client import Client
+    from viscript.following import Told
+    from viscript.home import Home
     from viscript.launcher import Launcher
+    from viscript.records import Status
     from viscript.roles import Caller
 
 SUBJECT = FETCH
@@ -26,3 +32,86 @@ async def handle(launcher: Launcher, request: Fetch, _caller: Caller) -> Page:
         launches = [record.status() for record in launcher.records.values()]
         page = msgspec.structs.replace(page, launches=launches)
     return page
+
+
+class Shown:
+    """Writes what is told, for people or as JSON lines; only of what the selector matches."""
+
+    def __init__(self, words: list[str], *, as_json: bool) -> None:
+        self._selector: Selector | None = parse(words) if words else None
+        self._as_json = as_json
+        self._snapshots = 0
+
+    def tell(self, told: Told) -> None:
+        match told:
+            case Event():
+                self.event(told)
+            case Page():
+                self._snapshot(told)
+            case _:
+                self._away(told.text)
+
+    def event(self, event: Event) -> None:
+        if not self._wanted(event):
+            return
+        if self._as_json:
+            line(fields(event))
+        else:
+            say(sentence(event, moment))
+
+    def _snapshot(self, page: Page) -> None:
+        launches = [x for x in page.launches or [] if self._wanted(x)]
+        again, self._snapshots = self._snapshots > 0, self._snapshots + 1
+        for event in page.events:
+            self.event(event)
+        if self._as_json:
+            shown = {"kind": "snapshot", "host": page.host, "seq": page.last, "again": again}
+            line({**shown, "launches": launches})
+            return
+        if again:
+            note("events were missed; as it is now:")
+        for status in launches:
+            say(_now(status))
+
+    def _away(self, text: str) -> None:
+        if self._as_json:
+            line({"kind": "away", "text": text})
+        else:
+            note(f"{text}; waiting for it")
+
+    def _wanted(self, what: Event | Status) -> bool:
+        return self._selector is None or self._selector.matches(what)
+
+
+def fields(event: Event) -> dict[str, Any]:
+    """An event as a JSON line."""
+    import msgspec
+
+    shown: dict[str, Any] = msgspec.to_builtins(event)
+    return {"kind": "event", **shown}
+
+
+def _now(status: Status) -> str:
+    from viscript.commands.list import remark
+
+    told = remark(status)
+    return (
+        f"{moment(status.since)}  {status.app} (ID {status.id})  is {status.state}"
+        f"{f'  ({told})' if told else ''}"
+    )
+
+
+def run(client: Client, words: list[str], *, newest: int, as_json: bool) -> None:
+    """The newest events, oldest first."""
+    shown = Shown(words, as_json=as_json)
+    for event in client.ask(SUBJECT, Fetch(None, newest), Page).events:
+        shown.event(event)
+
+
+def run_on(home: Home, words: list[str], *, newest: int, as_json: bool) -> None:
+    """A snapshot, then events until Ctrl-C, whatever happens to daemon and broker."""
+    import asyncio
+
+    from viscript.following import follow
+
+    asyncio.run(follow(home, Shown(words, as_json=as_json).tell, newest=newest))

@@ -61,7 +61,7 @@ def meant(
     found: dict[int, Record] = {}
     several = False
     for name in names:
-        records = _named(launcher, name, caller)
+        records = called(launcher, name, caller)
         several |= len(records) > 1 and not _instances(launcher, records)
         found |= {record.id: record for record in records}
     if not names:
@@ -76,7 +76,8 @@ def meant(
     return Meant(sorted(found.values(), key=lambda record: record.id), several)
 
 
-def _named(launcher: Launcher, name: Name, caller: Caller) -> list[Record]:
+def called(launcher: Launcher, name: Name, caller: Caller) -> list[Record]:
+    """What lives and has this id or name, and is seen by the caller; `NotFound`."""
     from viscript import catalog
 
     if not name.host and name.what.isdecimal():

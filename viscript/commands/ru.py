@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from viscript.commands.seen import seen
 from viscript.errors import Failed
-from viscript.meter import Target, Usage
 from viscript.output import document, say, size, table
-from viscript.roles import Role
+from viscript.records import Usage
 from viscript.supervisor import BROKER
-from viscript.usage import Root
 
 if TYPE_CHECKING:
     from viscript.client import Client
     from viscript.launcher import Launcher
+    from viscript.meter import Target
     from viscript.records import Record
     from viscript.roles import Caller
 
@@ -34,20 +34,20 @@ class Reply(Struct):
 
 async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
     """Of all that run if no target is named; what is named must run."""
-    records = [launcher.resolve(word) for word in request.targets]
-    for record in records:
-        caller.require(Role.VIEW, record)
-        if _target(launcher, record) is None:
-            raise Failed(f"{record.app} (ID {record.id}) is {record.state}: it uses nothing")
-    if not request.targets:
-        records = [x for x in launcher.records.values() if caller.may(Role.VIEW, x)]
-    wanted = {record.id: None for record in records}
+    records = seen(launcher, request.targets, caller)
+    idle = [record for record in records if _target(launcher, record) is None]
+    if idle and (len(records) == 1 or any(not record.live for record in idle)):
+        first = idle[0]
+        raise Failed(f"{first.app} (ID {first.id}) is {first.state}: it uses nothing")
     measured = {usage.id: usage for usage in await measure(launcher)}
-    return Reply([measured[number] for number in wanted if number in measured])
+    return Reply([measured[number] for record in records if (number := record.id) in measured])
 
 
 async def measure(launcher: Launcher) -> list[Usage]:
     """All launches that run, and broker and daemon with their ids 0 and -1."""
+    from viscript.meter import Target
+    from viscript.usage import Root
+
     found = [_target(launcher, record) for record in launcher.records.values()]
     targets = [target for target in found if target is not None]
     broker, pid = launcher.report(BROKER), launcher.broker_pid
@@ -58,6 +58,9 @@ async def measure(launcher: Launcher) -> list[Usage]:
 
 
 def _target(launcher: Launcher, record: Record) -> Target | None:
+    from viscript.meter import Target
+    from viscript.usage import Root
+
     report, pid = launcher.report(record.id), record.pid
     if report is None or pid is None:
         return None

@@ -14,8 +14,10 @@ from viscript.commands import (
     down,
     events,
     find,
+    history,
     job,
     kill,
+    ping,
     reload,
     restart,
     role,
@@ -24,7 +26,9 @@ from viscript.commands import (
     sd,
     start,
     status,
+    top,
     wait,
+    why,
 )
 from viscript.commands import (
     list as list_,
@@ -55,8 +59,12 @@ TABLE: tuple[Served, ...] = (
 
     Served(list_, Role.VIEW, scoped=True),
     Served(status, Role.VIEW, scoped=True),
-    Served(ru, Role.VIEW, scoped=True),
+    Served(ru, Role.VIEW, scoped=True, audited=False),
+    Served(ping, Role.VIEW, scoped=True, audited=False),
+    Served(top, Role.VIEW, scoped=True, audited=False),
     Served(events, Role.VIEW, audited=False),
+    Served(history, Role.VIEW, scoped=True),
+    Served(why, Role.VIEW, scoped=True),
     Served(find, Role.VIEW, scoped=True, audited=False),
     Served(wait, Role.VIEW, scoped=True, audited=False),
 )  # fmt: skip

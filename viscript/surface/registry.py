@@ -101,12 +101,28 @@ THEMES: tuple[Theme, ...] = (
             Entry("list", f"{_S}seeing:list_", "What runs, and what has ended last.", "view", ("la",)),
             Entry("status", f"{_S}seeing:status", "Daemon and broker.", "view"),
             Entry(
-                "ping", f"{_S}seeing:ping", "Round trip over the bus to an app.", "view",
-                kinds=("launch",),
+                "top", f"{_S}seeing:top", "A live table of what everything uses.", "view",
+                kinds=("select",), many=True,
             ),
             Entry(
                 "ru", f"{_S}seeing:ru", "Resource usage: CPU, memory, threads, files, bus bytes.",
-                "view", others=("res_usage",), kinds=("launch",), many=True,
+                "view", others=("res_usage",), kinds=("select",), many=True,
+            ),
+            Entry(
+                "ping", f"{_S}seeing:ping", "Do keeper, event loop and probe answer, how fast?",
+                "view", kinds=("select",), many=True,
+            ),
+            Entry(
+                "events", f"{_S}seeing:events", "What happens; with -f as it happens.", "view",
+                kinds=("select",), many=True,
+            ),
+            Entry(
+                "history", f"{_S}seeing:history", "What happened to an app until now.", "view",
+                kinds=("select",), many=True,
+            ),
+            Entry(
+                "why", f"{_S}seeing:why", "What an app waits for, or why it failed.", "view",
+                kinds=("select",), many=True,
             ),
         ),
     ),

@@ -1,0 +1,150 @@
+"""`viscript why APP`: what it waits for or why it failed, when it is tried next, and its last lines."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from viscript import catalog
+from viscript.errors import BadConfig, NotFound
+from viscript.events import Event, sentence
+from viscript.output import document, moment, say
+from viscript.reasons import Reason, Wait, reason, waits
+from viscript.records import Record, Status
+from viscript.roles import Role
+from viscript.rules import After
+from viscript.selectors import parse, select
+
+if TYPE_CHECKING:
+    from viscript.client import Client
+    from viscript.launcher import Launcher
+    from viscript.roles import Caller
+
+SUBJECT = "viscript.why"
+EVENTS = 6
+MAX_LAUNCHES = 50
+MAX_LINES = 200
+MAX_LINE = 2000  # characters
+
+
+class Request(Struct):
+    words: list[str]
+    lines: int = 20
+
+
+class Explained(Struct):
+    """One launch, or an app that was never started: then `status` is null."""
+
+    app: str
+    status: Status | None
+    text: str
+    advice: list[str]
+    waits: list[Wait]
+    next_try: float | None  # Unix seconds
+    events: list[Event]
+    log: list[str]  # the last lines
+    log_file: str
+
+
+class Reply(Struct):
+    explained: list[Explained]
+
+
+async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
+    """Live launches that are meant; of an app that has none, its last; else what is configured."""
+    found = [x for x in _meant(launcher, request.words) if caller.may(Role.VIEW, x)]
+    if found:
+        lines = max(0, min(request.lines, MAX_LINES))
+        return Reply([await _explain(launcher, x, lines) for x in found[:MAX_LAUNCHES]])
+    apps = [name for name in request.words if name in launcher.config.apps]
+    if not apps:
+        named = " ".join(request.words)
+        raise NotFound(f"nothing is known of {named}; see: viscript la --all, viscript apps")
+    return Reply([_configured(launcher, name) for name in apps])
+
+
+def _meant(launcher: Launcher, words: list[str]) -> list[Record]:
+    selector = parse(words)
+    live = select(selector, launcher.records.values())
+    if live:
+        return live
+    newest: dict[str, Record] = {}
+    ended = launcher.store.ended(1000)
+    by_id = [record for word in words for record in ended if word == str(record.id)]
+    for record in select(selector, ended):
+        newest[record.app] = record
+    return by_id or list(newest.values())
+
+
+async def _explain(launcher: Launcher, record: Record, lines: int) -> Explained:
+    import asyncio
+
+    status = record.status()
+    waiting = waits([_condition(x) for x in record.after], launcher.records.values())
+    why = reason(record.status(), waiting, time.time())
+    events: list[Event] = []
+    if launcher.recorder is not None:
+        history = launcher.recorder.events.history
+        events = await asyncio.to_thread(history, lambda event: event.id == record.id, EVENTS)
+    file = launcher.home.app_log(record.id, record.app)
+    log = await asyncio.to_thread(_tail, launcher, record, lines)
+    return Explained(
+        record.app, status, why.text, why.advice, waiting, status.next_try, events, log, str(file)
+    )
+
+
+def _tail(launcher: Launcher, record: Record, lines: int) -> list[str]:
+    from viscript.processes import tail
+
+    found = tail(launcher.home.app_log(record.id, record.app), lines)
+    return [line[:MAX_LINE] for line in found]
+
+
+def _condition(after: str | After) -> After:
+    return after if isinstance(after, After) else After(after)
+
+
+def _configured(launcher: Launcher, name: str) -> Explained:
+    """An app that has no launch."""
+    app = launcher.config.apps[name]
+    why = Reason("was never started", [f"viscript start {name}"])
+    try:
+        catalog.command(launcher.config, app, (), os.environ.get("PATH", os.defpath))
+    except BadConfig as error:
+        why = Reason(f"cannot be started: {error}", ["viscript config check"])
+    return Explained(name, None, why.text, why.advice, [], None, [], [], "")
+
+
+def run(client: Client, words: list[str], *, lines: int, as_json: bool) -> None:
+    explained = client.ask(SUBJECT, Request(words, lines), Reply).explained
+    if as_json:
+        document(explained)
+        return
+    for position, each in enumerate(explained):
+        if position:
+            say()
+        _show(each)
+
+
+def _show(each: Explained) -> None:
+    if each.status is None:
+        say(f"{each.app} {each.text}")
+    else:
+        since = moment(each.status.since)
+        say(f"{each.app} (ID {each.status.id}) is {each.status.state} since {since}: {each.text}")
+    for wait in each.waits:
+        mark = "done" if wait.met else "open"
+        say(f"  needs {wait.app} to be {wait.until}: {mark}, it is {wait.state}")
+    for advice in each.advice:
+        say(f"  try: {advice}")
+    if each.events:
+        say("  what happened:")
+    for event in each.events:
+        say(f"    {sentence(event, moment)}")
+    if each.log:
+        say(f"  its last lines ({each.log_file}):")
+    for line in each.log:
+        say(f"    {line}")
