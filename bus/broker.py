@@ -140,33 +140,41 @@ class Broker:
         self._wake()
 
     def run(self) -> None:
+        linger = 0.0  # seconds that libzmq may take for what it was handed
         try:
             self._lookout.start()
             busy = False
             while self._running:
                 busy = self._turn(self._wait(0.0 if busy else self._pause()))
-            self._drain()
+            deadline = self._drain()
             self.router.lame("the broker is stopping")
             self._write()
             time.sleep(GRACE)
+            linger = max(0.0, deadline - time.monotonic())
         finally:
             self._lookout.close()
             if self._journal is not None:
                 self._journal.close()
             self._socket.disable_monitor()
-            self._context.destroy(linger=0)
+            self._context.destroy(linger=int(linger * 1000))
             os.close(self._wake_read)
             os.close(self._wake_write)
 
-    def _drain(self) -> None:
-        """Let what is under way end, for a while; with nothing under way this takes no time."""
+    def _drain(self) -> float:
+        """Let what is under way end, and what waits for slow readers leave; give when that must be over.
+
+        With nothing under way this takes no time.
+        """
         now = time.monotonic()
         self.router.drain(DRAIN, "the broker is stopping", now)
         self._write()
         deadline = now + DRAIN
         busy = False
-        while not self.router.drained and (left := deadline - time.monotonic()) > 0:
+        while (not self.router.drained or self._blocked) and (
+            left := deadline - time.monotonic()
+        ) > 0:
             busy = self._turn(self._wait(0.0 if busy else min(self._pause(), left)))
+        return deadline
 
     def _turn(self, ready: set[int]) -> bool:
         """Do what there is to do, once; True when there may be more at once."""

@@ -8,6 +8,7 @@ from bus.conformance.asking import ASKING
 from bus.conformance.batching import BATCHING
 from bus.conformance.bundling import BUNDLING
 from bus.conformance.checks import Check
+from bus.conformance.enrolling import ENROLLING
 from bus.conformance.flowing import FLOWING
 from bus.conformance.heads import HEADS
 from bus.conformance.publishing import PUBLISHING
@@ -19,7 +20,7 @@ from bus.errors import BusError
 from bus.identity import Address, KeyPair
 
 CHECKS: tuple[Check, ...] = (
-    *SESSIONS, *BUNDLING, *PUBLISHING, *FLOWING, *ASKING, *BATCHING, *STORING, *HEADS,
+    *SESSIONS, *ENROLLING, *BUNDLING, *PUBLISHING, *FLOWING, *ASKING, *BATCHING, *STORING, *HEADS,
 )  # fmt: skip
 
 
@@ -34,8 +35,8 @@ def run(
 ) -> list[Result]:
     """Play the checks whose name contains `only` against the broker at `address`.
 
-    `pair` and `other` are two keys that it admits, at best with the role operator: what their roles do
-    not allow is skipped. `patience` is how many seconds an answer may take. `progress` hears each
+    `pair` and `other` are two keys that it admits, at best with the roles admin and operator: what their
+    roles do not allow is skipped. `patience` is how many seconds an answer may take. `progress` hears each
     result as it comes.
     """
     results = []

@@ -7,20 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 
-from bus import Address, sockets
+from bus import Address, signals, sockets
 from bus.conformance import FAILED, PASSED, SKIPPED, Result, exit_code, run, vectors
+from bus.conformance.run import CHECKS
 from tests.support.broker import Broker, running_broker
 from tests.support.middleman import Change, frames, middleman
-from tests.support.raw import DELIVERY, ERROR, OK, PONG, REQUEST_DELIVERY, WELCOME
+from tests.support.raw import DELIVERY, ERROR, OK, PONG, REQUEST, REQUEST_DELIVERY, WELCOME, Raw
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Broker]:
-    with running_broker(alice="operator", bob="operator") as running:
+    with running_broker(alice="admin", bob="operator") as running:
         yield running
 
 
@@ -46,6 +48,33 @@ def test_our_broker_passes_every_check(broker: Broker) -> None:
     names = [result.name for result in results]
     assert [one for one in played if not any(name.endswith(f": {one}") for name in names)] == []
     assert len(set(names)) == len(names)
+
+
+def test_the_document_tells_how_many_checks_there_are() -> None:
+    assert f"dialogues, {len(CHECKS)} checks" in (ROOT / "docs/bus.md").read_text()
+
+
+def test_enrolment_leaves_the_list_and_the_door_as_they_were(broker: Broker) -> None:
+    with Raw(broker.address, broker.keys["alice"]) as alice:
+        alice.hello()
+        before = told(alice, signals.ACCESS_LIST)
+        play(broker, "stranger")
+        assert told(alice, signals.ACCESS_LIST) == before
+        door = told(alice, signals.ENROL_LIST)
+        assert (door["tokens"], door["open_until"]) == ([], 0)
+
+
+def test_without_an_admins_key_what_needs_one_is_skipped() -> None:
+    with running_broker(alice="operator", bob="operator") as broker:
+        for only in ("stranger", "join token", "ENDED", "without notices"):
+            skipped = [r.came for r in play(broker, only) if r.outcome == SKIPPED]
+            assert skipped
+            assert all(came.startswith("this key may not request $SYS.") for came in skipped)
+
+
+def told(raw: Raw, subject: str) -> Any:
+    raw.send(REQUEST, {"id": 99, "s": subject, "dl": 5000})
+    return msgpack.unpackb(raw.hear()[2])
 
 
 @pytest.mark.timeout(120)
@@ -116,6 +145,7 @@ def test_before_an_honest_middleman_the_broker_passes_what_the_wrong_ones_fail(
         (with_fields(WELCOME, limits={}), "WELCOME tells", "documented form", "KeyError: 'payload'"),
         (with_fields(WELCOME, caps=["no-such-thing"]), "WELCOME tells", "only capabilities", "no-such-thing"),
         (without(ERROR), "three frames", "ERROR", "GOODBYE"),
+        (with_fields(ERROR, num=400), "ENROL in a session", "'num': 409", "'num': 400"),
     ],
 )  # fmt: skip
 def test_a_broker_that_says_something_else_fails_and_is_told_what(

@@ -14,7 +14,7 @@ import msgpack
 import pytest
 import zmq
 
-from tests.support.broker import Broker, running_broker
+from tests.support.broker import PATIENCE, Broker, running_broker
 from tests.support.raw import (
     BYE,
     DELIVERY,
@@ -339,6 +339,59 @@ def test_a_drain_does_not_wait_for_ever() -> None:
         assert alice.hear_only(GOODBYE)["num"] == 503
         assert 1.9 < time.monotonic() - start < 10
         assert broker.stop() == 0
+
+
+IN_LIBZMQ, IN_THE_OUTBOX = (24, 1 << 20), (3000, 8 << 10)  # where most of a flood waits
+floods = pytest.mark.parametrize("flood", [IN_LIBZMQ, IN_THE_OUTBOX], ids=["libzmq", "outbox"])
+
+
+@contextmanager
+def answered_behind(flood: tuple[int, int], broker: Broker) -> Iterator[Raw]:
+    """Give a requester that does not read, and whose reply waits at the broker behind 24 MiB."""
+    count, size = flood
+    # A libzmq that reconnects keeps what is unread when the connection ends.
+    options = {**SMALL_BUFFERS, zmq.RECONNECT_IVL: 60_000}
+    with dialled(broker, "slow", options) as slow, dialled(broker, "worker") as worker:
+        slow.hello()
+        worker.hello()
+        subscribed(slow, "app.flood")
+        worker.send(SERVE, {"id": 1, "s": "app.job"})
+        worker.hear_only(OK)
+        for _ in range(count):
+            worker.send(PUBLISH, {"s": "app.flood"}, bytes(size))
+        slow.send(REQUEST, {"id": 9, "s": "app.job", "dl": 60_000})
+        worker.send(REPLY, {"r": worker.hear_only(REQUEST_DELIVERY)["r"]}, b"done")
+        assert worker.alive()  # the broker has the reply
+        yield slow
+
+
+@floods
+def test_a_reply_behind_much_else_reaches_a_requester_that_reads_late(
+    flood: tuple[int, int],
+) -> None:
+    with (
+        running_broker(slow="app", worker="app") as broker,
+        answered_behind(flood, broker) as slow,
+    ):
+        broker.signal(signal.SIGTERM)
+        time.sleep(0.2)
+        for _ in range(flood[0]):
+            slow.hear_only(DELIVERY)
+        code, fields, body = slow.hear()
+        assert (code, fields["ref"], body) == (REPLY_DELIVERY, 9, b"done")
+        assert slow.hear_only(GOODBYE)["num"] == 503
+        assert broker.process is not None
+        assert broker.process.wait(PATIENCE) == 0
+
+
+@floods
+def test_a_requester_that_never_reads_holds_up_the_end_no_longer_than_the_drain(
+    flood: tuple[int, int],
+) -> None:
+    with running_broker(slow="app", worker="app") as broker, answered_behind(flood, broker):
+        start = time.monotonic()
+        assert broker.stop() == 0
+        assert 1.9 < time.monotonic() - start < 10
 
 
 def test_a_broker_with_nothing_under_way_stops_at_once() -> None:

@@ -169,6 +169,19 @@ def test_who_ends_ends_the_commands_it_runs(bus):
         assert not runs(marker)
 
 
+def test_who_is_killed_leaves_no_command_nor_what_it_started(bus):
+    marker = "31.41595"
+    with bus.running(
+        "bob", "reply", "app.long", "--command", f"sh -c 'sleep {marker}; true'"
+    ) as server:
+        server.line()
+        with bus.running("ann", "req", "app.long", "--timeout", "40"):
+            until(lambda: runs(marker), "the command")
+            server.process.kill()
+            assert server.end()[0] == -signal.SIGKILL
+            until(lambda: not runs(marker), "the end of the command")
+
+
 def runs(marker: str) -> bool:
     return any(p.info["cmdline"] == ["sleep", marker] for p in psutil.process_iter(["cmdline"]))
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from bus import keystore
+from bus.identity import to_hex
 from tests.support.instance import APPS, alive, belongs, instance, until
 
 
@@ -111,3 +113,25 @@ def test_down_waits_for_a_daemon_that_is_just_starting(tmp_path):
         until(lambda: made.run("down", code=None).returncode == 0)
         process.communicate(timeout=40)
         assert running(made) == []
+
+
+def test_in_a_home_the_everyday_key_decides_about_nobody(tmp_path):
+    with instance(tmp_path / "h") as home:
+        assert {k.stat().st_mode & 0o777 for k in (home.root / "keys").glob("*.key")} == {0o600}
+        assert "$SYS.access.list" in home.run("bus", "req", "$SYS.access.list", code=4).stderr
+        roles = {one["name"]: one["roles"] for one in home.ask("bus", "keys", "list")}
+        assert roles["cli"] == ["operator"]
+        assert [name for name in roles if "admin" in roles[name]] == ["viscript", "admin"]
+
+
+def test_an_admin_key_that_was_copied_is_forbidden_and_replaced_at_the_next_up(tmp_path):
+    with instance(tmp_path / "h") as home:
+        file = home.root / "keys" / "admin.key"
+        copied = keystore.load(file).public
+        home.run("bus", "keys", "forbid", to_hex(copied), code=6)  # it cuts itself off
+        file.unlink()
+        home.run("down")
+        home.run("up", "--detach")
+        admins = [one["key"] for one in home.ask("bus", "keys", "list") if one["name"] == "admin"]
+        assert admins == [keystore.load(file).public]
+        assert copied not in admins

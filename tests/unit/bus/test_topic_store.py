@@ -171,6 +171,27 @@ def test_what_is_saved_of_a_consumer_is_what_was_last_said(path: Path) -> None:
     assert again.state == ConsumerState(3, {3: 2, 1: -1})
 
 
+def test_a_file_that_was_vacuumed_is_smaller_and_as_good(path: Path) -> None:
+    store = open_filled(path)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):  # it has the file for itself
+        sqlite3.connect(path, timeout=0).execute("VACUUM")
+    store.carry_out([RemoveTopic("big")])
+    while store.carry_out([Expire(0)]) == [True]:
+        pass
+    store.close()
+    before = path.stat().st_size
+    connection = sqlite3.connect(path)
+    connection.execute("VACUUM")
+    connection.close()
+    assert path.stat().st_size < before / 10
+    assert path.stat().st_mode & 0o777 == 0o600
+    store = Store(path)
+    assert len(read(store)) == 200
+    store.close()
+    flip(path, path.read_bytes().index(b"order 77 order 77") + 3)
+    assert mended(path)[1] == {"orders": "78"}
+
+
 # Damage.
 
 
@@ -230,6 +251,15 @@ def test_what_is_whole_is_opened_and_needs_no_repair(
 def test_a_flipped_bit_in_a_body_costs_that_record(path: Path) -> None:
     closed(path)
     flip(path, path.read_bytes().index(b"order 77 order 77") + 3)
+    assert "topic orders: 1 records without their checksum: 78" in is_refused(path)
+    assert mended(path)[1] == {"orders": "78", "big": ""}
+
+
+def test_a_flipped_bit_that_makes_a_subject_no_text_costs_that_record(path: Path) -> None:
+    closed(path)
+    raw = bytearray(path.read_bytes())
+    raw[raw.rindex(b"app.order", 0, raw.index(b"order 77 order 77"))] ^= 0x80
+    path.write_bytes(raw)
     assert "topic orders: 1 records without their checksum: 78" in is_refused(path)
     assert mended(path)[1] == {"orders": "78", "big": ""}
 

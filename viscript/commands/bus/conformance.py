@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 KeyFile = Annotated[
-    Path | None, typer.Option("--key", metavar="FILE", help="With ENDPOINT: our key there.")
+    Path | None,
+    typer.Option(
+        "--key",
+        metavar="FILE",
+        help="With ENDPOINT: our key there; as admin, enrolment and revocation are played too.",
+    ),
 ]
 
 

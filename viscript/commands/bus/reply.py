@@ -132,7 +132,7 @@ class _Answers:
 
 
 class _Commands:
-    """Runs the command for each request, in threads; `end` ends those that run."""
+    """Runs the command for each request, in threads; `end`, or our own end, ends those that run."""
 
     def __init__(self, command: str, at_once: int) -> None:
         """`BadUsage` when there is no such command."""
@@ -141,6 +141,7 @@ class _Commands:
         from concurrent.futures import ThreadPoolExecutor
 
         from viscript.errors import BadUsage
+        from viscript.orphans import Guard
 
         try:
             self._words = shlex.split(command)
@@ -148,6 +149,7 @@ class _Commands:
             raise BadUsage(f"--command: {error}: {command!r}") from None
         if not self._words or shutil.which(self._words[0]) is None:
             raise BadUsage(f"--command: there is no such program: {command!r}")
+        self._guard = Guard()
         self.threads = ThreadPoolExecutor(at_once)
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
@@ -173,6 +175,7 @@ class _Commands:
                     self._words, stdin=given, stdout=subprocess.PIPE, env=environment,
                     start_new_session=True,
                 )  # fmt: skip
+                self._guard.holds(process.pid)
                 self._running.add(process)
         return self._answer_of(process, request.timeout)
 
@@ -192,6 +195,7 @@ class _Commands:
             alarm.cancel()
             _kill(process)
             process.wait()
+            self._guard.lets_go(process.pid)
             with self._lock:
                 self._running.discard(process)
         if late:
