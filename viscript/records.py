@@ -61,6 +61,13 @@ class Status(Struct, kw_only=True):
     )
 
 
+class AdHoc(Struct, frozen=True):
+    """What `viscript run` was given: an app that is in no configuration."""
+
+    argv: list[str]
+    cwd: str
+
+
 class Record(Status, kw_only=True):
     """One launch as the launcher stores it."""
 
@@ -71,6 +78,7 @@ class Record(Status, kw_only=True):
     on_bus: bool = False
     restart: Restart = "never"
     stop: bool = False  # somebody wanted it stopped
+    ad_hoc: AdHoc | None = None
 
     @property
     def live(self) -> bool:

@@ -22,12 +22,14 @@ from viscript.commands import (
     restart,
     role,
     ru,
+    run,
     scale,
     sd,
     start,
     status,
     top,
     wait,
+    waiting,
     why,
 )
 from viscript.commands import (
@@ -56,6 +58,8 @@ TABLE: tuple[Served, ...] = (
     Served(job, Role.VIEW, scoped=True, audited=False),
     Served(down, Role.ADMIN),
     Served(role, Role.ADMIN),
+    Served(run, Role.ADMIN),
+    Served(waiting, Role.VIEW, scoped=True, audited=False),
 
     Served(list_, Role.VIEW, scoped=True),
     Served(status, Role.VIEW, scoped=True),

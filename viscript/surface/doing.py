@@ -155,3 +155,55 @@ def scale(
     how = _how(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run)
     with client(home) as daemon:
         command.run(daemon, name, count, how)
+
+
+def run(
+    words: Annotated[
+        list[str], typer.Argument(metavar="COMMAND [ARGS]...", help="Passed on as they are.")
+    ],
+    *,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="N", help="Else that of the program.")
+    ] = None,
+    cwd: Annotated[
+        str | None, typer.Option("--cwd", metavar="DIR", help="Else the present folder.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it runs.")] = False,
+    timeout: TimeoutOption = None,
+    wait: WaitOption = True,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Run a command as an app: shows its output and ends with its exit code; Ctrl-C shuts it down."""
+    from pathlib import Path
+
+    from viscript import options
+    from viscript.commands import run as command
+    from viscript.commands import start
+
+    request = command.request_for(name, words, Path(cwd or ".").absolute())
+    with client(home) as daemon:
+        if detach or as_json(json) or not wait:
+            how = _how(timeout, start.TIMEOUT, json, wait=wait)
+            command.detached(daemon, request, how)
+            return 0
+        return command.foreground(options.home(home), daemon, request)
+
+
+def wait(
+    select: Selected,
+    *,
+    until: Annotated[
+        str, typer.Option("--for", metavar="WHAT", help="ready, ended, or a state.")
+    ] = "ready",
+    timeout: TimeoutOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Wait until all are ready: 0; 3 when it cannot come about any more, 7 when time is up."""
+    from viscript.commands import waiting as command
+
+    command.check(until)
+    with client(home) as daemon:
+        limit = command.TIMEOUT if timeout is None else timeout
+        command.run(daemon, select, until, limit, as_json=as_json(json))

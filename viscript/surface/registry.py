@@ -90,6 +90,14 @@ THEMES: tuple[Theme, ...] = (
                 kinds=("app", "text"),
             ),
             Entry(
+                "run", f"{_S}doing:run", "Run a command as an app; ends with its exit code.", "admin",
+                kinds=("command",), verbatim=True,
+            ),
+            Entry(
+                "wait", f"{_S}doing:wait", "Wait until apps are ready, or have ended.", "view",
+                kinds=("select",), many=True,
+            ),
+            Entry(
                 "job", f"{_S}jobs:app", "What was asked for, and what has become of it.", "view",
                 verbs=("ls", "show", "cancel"), kinds=("job",),
             ),
