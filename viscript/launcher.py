@@ -22,7 +22,7 @@ from bus import keystore
 from bus.errors import BusError, KeyFileError
 from bus.identity import Address
 from viscript import catalog, config, processes, supervisor
-from viscript.config import Config
+from viscript.config import Config, planning
 from viscript.desk import Desk
 from viscript.errors import Conflict, Denied, NotFound, ViscriptError
 from viscript.generation import UNSEEN, Generation, Prepared
@@ -364,6 +364,7 @@ class Launcher:
         record = self.records[number]
         app = self.app_of(record)
         command = catalog.command(self.config, app, tuple(record.args), _search())
+        record.configured = planning.compact(app)
         if self.membership is None:
             raise Conflict("there is no bus to start it on")
         await self.membership.let_in(record)

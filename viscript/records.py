@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -73,6 +73,7 @@ class Record(Status, kw_only=True):
 
     slot: str  # app, app-2, …: whose key and folder it has
     session: int  # grows with every fresh `up`
+    configured: dict[str, Any] | None = None  # what this run was started with (config.planning)
     role: str
     after: list[str] = []
     on_bus: bool = False

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from viscript.commands import (
+    apply,
     down,
     events,
     find,
@@ -18,6 +19,7 @@ from viscript.commands import (
     job,
     kill,
     ping,
+    plan,
     reload,
     restart,
     role,
@@ -57,6 +59,8 @@ TABLE: tuple[Served, ...] = (
     Served(scale, Role.OPERATE, scoped=True),
     Served(job, Role.VIEW, scoped=True, audited=False),
     Served(down, Role.ADMIN),
+    Served(plan, Role.CONFIGURE, audited=False),
+    Served(apply, Role.CONFIGURE),
     Served(role, Role.ADMIN),
     Served(run, Role.ADMIN),
     Served(waiting, Role.VIEW, scoped=True, audited=False),

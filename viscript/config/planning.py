@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from typing import Any
 
 from msgspec import Struct
 
 from viscript.config import shown
 from viscript.config.model import App, Config
-from viscript.config.shown import Tree
 from viscript.rules import Plan
 
-Rows = Mapping[str, Tree]  # as `compact` makes them
+Rows = Mapping[str, Any]  # as `compact` makes them
 
 
 class Effect(StrEnum):
@@ -36,8 +36,8 @@ class Change(Struct, frozen=True):
     """One value that differs, in the words of the file."""
 
     key: str
-    before: Tree
-    after: Tree
+    before: Any
+    after: Any
     effect: Effect
 
 
@@ -71,11 +71,20 @@ class Outcome(Struct, frozen=True):
         )
 
 
-def compact(app: App) -> dict[str, Tree]:
+def compact(app: App) -> dict[str, Any]:
     """What an app was started with: the values that are not what they are without a word."""
     usual = dict(shown.flat(shown.app(App(app.name, "", ""))))
     found = dict(shown.flat(shown.app(app)))
     return {key: value for key, value in found.items() if usual.get(key, _ABSENT) != value}
+
+
+def taken(before: Rows | None, app: App) -> dict[str, Any]:
+    """What runs on with the new rules of `app`: what only a start takes over stays as it was."""
+    found = compact(app)
+    if before is None:
+        return found
+    kept = {key: value for key, value in before.items() if _effect(key) is not Effect.LIVE}
+    return {key: value for key, value in found.items() if _effect(key) is Effect.LIVE} | kept
 
 
 _ABSENT = object()

@@ -32,7 +32,7 @@ BatchOption = Annotated[
 ]
 
 
-def _how(timeout: float | None, usual: float, json: bool, **more: bool) -> How:  # noqa: FBT001
+def how_of(timeout: float | None, usual: float, json: bool, **more: bool) -> How:  # noqa: FBT001
     from viscript.commands.follow import How
 
     return How(usual if timeout is None else timeout, as_json=as_json(json), **more)
@@ -54,7 +54,7 @@ def start(
     """Start an app. Everything after APP goes to it, added to its configured arguments."""
     from viscript.commands import start as command
 
-    how = _how(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
+    how = how_of(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
     with client(home) as daemon:
         command.run(daemon, name, args or [], how)
 
@@ -73,7 +73,7 @@ def sd(
     """Shut down: over the bus if the app listens there, then by the signals of its configuration."""
     from viscript.commands import sd as command
 
-    how = _how(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
+    how = how_of(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
     with client(home) as daemon:
         command.run(daemon, select, how, batch)
 
@@ -92,7 +92,7 @@ def restart(
     """End and start again, with the same id; --batch 1 does it one by one, each until it is ready."""
     from viscript.commands import restart as command
 
-    how = _how(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
+    how = how_of(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
     with client(home) as daemon:
         command.run(daemon, select, how, batch)
 
@@ -111,7 +111,7 @@ def reload(
     """Send the signal that the configuration names as `reload`."""
     from viscript.commands import reload as command
 
-    how = _how(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
+    how = how_of(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
     with client(home) as daemon:
         command.run(daemon, select, how, batch)
 
@@ -134,7 +134,7 @@ def kill(
     from viscript.commands import kill as command
 
     number = command.number(signal)
-    how = _how(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
+    how = how_of(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
     with client(home) as daemon:
         command.run(daemon, select, number, how, batch)
 
@@ -152,7 +152,7 @@ def scale(
     """Run so many instances of an app: app:0, app:1 and so on."""
     from viscript.commands import scale as command
 
-    how = _how(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run)
+    how = how_of(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run)
     with client(home) as daemon:
         command.run(daemon, name, count, how)
 

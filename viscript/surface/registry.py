@@ -151,7 +151,7 @@ THEMES: tuple[Theme, ...] = (
             ),
             Entry(
                 "config", f"{_S}configuration:config", "Check, plan and apply the configuration.",
-                verbs=("check", "show", "schema"),
+                verbs=("check", "plan", "apply", "show", "schema"),
             ),
         ),
     ),
