@@ -64,7 +64,7 @@ def test_another_file_can_be_compared_with_what_runs(up, tmp_path):
     lines = up.run("config", "plan", str(other)).stdout.splitlines()
     assert lines[0] == "! changed: is restarted: environment changed"
     other.write_text("apps: {a: {pth: x}}")
-    assert up.run("config", "plan", str(other), code=8).stderr.startswith(f"error: {other}:1:11: ")
+    assert up.run("config", "plan", str(other), code=8).stderr.startswith(f"error: {other}:1:12: ")
 
 
 def test_a_broken_file_is_refused_and_changes_nothing(up):

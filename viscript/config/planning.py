@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from msgspec import Struct
 
 from viscript.config import shown
 from viscript.config.model import App, Config
-from viscript.rules import Plan
+from viscript.rules import Plan, Probe, RestartRule
 
 Rows = Mapping[str, Any]  # as `compact` makes them
 
@@ -73,9 +74,20 @@ class Outcome(Struct, frozen=True):
 
 def compact(app: App) -> dict[str, Any]:
     """What an app was started with: the values that are not what they are without a word."""
-    usual = dict(shown.flat(shown.app(App(app.name, "", ""))))
+    usual = _usual()
     found = dict(shown.flat(shown.app(app)))
     return {key: value for key, value in found.items() if usual.get(key, _ABSENT) != value}
+
+
+@cache
+def _usual() -> dict[str, Any]:
+    """What is meant without a word; also the details of rules and probes that there are not."""
+    detailed = App(
+        "", "", "", restart=RestartRule("always"), ready=Probe("bus"), alive=Probe("bus")
+    )
+    return {**dict(shown.flat(shown.app(detailed))), **dict(shown.flat(shown.app(App("", "", ""))))} | {
+        "ready.bus": None, "alive.bus": None,
+    }  # fmt: skip
 
 
 def taken(before: Rows | None, app: App) -> dict[str, Any]:
@@ -129,7 +141,7 @@ def _app(
 def _changes(old: App | None, new: App, started: Sequence[Rows | None]) -> tuple[Change, ...]:
     """Against what runs; against the old file when nothing does."""
     wanted = compact(new)
-    usual = dict(shown.flat(shown.app(App(new.name, "", ""))))
+    usual = _usual()
     befores = [rows for rows in started if rows is not None]
     if not befores and old is not None:
         befores = [compact(old)]
