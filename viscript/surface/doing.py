@@ -184,7 +184,7 @@ def run(
     request = command.request_for(name, words, Path(cwd or ".").absolute())
     with client(home) as daemon:
         if detach or as_json(json) or not wait:
-            how = _how(timeout, start.TIMEOUT, json, wait=wait)
+            how = how_of(timeout, start.TIMEOUT, json, wait=wait)
             command.detached(daemon, request, how)
             return 0
         return command.foreground(options.home(home), daemon, request)
