@@ -40,7 +40,7 @@ def test_status_without_a_daemon_is_code_3_and_still_a_document(home):
     [
         (["nosuch"], "No such command 'nosuch'"),
         (["la", "--bad"], "--bad"),
-        (["la", "surplus"], "surplus"),
+        (["apps", "surplus"], "surplus"),
         (["why"], "ID|APP"),
         (["ping", "--timeout", "x"], "x"),
         (["s"], "APP"),

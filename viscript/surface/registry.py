@@ -106,8 +106,14 @@ THEMES: tuple[Theme, ...] = (
     Theme(
         "Seeing",
         (
-            Entry("list", f"{_S}seeing:list_", "What runs, and what has ended last.", "view", ("la",)),
-            Entry("status", f"{_S}seeing:status", "Daemon and broker.", "view"),
+            Entry(
+                "list", f"{_S}seeing:list_", "What runs, and what has ended last.", "view", ("la",),
+                kinds=("select",), many=True,
+            ),
+            Entry(
+                "status", f"{_S}seeing:status", "Daemon and broker, or an app in full.", "view",
+                kinds=("select",), many=True,
+            ),
             Entry(
                 "top", f"{_S}seeing:top", "A live table of what everything uses.", "view",
                 kinds=("select",), many=True,
