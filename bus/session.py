@@ -203,7 +203,8 @@ class ClientSession:
     ) -> int:
         """Ask for one reply; with the token `idem` it is sent again until the deadline."""
         ref = self._new_id()
-        if to is None and not idem:
+        # What the broker answers itself is never part of a batch.
+        if to is None and not idem and not subject.startswith("$SYS."):
             self.queue.check_size("request", subject, body)
             self.queue.add(ref, body, (plain_request, subject, milliseconds(timeout)))
             self.ledger.add(ref, Waiting("request", subject, now + timeout + DEADLINE_GRACE))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,12 @@ class Offered:
 
 def offered(app: App) -> Offered:
     return Offered(app.name, tuple(getattr(app, "groups", ())))
+
+
+def ad_hoc(name: str, argv: Sequence[str], cwd: str) -> App:
+    """The app that `viscript run` makes of a command."""
+    path, *args = argv
+    return App(name, path, "viscript run", args=tuple(args), cwd=cwd)
 
 
 def find(config: Config, word: str) -> App:

@@ -67,23 +67,24 @@ def _parse(arguments: list[str]) -> int:
 
 def wants_json(arguments: list[str]) -> bool:
     """Whether --json is ours: after `start APP` it is the app's."""
-    words = iter(arguments)
-    for word in words:
-        if word == "--json":
-            return True
-        if word in VERBATIM:
-            return "--json" in _until_app(list(words))
-    return False
+    before = _options(arguments)
+    command, rest = arguments[len(before) : len(before) + 1], arguments[len(before) + 1 :]
+    ours = _options(rest) if VERBATIM.intersection(command) else rest
+    return "--json" in before or "--json" in ours
 
 
-def _until_app(words: list[str]) -> list[str]:
-    ours: list[str] = []
+def _options(words: list[str]) -> list[str]:
+    """The options that `words` begin with, and their values."""
+    found: list[str] = []
     for word in words:
-        valued = bool(ours) and ours[-1] == "--home"
-        if not word.startswith("-") and not valued:
+        valued = bool(found) and found[-1] in _VALUED
+        if word == "--" or (not word.startswith("-") and not valued):
             break
-        ours.append(word)
-    return ours
+        found.append(word)
+    return found
+
+
+_VALUED = frozenset({"--home", "--timeout", "--name", "--cwd"})  # before a command, and of VERBATIM
 
 
 def complain(error: Exception, name: str, code: int, *, as_json: bool) -> int:

@@ -22,7 +22,7 @@ from bus import keystore
 from bus.errors import BusError, KeyFileError
 from bus.identity import Address
 from viscript import catalog, config, processes, supervisor
-from viscript.config import Config
+from viscript.config import Config, planning
 from viscript.desk import Desk
 from viscript.errors import Conflict, Denied, NotFound, ViscriptError
 from viscript.generation import UNSEEN, Generation, Prepared
@@ -31,7 +31,7 @@ from viscript.membership import Membership
 from viscript.meter import Meter
 from viscript.processes import Fate
 from viscript.recorder import Recorder, cause_of
-from viscript.records import ExitInfo, Probed, Record
+from viscript.records import AdHoc, ExitInfo, Probed, Record
 from viscript.rules import Plan
 from viscript.state import Store
 from viscript.supervisor import BROKER, FINAL, Exit, Launch, State, Supervisor
@@ -82,10 +82,25 @@ class Launcher:
 
     def start(self, word: str, arguments: tuple[str, ...]) -> Record:
         """Begin a launch of the app called `word`; it has an id on return, or `ViscriptError`."""
+        self._reread()
+        return self._begin(catalog.find(self.config, word), arguments, None)
+
+    def run(self, name: str, what: AdHoc) -> Record:
+        """Begin a launch of a command that is in no configuration; `Conflict` when its name is."""
+        self._reread()
+        if name in self.config.apps:
+            raise Conflict(f"{name} is an app in {self.config.file}; choose another --name")
+        return self._begin(catalog.ad_hoc(name, what.argv, what.cwd), (), what)
+
+    def app_of(self, record: Record) -> config.App:
+        """What it was started as; `NotFound` when that is in the configuration no more."""
+        if record.ad_hoc is not None:
+            return catalog.ad_hoc(record.app, record.ad_hoc.argv, record.ad_hoc.cwd)
+        return catalog.find(self.config, record.app)
+
+    def _begin(self, app: config.App, arguments: tuple[str, ...], what: AdHoc | None) -> Record:
         if self._going_down:
             raise Conflict("everything is being stopped; nothing is started any more")
-        self._reread()
-        app = catalog.find(self.config, word)
         catalog.command(self.config, app, arguments, _search())
         slot = self._free_slot(app.name)
         try:
@@ -97,7 +112,7 @@ class Launcher:
             id=0, app=app.name, state=State.BLOCKED, key=key, since=now, args=list(arguments),
             started=now, slot=slot, session=self.store.session, role=app.role,
             after=[after.app for after in app.after], on_bus=app.ready.kind == "bus",
-            restart=app.restart.policy,
+            restart=app.restart.policy, ad_hoc=what,
         )  # fmt: skip
         self.records[self.store.add(record).id] = record
         self._feed(supervisor.Start(_launch(record)))
@@ -108,6 +123,12 @@ class Launcher:
         self._reread()
         return catalog.offered(catalog.find(self.config, word))
 
+    def name_of(self, word: str) -> str:
+        """The app that is called or aliased so, or that runs by that name; `NotFound`."""
+        if any(record.app == word for record in self.records.values()):
+            return word
+        return catalog.find(self.config, word).name
+
     def resolve(self, word: str) -> Record:
         """The launch meant by an id, or by the name of an app that runs once."""
         if word.isdecimal():
@@ -116,7 +137,7 @@ class Launcher:
             if found is None:
                 raise NotFound(f"no launch has the id {word}; see: viscript la --all")
             return found
-        name = catalog.find(self.config, word).name
+        name = self.name_of(word)
         live = [record for record in self.records.values() if record.app == name]
         if not live:
             raise NotFound(f"{name} is not running; start it: viscript start {name}")
@@ -341,8 +362,9 @@ class Launcher:
             argv = (sys.executable, "-P", "-m", "bus.cli", "run", str(self.home.root))
             return argv, str(self.home.root), env
         record = self.records[number]
-        app = catalog.find(self.config, record.app)
+        app = self.app_of(record)
         command = catalog.command(self.config, app, tuple(record.args), _search())
+        record.configured = planning.compact(app)
         if self.membership is None:
             raise Conflict("there is no bus to start it on")
         await self.membership.let_in(record)

@@ -165,7 +165,7 @@ def _lives(report: Report) -> bool:
 
 
 def _left(report: Report) -> list[tuple[int, int]]:
-    return kernel.members(report.pid or 0, report.start_ticks, report.mark, kept=False)
+    return kernel.members(report.pid or 0, report.start_ticks, mark=report.mark)
 
 
 def sweep(report: Report) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -61,16 +61,25 @@ class Status(Struct, kw_only=True):
     )
 
 
+class AdHoc(Struct, frozen=True):
+    """What `viscript run` was given: an app that is in no configuration."""
+
+    argv: list[str]
+    cwd: str
+
+
 class Record(Status, kw_only=True):
     """One launch as the launcher stores it."""
 
     slot: str  # app, app-2, …: whose key and folder it has
     session: int  # grows with every fresh `up`
+    configured: dict[str, Any] | None = None  # what this run was started with (config.planning)
     role: str
     after: list[str] = []
     on_bus: bool = False
     restart: Restart = "never"
     stop: bool = False  # somebody wanted it stopped
+    ad_hoc: AdHoc | None = None
 
     @property
     def live(self) -> bool:

@@ -40,9 +40,9 @@ def test_status_without_a_daemon_is_code_3_and_still_a_document(home):
     [
         (["nosuch"], "No such command 'nosuch'"),
         (["la", "--bad"], "--bad"),
-        (["la", "surplus"], "surplus"),
-        (["ping"], "ID|APP"),
-        (["ping", "1", "2"], "2"),
+        (["apps", "surplus"], "surplus"),
+        (["why"], "ID|APP"),
+        (["ping", "--timeout", "x"], "x"),
         (["s"], "APP"),
         (["sd"], "ID|APP"),
         (["logs", "1", "-n", "x"], "x"),

@@ -144,3 +144,22 @@ def test_top_prints_one_table_where_there_is_no_terminal(up: Instance):
     assert found["host"]["daemon"]["rss"] > 1 << 20
     assert found["host"]["broker"]["cpu_seconds"] > 0
     assert "cannot sort" in up.run("top", "--sort", "size", code=2).stderr
+
+
+def test_list_shows_what_a_selector_matches(up: Instance):
+    assert [x["app"] for x in up.ask("la", "sl*", "and", "state=running")] == ["sleeper"]
+    assert [x["id"] for x in up.ask("list", "1")] == [1]
+    assert "nothing matches" in up.run("la", "nobody", code=5).stderr
+
+
+def test_status_of_an_app_is_told_in_full_and_by_the_exit_code(up: Instance):
+    shown = up.run("status", "sleeper").stdout
+    assert shown.startswith("sleeper (ID 1)  running for ")
+    assert f"pid       {up.launch(1)['pid']}" in shown
+    number = up.start_failing("sh", "exit 4")
+    done = up.run("status", "sh", "sleeper", "--json", code=3)
+    assert [(x["id"], x["state"]) for x in json.loads(done.stdout)] == [
+        (1, "running"), (number, "failed"),
+    ]  # fmt: skip
+    assert f"viscript why {number}" in done.stderr
+    assert up.ask("status")["events"] == up.ask("history", "-n", "1")[-1]["seq"]

@@ -37,9 +37,13 @@ Tell = Callable[[Step], str]  # what people read of a step that went well
 
 
 def carry_out(
-    client: Client, subject: str, request: Request, how: How, tell: Tell, *, one: bool = False
-) -> None:
-    """Place the order and see it through; raises what became of it. `one`: JSON of one launch."""
+    client: Client, subject: str, request: Request, how: How, tell: Tell, *, one: bool = False,
+    shown: Callable[[Job], object] | None = None,
+) -> None:  # fmt: skip
+    """Place the order and see it through; raises what became of it.
+
+    `one`: JSON of one launch; `shown` makes other JSON of the job.
+    """
     request.dry, request.several = how.dry, how.yes
     deadline = time.monotonic() + how.timeout
     reply = _place(client, subject, request)
@@ -57,7 +61,7 @@ def carry_out(
     job = _see_through(client, reply.job, deadline, how, tell)
     if how.as_json:
         launches = [step.launch for step in job.steps]
-        document(launches[0] if one else launches)
+        document(shown(job) if shown else launches[0] if one else launches)
     problem = verdict(job)
     if problem is not None:
         raise problem

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from viscript.output import document, moment, say, table
-from viscript.records import Status
+from viscript.records import Record, Status
 from viscript.roles import Role
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ ENDED, ENDED_ALL = 10, 100
 
 class Request(Struct):
     all: bool = False
+    select: list[str] = []  # nothing: everything
 
 
 class Reply(Struct):
@@ -28,7 +29,7 @@ class Reply(Struct):
 
 
 async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
-    """All live ones; the last ended of this session, or with `all` of any."""
+    """All live ones; the last ended of this session, or with `all` of any. `NotFound` if none is meant."""
     session = launcher.store.session
     ended = [
         record
@@ -36,11 +37,25 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
         if request.all or record.session == session
     ]
     records = sorted([*ended, *launcher.records.values()], key=lambda record: record.id)
-    return Reply([record.status() for record in records if caller.may(Role.VIEW, record)])
+    visible = [record for record in records if caller.may(Role.VIEW, record)]
+    if request.select:
+        visible = _meant(visible, request.select)
+    return Reply([record.status() for record in visible])
 
 
-def run(client: Client, *, everything: bool, as_json: bool) -> None:
-    launches = client.ask(SUBJECT, Request(everything), Reply).launches
+def _meant(records: list[Record], words: list[str]) -> list[Record]:
+    from viscript import selectors
+    from viscript.errors import NotFound
+
+    selector = selectors.parse(words)
+    found = selectors.select(selector, records)
+    if not found:
+        raise NotFound(f"nothing matches {selector}; see: viscript la --all, viscript apps")
+    return found
+
+
+def run(client: Client, words: list[str], *, everything: bool, as_json: bool) -> None:
+    launches = client.ask(SUBJECT, Request(everything, words), Reply).launches
     if as_json:
         document(launches)
     elif launches:

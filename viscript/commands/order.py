@@ -47,7 +47,12 @@ class Meant(Struct):
 
 
 def meant(
-    launcher: Launcher, words: Sequence[str], caller: Caller, *, ended: bool = False
+    launcher: Launcher,
+    words: Sequence[str],
+    caller: Caller,
+    *,
+    ended: bool = False,
+    role: Role = Role.OPERATE,
 ) -> Meant:
     """All or nothing: `NotFound` for a name of nothing, `Denied` for one that is not to be touched.
 
@@ -72,21 +77,19 @@ def meant(
         what = "runs" if not ended else "is known"
         raise NotFound(f"nothing that {what} matches {selector}; see: viscript la --all")
     for record in found.values():
-        caller.require(Role.OPERATE, record)
+        caller.require(role, record)
     return Meant(sorted(found.values(), key=lambda record: record.id), several)
 
 
 def called(launcher: Launcher, name: Name, caller: Caller) -> list[Record]:
     """What lives and has this id or name, and is seen by the caller; `NotFound`."""
-    from viscript import catalog
-
     if not name.host and name.what.isdecimal():
         record = launcher.resolve(name.what)
         if not caller.may(Role.VIEW, record):
             raise NotFound(f"no launch has the id {name.what}; see: viscript la --all")
         return [record]
     if not name.host:
-        app = catalog.find(launcher.config, name.what).name
+        app = launcher.name_of(name.what)
         live = [record for record in launcher.records.values() if record.app == app]
         live = [record for record in live if caller.may(Role.VIEW, record)]
         if not live:

@@ -12,7 +12,7 @@ from viscript.roles import Role
 
 if TYPE_CHECKING:
     from viscript.client import Client
-    from viscript.desk import Outcome
+    from viscript.desk import Act, Outcome
     from viscript.launcher import Launcher
     from viscript.roles import Caller
 
@@ -38,11 +38,18 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> order.
         live = [x.status() for x in launcher.records.values() if x.app == offered.app]
         return order.Reply(None, live)
 
-    async def scale(step: Step) -> Outcome:
-        return await _scale(launcher, step, offered.app, request.count)
-
-    doing = Doing(Step(offered.app), f"scale:{offered.app}", scale)
+    act = scaling(launcher, offered.app, request.count)
+    doing = Doing(Step(offered.app), f"scale:{offered.app}", act)
     return order.order(launcher, request, caller, "scale", [doing])
+
+
+def scaling(launcher: Launcher, app: str, count: int) -> Act:
+    """A step of a job that ends when so many run."""
+
+    async def scale(step: Step) -> Outcome:
+        return await _scale(launcher, step, app, count)
+
+    return scale
 
 
 async def _scale(launcher: Launcher, step: Step, app: str, count: int) -> Outcome:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from viscript.commands import (
+    apply,
     down,
     events,
     find,
@@ -18,16 +19,19 @@ from viscript.commands import (
     job,
     kill,
     ping,
+    plan,
     reload,
     restart,
     role,
     ru,
+    run,
     scale,
     sd,
     start,
     status,
     top,
     wait,
+    waiting,
     why,
 )
 from viscript.commands import (
@@ -55,7 +59,11 @@ TABLE: tuple[Served, ...] = (
     Served(scale, Role.OPERATE, scoped=True),
     Served(job, Role.VIEW, scoped=True, audited=False),
     Served(down, Role.ADMIN),
+    Served(plan, Role.CONFIGURE, audited=False),
+    Served(apply, Role.CONFIGURE),
     Served(role, Role.ADMIN),
+    Served(run, Role.ADMIN),
+    Served(waiting, Role.VIEW, scoped=True, audited=False),
 
     Served(list_, Role.VIEW, scoped=True),
     Served(status, Role.VIEW, scoped=True),

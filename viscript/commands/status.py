@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from viscript.client import Client
     from viscript.home import Home
     from viscript.launcher import Launcher
+    from viscript.records import Status
     from viscript.roles import Caller
 
 SUBJECT = "viscript.status"
@@ -50,6 +51,7 @@ class Reply(Struct):
     daemon: DaemonStatus
     broker: BrokerStatus
     launches: dict[str, int] = {}  # live ones, by state
+    events: int = 0  # the number of the last one
 
 
 async def handle(launcher: Launcher, _request: Request, caller: Caller) -> Reply:
@@ -65,6 +67,7 @@ async def handle(launcher: Launcher, _request: Request, caller: Caller) -> Reply
             broker.state if broker else "stopped", broker.restarts if broker else 0,
         ),
         dict(Counter(str(x.state) for x in launcher.records.values() if caller.may(Role.VIEW, x))),
+        launcher.recorder.events.last if launcher.recorder is not None else 0,
     )  # fmt: skip
 
 
@@ -93,3 +96,41 @@ def _show(reply: Reply) -> None:
     say(f"broker  {broker.state}, pid {broker.pid}, {broker.endpoint}, key {broker.key}")
     counts = ", ".join(f"{count} {state}" for state, count in sorted(reply.launches.items()))
     say(f"apps    {counts or 'none'}")
+
+
+def run_apps(client: Client, words: list[str], *, as_json: bool) -> None:
+    """What is named, in full; of an app that does not run, its last launch. `NotRunning` then."""
+    from viscript.commands import list as listing
+
+    request = listing.Request(all=True, select=words)
+    found = client.ask(listing.SUBJECT, request, listing.Reply).launches
+    live = {status.app for status in found if status.ended is None}
+    newest = {status.app: status.id for status in found}
+    shown = [
+        x for x in found if x.ended is None or (x.app not in live and newest[x.app] == x.id)
+    ]  # fmt: skip
+    if as_json:
+        document(shown)
+    else:
+        for status in shown:
+            _show_app(status)
+    down = [x for x in shown if x.state != "running"]
+    if down:
+        names = ", ".join(f"{x.app} (ID {x.id}) is {x.state}" for x in down[:5])
+        raise NotRunning(f"not running: {names}; see: viscript why {down[0].id}")
+
+
+def _show_app(status: Status) -> None:
+    from viscript.topview import duration
+
+    age = duration(time.time() - status.since)
+    say(f"{status.app} (ID {status.id})  {status.state} for {age}, since {moment(status.since)}")
+    facts = {
+        "pid": status.pid, "wanted": status.wanted, "arguments": " ".join(status.args),
+        "groups": ", ".join(status.groups), "restarts": status.restarts,
+        "failures": status.failures, "last exit": status.exit, "because": status.reason,
+        "next try": status.next_try and moment(status.next_try), "key": status.key,
+    }  # fmt: skip
+    for name, fact in facts.items():
+        if fact:
+            say(f"  {name:<9} {fact}")

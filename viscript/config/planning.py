@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import cache
+from typing import Any
 
 from msgspec import Struct
 
 from viscript.config import shown
 from viscript.config.model import App, Config
-from viscript.config.shown import Tree
-from viscript.rules import Plan
+from viscript.rules import Plan, Probe, RestartRule
 
-Rows = Mapping[str, Tree]  # as `compact` makes them
+Rows = Mapping[str, Any]  # as `compact` makes them
 
 
 class Effect(StrEnum):
@@ -36,8 +37,8 @@ class Change(Struct, frozen=True):
     """One value that differs, in the words of the file."""
 
     key: str
-    before: Tree
-    after: Tree
+    before: Any
+    after: Any
     effect: Effect
 
 
@@ -71,11 +72,31 @@ class Outcome(Struct, frozen=True):
         )
 
 
-def compact(app: App) -> dict[str, Tree]:
+def compact(app: App) -> dict[str, Any]:
     """What an app was started with: the values that are not what they are without a word."""
-    usual = dict(shown.flat(shown.app(App(app.name, "", ""))))
+    usual = _usual()
     found = dict(shown.flat(shown.app(app)))
     return {key: value for key, value in found.items() if usual.get(key, _ABSENT) != value}
+
+
+@cache
+def _usual() -> dict[str, Any]:
+    """What is meant without a word; also the details of rules and probes that there are not."""
+    detailed = App(
+        "", "", "", restart=RestartRule("always"), ready=Probe("bus"), alive=Probe("bus")
+    )
+    return {**dict(shown.flat(shown.app(detailed))), **dict(shown.flat(shown.app(App("", "", ""))))} | {
+        "ready.bus": None, "alive.bus": None,
+    }  # fmt: skip
+
+
+def taken(before: Rows | None, app: App) -> dict[str, Any]:
+    """What runs on with the new rules of `app`: what only a start takes over stays as it was."""
+    found = compact(app)
+    if before is None:
+        return found
+    kept = {key: value for key, value in before.items() if _effect(key) is not Effect.LIVE}
+    return {key: value for key, value in found.items() if _effect(key) is Effect.LIVE} | kept
 
 
 _ABSENT = object()
@@ -120,7 +141,7 @@ def _app(
 def _changes(old: App | None, new: App, started: Sequence[Rows | None]) -> tuple[Change, ...]:
     """Against what runs; against the old file when nothing does."""
     wanted = compact(new)
-    usual = dict(shown.flat(shown.app(App(new.name, "", ""))))
+    usual = _usual()
     befores = [rows for rows in started if rows is not None]
     if not befores and old is not None:
         befores = [compact(old)]

@@ -38,7 +38,6 @@ GIVE_UP = (
     5.0  # seconds after KILL; what is in an uninterruptible wait is then reported, not waited for
 )
 SWEEPS = (0.02, 0.5)  # seconds between two looks at /proc while processes end: at first, at most
-REAP_LOOKS = 500  # for the exit of what is not our child, a millisecond each
 MAX_VISITORS = 64
 AS_NOW = ("pid", "start_ticks", "started", "mark", "master", "ready", "status")
 
@@ -61,7 +60,6 @@ class Keeper:
         self._uid = os.getuid()
         self._stopping = Stopping(spec["stop"])
         self._sweep_at = self._pause = 0.0
-        self._reap_looks = 0
         self.state: Json = {
             "proto": PROTO, "id": spec["id"], "generation": spec["generation"], "state": "starting",
             "pid": None, "start_ticks": None, "boot_id": kernel.boot_id(),
@@ -245,11 +243,8 @@ class Keeper:
                 os.waitpid(ended.si_pid, 0)
 
     def _leader_ended(self) -> None:
-        how = self._exit()
-        if how is None:
-            return  # reaped by its parent in a moment
         self._forget(self._pidfd)
-        self.state["code"], self.state["signal"] = how
+        self.state["code"], self.state["signal"] = self._exit()
         self.state.update(state="exited", ended=time.time(), ready=False)
         if not self.members():
             self.state["state"] = "gone"
@@ -258,18 +253,11 @@ class Keeper:
         if not self._stopping.begun:
             self.stop(None)
 
-    def _exit(self) -> tuple[int | None, int | None] | None:
-        """Code and signal; None: not yet known. Of what is not our child some kernels never tell."""
+    def _exit(self) -> tuple[int | None, int | None]:
+        """Code and signal, as far as they are told of what is not our child."""
         if not self._ours:
-            if (told := kernel.exit_of(self._pidfd)) is not None:
-                return told
-            found = kernel.process_stat(self._leader)
-            waits = found is not None and found[3] == self.state["start_ticks"]
-            if waits and self._reap_looks < REAP_LOOKS:
-                self._reap_looks += 1
-                time.sleep(0.001)
-                return None
-            return kernel.exit_of(self._pidfd) or (None, None)
+            found = kernel.exit_of(self._leader, self.state["start_ticks"], self._pidfd)
+            return found or (None, None)
         ended = os.waitid(os.P_PID, self._leader, os.WEXITED | os.WNOWAIT)
         assert ended is not None  # noqa: S101 - without WNOHANG there is a result
         exited = ended.si_code == os.CLD_EXITED
@@ -282,8 +270,9 @@ class Keeper:
         self._stopping.ask(steps, time.monotonic())
 
     def members(self) -> list[tuple[int, int]]:
-        state = self.state
-        return kernel.members(self._leader, state["start_ticks"], state["mark"], kept=self._ours)
+        mark = "" if self._ours else self.state["mark"]
+        ticks = self.state["start_ticks"]
+        return kernel.members(self._leader, ticks, keeper=os.getpid(), mark=mark)
 
     def signal_leader(self, number: int) -> None:
         if self.state["state"] == "running":

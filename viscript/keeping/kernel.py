@@ -60,29 +60,30 @@ def become_subreaper(name: str) -> None:
 
 
 def members(
-    leader: int, start_ticks: int | None, mark: str, *, kept: bool
+    leader: int, start_ticks: int | None, *, keeper: int = 0, mark: str = ""
 ) -> list[tuple[int, int]]:
     """Living processes of a program but its leader, with start times.
 
-    They are in its session, or below this keeper; if it was not `kept` by us from the start, also whose
-    environment bears its mark: what had fled the session before is no child of ours. Zombies are reaped.
+    They are in its session, or below its `keeper`, which may only be the process that asks and reaps its
+    zombies here; or their environment bears the `mark`: what had fled the session of a program whose first
+    keeper was killed is no child of the next.
     """
     found: dict[int, Stat] = {}
     for name in os.listdir("/proc"):  # noqa: PTH208
         if name.isdecimal() and (seen := process_stat(int(name))) is not None:
             found[int(name)] = seen
-    first, own = found.get(leader), os.getpid()
+    first = found.get(leader)
     reused = first is not None and first[3] != start_ticks
     mine: list[tuple[int, int]] = []
     for pid, (letter, parent, session, ticks) in found.items():
         if letter in "ZX":
-            if parent == own and pid != leader:
+            if parent == keeper and pid != leader:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, 0)
-        elif pid not in (leader, own) and (
+        elif pid not in (leader, keeper) and (
             (session == leader and not reused)
-            or own in _ancestors(pid, found)
-            or (not kept and _bears(pid, mark))
+            or (keeper and keeper in _ancestors(pid, found))
+            or (mark and _bears(pid, mark))
         ):
             mine.append((pid, ticks))
     return mine
@@ -95,8 +96,6 @@ def _ancestors(pid: int, found: dict[int, Stat]) -> Iterator[int]:
 
 
 def _bears(pid: int, mark: str) -> bool:
-    if not mark:
-        return False
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123
             return f"VISCRIPT_MARK={mark}".encode() in file.read().split(b"\0")
@@ -116,22 +115,36 @@ def send(pid: int, ticks: int, number: int) -> None:
             os.close(descriptor)
 
 
-def exit_of(pidfd: int) -> tuple[int | None, int | None] | None:
-    """Code and signal of a process that is not our child, once its parent has reaped it.
+def exit_of(pid: int, start_ticks: int | None, pidfd: int) -> tuple[int | None, int | None] | None:
+    """Code and signal of a process that has ended and is not our child; None: the kernel does not tell.
 
-    None: not told yet, or never, as before Linux 6.15.
+    Until its parent reaps it /proc tells, then, from Linux 6.15 on, the descriptor.
     """
+    for status in (_status_of_zombie(pid, start_ticks), _status_told(pidfd)):
+        if status is not None:
+            signalled = os.WIFSIGNALED(status)
+            return (None, os.WTERMSIG(status)) if signalled else (os.WEXITSTATUS(status), None)
+    return None
+
+
+def _status_of_zombie(pid: int, start_ticks: int | None) -> int | None:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+            text = file.read()
+    except OSError:
+        return None
+    fields = text[text.rindex(b")") + 2 :].split()
+    return int(fields[49]) if fields[0] == b"Z" and int(fields[19]) == start_ticks else None
+
+
+def _status_told(pidfd: int) -> int | None:
     info = bytearray(struct.pack(INFO, PIDFD_INFO_EXIT, *[0] * 13))
     try:
         fcntl.ioctl(pidfd, PIDFD_GET_INFO, info)
     except OSError:
         return None
     mask, *_, status = struct.unpack(INFO, info)
-    if not mask & PIDFD_INFO_EXIT:
-        return None
-    if os.WIFSIGNALED(status):
-        return None, os.WTERMSIG(status)
-    return os.WEXITSTATUS(status), None
+    return int(status) if mask & PIDFD_INFO_EXIT else None
 
 
 def descriptor_of(pidfd: int, number: int) -> int:

@@ -15,13 +15,14 @@ import os
 import signal
 import socket
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 LONGEST = 16 << 20  # bytes of one request; Linux allows a program less than that
 
 
 def serve(control: socket.socket) -> None:
-    for number in (signal.SIGHUP, signal.SIGINT):
+    # SIGCHLD: ended keepers are reaped at once, also where process 1 reaps nothing.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_IGN)
     gc.collect()
     gc.freeze()  # what is there now is never looked at again, so it stays shared
@@ -32,19 +33,16 @@ def serve(control: socket.socket) -> None:
             return
         if not descriptors:
             continue
-        pid = os.fork()
-        if pid == 0:
+        if os.fork() == 0:
             control.close()
-            if os.fork() == 0:
-                _keep(socket.socket(fileno=descriptors[0]))
-            os._exit(0)
+            _keep(socket.socket(fileno=descriptors[0]))
         os.close(descriptors[0])
-        os.waitpid(pid, 0)
 
 
-def _keep(connection: socket.socket) -> None:
-    """Be a keeper, to the end. Its parent has gone, so it is nobody's child."""
+def _keep(connection: socket.socket) -> NoReturn:
+    """Be a keeper, to the end, in a session of its own."""
     try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         gc.enable()
         os.setsid()
         _work(connection)

@@ -11,7 +11,15 @@ import typer
 
 from viscript import options
 from viscript.options import HomeOption, JsonOption
-from viscript.surface.arguments import ConfigOption, as_json, config_file
+from viscript.surface.arguments import ConfigOption, as_json, client, config_file
+from viscript.surface.doing import (
+    BatchOption,
+    DryOption,
+    TimeoutOption,
+    WaitOption,
+    YesOption,
+    how_of,
+)
 
 AppName = Annotated[str, typer.Argument(metavar="APP", help="See: viscript apps.")]
 FileName = Annotated[
@@ -48,6 +56,35 @@ def check(
     from viscript.commands import config as command
 
     command.check(_file(file, home), strict=strict, as_json=as_json(json))
+
+
+@config.command()
+def plan(file: FileName = None, home: HomeOption = None, json: JsonOption = False) -> None:
+    """Say what taking over the changed file would do: what changes, what restarts, and why."""
+    from viscript.commands import plan as command
+
+    path = str(Path(file).expanduser().absolute()) if file else ""
+    with client(home) as daemon:
+        command.run(daemon, path, as_json=as_json(json))
+
+
+@config.command()
+def apply(
+    *,
+    timeout: TimeoutOption = None,
+    wait: WaitOption = True,
+    dry_run: DryOption = False,
+    yes: YesOption = False,
+    batch: BatchOption = 0,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take over the changed file; only what the change concerns is touched."""
+    from viscript.commands import apply as command
+
+    how = how_of(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
+    with client(home) as daemon:
+        command.run(daemon, how, batch)
 
 
 @config.command("show")

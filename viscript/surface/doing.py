@@ -32,7 +32,7 @@ BatchOption = Annotated[
 ]
 
 
-def _how(timeout: float | None, usual: float, json: bool, **more: bool) -> How:  # noqa: FBT001
+def how_of(timeout: float | None, usual: float, json: bool, **more: bool) -> How:  # noqa: FBT001
     from viscript.commands.follow import How
 
     return How(usual if timeout is None else timeout, as_json=as_json(json), **more)
@@ -54,7 +54,7 @@ def start(
     """Start an app. Everything after APP goes to it, added to its configured arguments."""
     from viscript.commands import start as command
 
-    how = _how(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
+    how = how_of(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
     with client(home) as daemon:
         command.run(daemon, name, args or [], how)
 
@@ -73,7 +73,7 @@ def sd(
     """Shut down: over the bus if the app listens there, then by the signals of its configuration."""
     from viscript.commands import sd as command
 
-    how = _how(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
+    how = how_of(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
     with client(home) as daemon:
         command.run(daemon, select, how, batch)
 
@@ -92,7 +92,7 @@ def restart(
     """End and start again, with the same id; --batch 1 does it one by one, each until it is ready."""
     from viscript.commands import restart as command
 
-    how = _how(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
+    how = how_of(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
     with client(home) as daemon:
         command.run(daemon, select, how, batch)
 
@@ -111,7 +111,7 @@ def reload(
     """Send the signal that the configuration names as `reload`."""
     from viscript.commands import reload as command
 
-    how = _how(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
+    how = how_of(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
     with client(home) as daemon:
         command.run(daemon, select, how, batch)
 
@@ -134,7 +134,7 @@ def kill(
     from viscript.commands import kill as command
 
     number = command.number(signal)
-    how = _how(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
+    how = how_of(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
     with client(home) as daemon:
         command.run(daemon, select, number, how, batch)
 
@@ -152,6 +152,58 @@ def scale(
     """Run so many instances of an app: app:0, app:1 and so on."""
     from viscript.commands import scale as command
 
-    how = _how(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run)
+    how = how_of(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run)
     with client(home) as daemon:
         command.run(daemon, name, count, how)
+
+
+def run(
+    words: Annotated[
+        list[str], typer.Argument(metavar="COMMAND [ARGS]...", help="Passed on as they are.")
+    ],
+    *,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="N", help="Else that of the program.")
+    ] = None,
+    cwd: Annotated[
+        str | None, typer.Option("--cwd", metavar="DIR", help="Else the present folder.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it runs.")] = False,
+    timeout: TimeoutOption = None,
+    wait: WaitOption = True,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Run a command as an app: shows its output and ends with its exit code; Ctrl-C shuts it down."""
+    from pathlib import Path
+
+    from viscript import options
+    from viscript.commands import run as command
+    from viscript.commands import start
+
+    request = command.request_for(name, words, Path(cwd or ".").absolute())
+    with client(home) as daemon:
+        if detach or as_json(json) or not wait:
+            how = how_of(timeout, start.TIMEOUT, json, wait=wait)
+            command.detached(daemon, request, how)
+            return 0
+        return command.foreground(options.home(home), daemon, request)
+
+
+def wait(
+    select: Selected,
+    *,
+    until: Annotated[
+        str, typer.Option("--for", metavar="WHAT", help="ready, ended, or a state.")
+    ] = "ready",
+    timeout: TimeoutOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Wait until all are ready: 0; 3 when it cannot come about any more, 7 when time is up."""
+    from viscript.commands import waiting as command
+
+    command.check(until)
+    with client(home) as daemon:
+        limit = command.TIMEOUT if timeout is None else timeout
+        command.run(daemon, select, until, limit, as_json=as_json(json))

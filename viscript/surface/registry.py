@@ -90,6 +90,14 @@ THEMES: tuple[Theme, ...] = (
                 kinds=("app", "text"),
             ),
             Entry(
+                "run", f"{_S}doing:run", "Run a command as an app; ends with its exit code.", "admin",
+                kinds=("command",), verbatim=True,
+            ),
+            Entry(
+                "wait", f"{_S}doing:wait", "Wait until apps are ready, or have ended.", "view",
+                kinds=("select",), many=True,
+            ),
+            Entry(
                 "job", f"{_S}jobs:app", "What was asked for, and what has become of it.", "view",
                 verbs=("ls", "show", "cancel"), kinds=("job",),
             ),
@@ -98,8 +106,14 @@ THEMES: tuple[Theme, ...] = (
     Theme(
         "Seeing",
         (
-            Entry("list", f"{_S}seeing:list_", "What runs, and what has ended last.", "view", ("la",)),
-            Entry("status", f"{_S}seeing:status", "Daemon and broker.", "view"),
+            Entry(
+                "list", f"{_S}seeing:list_", "What runs, and what has ended last.", "view", ("la",),
+                kinds=("select",), many=True,
+            ),
+            Entry(
+                "status", f"{_S}seeing:status", "Daemon and broker, or an app in full.", "view",
+                kinds=("select",), many=True,
+            ),
             Entry(
                 "top", f"{_S}seeing:top", "A live table of what everything uses.", "view",
                 kinds=("select",), many=True,
@@ -143,7 +157,7 @@ THEMES: tuple[Theme, ...] = (
             ),
             Entry(
                 "config", f"{_S}configuration:config", "Check, plan and apply the configuration.",
-                verbs=("check", "show", "schema"),
+                verbs=("check", "plan", "apply", "show", "schema"),
             ),
         ),
     ),

@@ -19,6 +19,7 @@ Everything = Annotated[
 
 
 def list_(
+    targets: Everything = None,
     everything: Annotated[
         bool, typer.Option("--all", "-a", help="The last 100 ended too.")
     ] = False,
@@ -29,14 +30,18 @@ def list_(
     from viscript.commands import list as command
 
     with client(home) as daemon:
-        command.run(daemon, everything=everything, as_json=as_json(json))
+        command.run(daemon, targets or [], everything=everything, as_json=as_json(json))
 
 
-def status(home: HomeOption = None, json: JsonOption = False) -> None:
-    """Show daemon and broker; exit code 3 when they do not run."""
+def status(targets: Everything = None, home: HomeOption = None, json: JsonOption = False) -> None:
+    """Daemon and broker, or what is named in full; exit code 3 when something of it does not run."""
     from viscript.commands import status as command
     from viscript.errors import NoDaemon
 
+    if targets:
+        with client(home) as daemon:
+            command.run_apps(daemon, targets, as_json=as_json(json))
+        return
     place = options.home(home)
     try:
         with client(home) as daemon:

@@ -42,6 +42,15 @@ def test_requests_in_a_row_leave_as_one_and_are_answered_each() -> None:
     assert settled(line.hears(wire.ReplyDelivery(refs[2], KEY), b"c")).body == b"c"
 
 
+def test_what_the_broker_answers_itself_leaves_alone() -> None:
+    line = connected()
+    refs = [ask(line, b"%d" % number, "$SYS.access.put") for number in range(2)]
+    assert line.sends_bodies() == [
+        (wire.Request(ref, "$SYS.access.put", 5000), b"%d" % number)
+        for number, ref in enumerate(refs)
+    ]
+
+
 def test_one_of_them_may_be_refused() -> None:
     line = connected()
     first, second = ask(line), ask(line)

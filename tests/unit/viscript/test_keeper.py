@@ -21,17 +21,32 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self.path, self.log, self.ctl = root / "launch", root / "log", root / "ctl"
 
-    def spec(self, *argv: str) -> Spec:
-        return Spec(1, 1, argv, "/", self.log, self.ctl)
+    def spec(self, *argv: str, **more) -> Spec:
+        return Spec(1, 1, argv, "/", self.log, self.ctl, **more)
 
-    def spawn(self, *argv: str, adopt: Report | None = None) -> Report:
-        return processes.spawn(self.path, self.spec(*argv), os.environ, adopt)
+    def spawn(self, *argv: str, adopt: Report | None = None, **more) -> Report:
+        return processes.spawn(self.path, self.spec(*argv, **more), os.environ, adopt)
+
+    def shell(self, script: str, **more) -> Report:
+        return self.spawn("/bin/sh", "-c", script, **more)
 
     def order(self, **order: object) -> None:
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(self.ctl))
             client.sendall(json.dumps(order).encode() + b"\n")
             client.recv(1 << 16)
+
+    def until(self, text: str) -> None:
+        """It has printed `text`."""
+        deadline = time.monotonic() + 15
+        while text not in self.log.read_text():
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.01)
+
+    def kill_keeper(self, report: Report) -> None:
+        os.kill(report.keeper_pid, signal.SIGKILL)
+        while processes.look(self.path)[0] is Fate.KEPT:
+            time.sleep(0.01)
 
     def wait(self, state: str, seconds: float = 15) -> Report:
         deadline = time.monotonic() + seconds

@@ -1,0 +1,137 @@
+"""A changed configuration taken over by a daemon: only what it concerns is touched."""
+
+import json
+
+import pytest
+
+from tests.support.instance import instance, until
+
+SLEEP = {"path": "sleep", "default_args": ["1000"], "autostart": True}
+BEFORE = {
+    "calm": SLEEP,
+    "changed": {**SLEEP, "env": {"A": "1"}},
+    "gone": SLEEP,
+    "ruled": {**SLEEP, "restart": "never"},
+}
+AFTER = {
+    "calm": {**SLEEP, "desc": "as it was"},
+    "changed": {**SLEEP, "env": {"A": "2"}},
+    "ruled": {**SLEEP, "restart": "always"},
+    "fresh": SLEEP,
+}
+
+
+@pytest.fixture
+def up(tmp_path):
+    with instance(tmp_path / "h", up=False) as made:
+        made.configure(BEFORE)
+        made.run("up", "--detach")
+        yield made
+
+
+def pids(up) -> dict[str, int]:
+    return {x["app"]: x["pid"] for x in up.ask("la") if x["state"] == "running"}
+
+
+def test_plan_says_what_would_restart_and_why_and_does_nothing(up):
+    before = pids(up)
+    assert up.run("config", "plan").stdout == "nothing changes\n"
+    up.configure(AFTER)
+    lines = up.run("config", "plan").stdout.splitlines()
+    assert lines == [
+        "~ calm: changes as it runs",
+        '    desc: "" -> as it was',
+        "! changed: is restarted: environment changed",
+        "    env.A: 1 -> 2",
+        "- gone: is stopped: no longer configured",
+        "~ ruled: changes as it runs",
+        "    restart.policy: never -> always",
+        "+ fresh: is started: new and marked autostart",
+        "1 restarted, 1 stopped, 1 started; all others go on",
+        "",
+        "take it over: viscript config apply",
+    ]
+    found = up.ask("config", "plan")
+    assert {x["app"]: x["does"] for x in found["apps"]} == {
+        "calm": "change", "changed": "restart", "gone": "remove", "ruled": "change", "fresh": "add",
+    }  # fmt: skip
+    assert pids(up) == before
+
+
+def test_another_file_can_be_compared_with_what_runs(up, tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text(json.dumps({"apps": {**BEFORE, "changed": AFTER["changed"]}}))
+    lines = up.run("config", "plan", str(other)).stdout.splitlines()
+    assert lines[0] == "! changed: is restarted: environment changed"
+    other.write_text("apps: {a: {pth: x}}")
+    assert up.run("config", "plan", str(other), code=8).stderr.startswith(f"error: {other}:1:12: ")
+
+
+def test_a_broken_file_is_refused_and_changes_nothing(up):
+    before = pids(up)
+    (up.root / "config.yaml").write_text("apps: {a: {path: x, rstart: always}}\n")
+    for verb in ("plan", "apply"):
+        done = up.run("config", verb, code=8)
+        assert "config.yaml:1:21: apps.a: unknown key 'rstart'" in done.stderr
+    assert pids(up) == before
+
+
+def test_apply_touches_only_what_the_change_concerns(up):
+    before = pids(up)
+    up.configure(AFTER)
+    refused = up.run("config", "apply", code=9)
+    assert "2 that run would be stopped or restarted; add --yes" in refused.stderr
+    assert pids(up) == before
+    done = up.run("config", "apply", "--yes")
+    assert "1 restarted, 1 stopped, 1 started; all others go on" in done.stdout
+    after = pids(up)
+    assert after.keys() == {"calm", "changed", "ruled", "fresh"}
+    assert (after["calm"], after["ruled"]) == (before["calm"], before["ruled"])
+    assert after["changed"] != before["changed"]
+    assert up.run("config", "plan").stdout == "nothing changes\n"
+
+
+def test_a_new_restart_rule_holds_for_what_runs_already(up):
+    up.configure({**BEFORE, "ruled": AFTER["ruled"]})
+    up.run("config", "apply")
+    before = pids(up)["ruled"]
+    up.run("kill", "ruled")
+    until(lambda: pids(up).get("ruled") not in {None, before})
+
+
+def test_a_change_taken_over_by_a_start_is_still_planned_for_what_runs(up):
+    before = pids(up)
+    up.configure({**BEFORE, "changed": AFTER["changed"], "fresh": {"path": "true"}})
+    up.run("start", "fresh")  # the daemon reads the file again
+    lines = up.run("config", "plan").stdout.splitlines()
+    assert lines[0] == "! changed: is restarted: environment changed"
+    assert "changed (ID" in up.run("config", "apply").stdout
+    assert pids(up)["changed"] != before["changed"]
+
+
+def test_a_file_that_changes_between_plan_and_apply_is_looked_at_again(up):
+    from viscript.client import Client
+    from viscript.commands import apply
+    from viscript.commands.order import Reply
+    from viscript.errors import Conflict
+    from viscript.home import Home
+
+    up.configure({**BEFORE, "changed": AFTER["changed"]})
+    with Client(Home(up.root)) as client, pytest.raises(Conflict, match="has changed since"):
+        client.ask(apply.SUBJECT, apply.Request(select=[], digest="0" * 64), Reply)
+
+
+def test_what_would_happen_is_shown_by_a_dry_run(up):
+    before = pids(up)
+    up.configure(AFTER)
+    assert up.run("config", "apply", "--dry-run").stdout.startswith("~ calm: ")
+    assert pids(up) == before
+
+
+def test_instances_are_scaled_as_the_file_says(up):
+    before = pids(up)
+    up.configure({**BEFORE, "calm": {**SLEEP, "instances": 3}})
+    up.run("config", "apply")
+    running = [x for x in up.ask("la") if x["app"] == "calm" and x["state"] == "running"]
+    assert sorted(x["instance"] for x in running) == [0, 1, 2]
+    assert before["calm"] in {x["pid"] for x in running}

@@ -1,0 +1,125 @@
+"""`viscript run -- COMMAND`: a command as an app, though no configuration has it; ends with its exit code."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import sys
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from viscript.commands import follow, order, sd, start, wait
+from viscript.errors import BadUsage, Unknown
+from viscript.output import note
+from viscript.protocol import Step
+from viscript.records import AdHoc, Status
+from viscript.words import clean
+
+if TYPE_CHECKING:
+    from viscript.client import Client
+    from viscript.desk import Outcome
+    from viscript.home import Home
+    from viscript.launcher import Launcher
+    from viscript.roles import Caller
+
+SUBJECT = "viscript.run"
+ROUND = 0.2  # seconds between two looks at the output
+CHUNK = 1 << 16
+MAX_WORDS = 4096
+
+
+class Request(order.Request, kw_only=True):
+    """Nothing is selected: `argv` is run in the folder `cwd`, called `name`."""
+
+    name: str
+    argv: list[str]
+    cwd: str
+
+
+async def handle(launcher: Launcher, request: Request, caller: Caller) -> order.Reply:
+    from viscript.config.values import NAME
+    from viscript.desk import Doing
+
+    if known := order.repeated(launcher, request, caller):
+        return known
+    if not NAME.fullmatch(request.name):
+        raise BadUsage(f"not a name for an app: {request.name[:80]!r}; choose one: --name")
+    if not request.argv or len(request.argv) > MAX_WORDS:
+        raise BadUsage(f"a command has between 1 and {MAX_WORDS} words")
+    record = launcher.run(request.name, AdHoc(request.argv, request.cwd))
+
+    async def act(step: Step) -> Outcome:
+        return await order.settled(launcher, step, record.id)
+
+    doing = Doing(Step(record.app, id=record.id), f"id:{record.id}", act)
+    return order.order(launcher, request, caller, "run", [doing])
+
+
+def request_for(name: str | None, argv: list[str], cwd: Path) -> Request:
+    """What is sent; a path is meant from `cwd`, a plain name from the daemon's PATH."""
+    path = argv[0]
+    if "/" in path:
+        path = str(cwd / path)
+    return Request(select=[], name=name or Path(path).name, argv=[path, *argv[1:]], cwd=str(cwd))
+
+
+def detached(client: Client, request: Request, how: follow.How) -> None:
+    follow.carry_out(client, SUBJECT, request, how, start.tell, one=True)
+
+
+def foreground(home: Home, client: Client, request: Request) -> int:
+    """Show what it prints until it ends; its exit code, or 128 and the signal. Ctrl-C shuts it down."""
+    request.request = secrets.token_hex(12)
+    job = client.ask(SUBJECT, request, order.Reply).job
+    if job is None or job.steps[0].id is None:
+        raise Unknown("the daemon has begun nothing; see: viscript job ls")
+    number = job.steps[0].id
+    output = _Output(home.app_log(number, request.name))
+    try:
+        status = _until_ended(client, number, output)
+    except KeyboardInterrupt:
+        note(f"shutting down {request.name} (ID {number})")
+        client.ask(sd.SUBJECT, sd.Request(select=[str(number)]), order.Reply)
+        _until_ended(client, number, output)
+        return 130
+    return _code(status)
+
+
+def _until_ended(client: Client, number: int, output: _Output) -> Status:
+    while True:
+        request = wait.Request([number], "ended", ROUND)
+        (status,) = client.ask(wait.SUBJECT, request, wait.Reply).launches
+        output.show()
+        if wait.reached(status.state, "ended"):
+            output.show()
+            return status
+
+
+def _code(status: Status) -> int:
+    if status.exit is None or (status.exit.code is None and status.exit.signal is None):
+        note(f"{status.app} (ID {status.id}) is {status.state}: {status.reason}")
+        return 1
+    if status.exit.code is not None:
+        return status.exit.code
+    found = signal.Signals.__members__.get(status.exit.signal or "")
+    return 128 + int(found or 0)
+
+
+class _Output:
+    """What was printed since the last look; remote text does not steer our terminal."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+
+    def show(self) -> None:
+        if self._file is None:
+            try:
+                self._file = self._path.open("rb")
+            except OSError:  # nothing was printed yet
+                return
+        while data := self._file.read(CHUNK):
+            if sys.stdout.isatty():
+                data = clean(data.decode(errors="replace")).encode()
+            sys.stdout.buffer.write(data)
+        sys.stdout.flush()
