@@ -162,9 +162,7 @@ class Book:
         """Begin nothing more of it. `Conflict` when it has ended."""
         job = self.get(number)
         if job.ended is not None:
-            raise Conflict(
-                f"job {number} has ended: it is {job.state}; see: viscript job show {number}"
-            )
+            raise Conflict(f"job {number} has ended: it is {job.state}; see: viscript job {number}")
         self._stop(self._kept[number], now, f"cancelled by {by}")
         self._finish(number, now)
         return job

@@ -112,7 +112,7 @@ def _show_job(job: Job, how: How) -> None:
     if how.as_json:
         document(job)
     else:
-        say(f"job {job.job}: {job.verb}, {job.state}; later: viscript job show {job.job}")
+        say(f"job {job.job}: {job.verb}, {job.state}; later: viscript job {job.job}")
 
 
 def _see_through(client: Client, job: Job, deadline: float, how: How, tell: Tell) -> Job:
@@ -142,4 +142,4 @@ def _see_through(client: Client, job: Job, deadline: float, how: How, tell: Tell
 
 
 def _later(number: int) -> str:
-    return f"later: viscript job show {number}"
+    return f"later: viscript job {number}"

@@ -99,7 +99,7 @@ def show(client: Client, number: int, *, timeout: float, as_json: bool) -> None:
     _show(job, as_json=as_json)
     if job.ended is None:
         raise Unknown(
-            f"unknown, job {number}: it is at work; wait: viscript job show {number} --wait 60"
+            f"unknown, job {number}: it is at work; wait: viscript job {number} --wait 60"
         )
     problem = verdict(job)
     if problem is not None:

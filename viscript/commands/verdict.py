@@ -27,7 +27,7 @@ def verdict(job: Job) -> ViscriptError | None:
     bad = [step for step in job.steps if step.state != "done"]
     text = "; ".join(_complaint(step) for step in bad[:10])
     if len(bad) > 10:
-        text += f"; and {len(bad) - 10} more: viscript job show {job.job}"
+        text += f"; and {len(bad) - 10} more: viscript job {job.job}"
     if job.state == "unknown":
         return Unknown(f"unknown, job {job.job}: {text}")
     kinds = {step.error for step in bad if step.error}

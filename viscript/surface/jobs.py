@@ -4,15 +4,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from viscript.options import HomeOption, JsonOption
 from viscript.surface.arguments import as_json, client
 
+if TYPE_CHECKING:
+    from typer._click import Command, Context
+
+
+class Jobs(TyperGroup):
+    """The group `job`, in which a number alone means `show`."""
+
+    def resolve_command(
+        self, ctx: Context, args: list[str]
+    ) -> tuple[str | None, Command | None, list[str]]:
+        return super().resolve_command(ctx, ["show", *args] if args[0].isdecimal() else args)
+
+
 app = typer.Typer(
-    help="What was asked for, and what has become of it; results are kept ten minutes.",
+    cls=Jobs, help="What was asked for, and what has become of it; results are kept ten minutes.",
     no_args_is_help=True, rich_markup_mode=None,
 )  # fmt: skip
 Number = Annotated[int, typer.Argument(metavar="JOB", min=1, help="See: viscript job ls.")]
