@@ -8,7 +8,6 @@ from msgspec import Struct
 
 from viscript.output import document, moment, say, table
 from viscript.records import Record, Status
-from viscript.roles import Role
 
 if TYPE_CHECKING:
     from viscript.client import Client
@@ -30,6 +29,8 @@ class Reply(Struct):
 
 async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
     """All live ones; the last ended of this session, or with `all` of any. `NotFound` if none is meant."""
+    from viscript.roles import Role
+
     session = launcher.store.session
     ended = [
         record
