@@ -103,9 +103,10 @@ class Follower:
         return new
 
 
-def sentence(event: Event, moment: Callable[[float], str]) -> str:
-    """One line for people. `moment` formats the time."""
-    name = f"{event.app} (ID {event.id})" if event.id else event.app
+def sentence(event: Event, moment: Callable[[float], str], *, host: bool = False) -> str:
+    """One line for people, with its host if wanted. `moment` formats the time."""
+    name = f"{event.host}:{event.app}" if host else event.app
+    name = f"{name} (ID {event.id})" if event.id else name
     change = event.to if event.before in {"", event.to} else f"{event.before} -> {event.to}"
     tail = "".join(f"; {part}" for part in (event.by and f"by {event.by}", event.text) if part)
     return f"{moment(event.ts)}  {name}  {change}  ({event.cause}{tail})"

@@ -40,7 +40,7 @@ class Shown:
     def __init__(self, words: list[str], *, as_json: bool) -> None:
         self._selector: Selector | None = parse(words) if words else None
         self._as_json = as_json
-        self._snapshots = 0
+        self._hosts: set[str] = set()  # whose snapshot was shown
 
     def tell(self, told: Told) -> None:
         match told:
@@ -57,11 +57,12 @@ class Shown:
         if self._as_json:
             line(fields(event))
         else:
-            say(sentence(event, moment))
+            say(sentence(event, moment, host=len(self._hosts) > 1))
 
     def _snapshot(self, page: Page) -> None:
         launches = [x for x in page.launches or [] if self._wanted(x)]
-        again, self._snapshots = self._snapshots > 0, self._snapshots + 1
+        again = page.host in self._hosts
+        self._hosts.add(page.host)
         for event in page.events:
             self.event(event)
         if self._as_json:
@@ -69,9 +70,9 @@ class Shown:
             line({**shown, "launches": launches})
             return
         if again:
-            note("events were missed; as it is now:")
+            note(f"events of {page.host} were missed; as it is now:")
         for status in launches:
-            say(_now(status))
+            say(_now(status, page.host if len(self._hosts) > 1 else ""))
 
     def _away(self, text: str) -> None:
         if self._as_json:
@@ -91,12 +92,13 @@ def fields(event: Event) -> dict[str, Any]:
     return {"kind": "event", **shown}
 
 
-def _now(status: Status) -> str:
+def _now(status: Status, host: str) -> str:
     from viscript.commands.list import remark
 
     told = remark(status)
+    name = f"{host}:{status.app}" if host else status.app
     return (
-        f"{moment(status.since)}  {status.app} (ID {status.id})  is {status.state}"
+        f"{moment(status.since)}  {name} (ID {status.id})  is {status.state}"
         f"{f'  ({told})' if told else ''}"
     )
 
