@@ -49,7 +49,7 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
             raise Denied(f"job {job.job} is of {job.by}; {REMEDY}")
         return Reply([desk.cancel(job.job, caller.name or caller.key)])
     if request.wait > 0:
-        job = await desk.wait(job.job, request.version, min(request.wait, ROUND))
+        job = await desk.wait(job.job, request.version, order.bounded(request.wait, ROUND))
     for step in job.steps:
         if step.state == "working" and step.id is not None:
             step.launch = order.look(launcher, step.id).status()

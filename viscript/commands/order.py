@@ -157,6 +157,11 @@ def repeated(launcher: Launcher, request: Request, caller: Caller) -> Reply | No
     return Reply(job) if job is not None else None
 
 
+def bounded(seconds: float, most: float) -> float:
+    """How long a request is held back: whatever number it asks for, even none."""
+    return seconds if 0 <= seconds <= most else most
+
+
 # When a launch is as it was wanted.
 
 

@@ -46,6 +46,8 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> order.
         raise BadUsage(f"not a name for an app: {request.name[:80]!r}; choose one: --name")
     if not request.argv or len(request.argv) > MAX_WORDS:
         raise BadUsage(f"a command has between 1 and {MAX_WORDS} words")
+    if any("\0" in word for word in (*request.argv, request.cwd)):
+        raise BadUsage("no word of a command may hold a NUL character")
     record = launcher.run(request.name, AdHoc(request.argv, request.cwd))
 
     async def act(step: Step) -> Outcome:

@@ -11,7 +11,7 @@ import msgspec
 
 from viscript.commands import follow, order
 from viscript.commands.list import remark
-from viscript.errors import Conflict, NotFound
+from viscript.errors import BadUsage, Conflict, NotFound
 from viscript.protocol import Step
 from viscript.records import Record, Status
 from viscript.roles import Role
@@ -36,6 +36,8 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> order.
 
     if known := order.repeated(launcher, request, caller):
         return known
+    if any("\0" in word for word in request.args):
+        raise BadUsage("no argument may hold a NUL character")
     selector = selectors.parse(request.select)
     names = selectors.named(selector)
     if names:

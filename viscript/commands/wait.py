@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
+from viscript.commands import order
 from viscript.errors import NotFound, Unknown
 from viscript.records import Record, Status
 from viscript.roles import Role
@@ -46,7 +47,7 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
 
     for record in _records(launcher, request.ids):
         caller.require(Role.VIEW, record)
-    await launcher.wait(one_has, min(request.timeout, ROUND))
+    await launcher.wait(one_has, order.bounded(request.timeout, ROUND))
     return Reply([record.status() for record in _records(launcher, request.ids)])
 
 

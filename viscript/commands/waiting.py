@@ -52,7 +52,9 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
         missed = [x for x in launches if not reached(x, until)]
         return Reply(launches, not missed, [x.id for x in missed if x.state in FINAL])
 
-    await launcher.wait(lambda: now().met or bool(now().never), min(request.timeout, ROUND))
+    await launcher.wait(
+        lambda: now().met or bool(now().never), order.bounded(request.timeout, ROUND)
+    )
     return now()
 
 
