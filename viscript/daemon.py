@@ -42,14 +42,15 @@ from viscript.gate import Gate
 from viscript.home import DaemonLock, Home
 from viscript.jobstore import JobStore
 from viscript.keeping import kernel
-from viscript.launcher import Launcher, Place
+from viscript.launcher import Launcher
 from viscript.membership import Membership
+from viscript.preparing import Place
 from viscript.processes import Fate
 from viscript.protocol import DaemonInfo, Event
 from viscript.recorder import Recorder
 from viscript.records import Record
 from viscript.state import Store
-from viscript.supervisor import SETTLED, State
+from viscript.supervision.states import SETTLED, State
 
 log = logging.getLogger(__name__)
 
@@ -152,8 +153,8 @@ class Daemon:
                 bus = await self._join(launcher, stack)
                 following = None
                 if bus is not None:
-                    launcher.membership = Membership(bus, launcher.arrived)
-                    following = errands.create_task(launcher.membership.follow())
+                    launcher.membership = membership = Membership(bus, launcher.arrived)
+                    following = errands.create_task(membership.follow())
                     self._answer(bus, launcher)
                     Announcer(bus, events)
                 recorder.daemon_is("up", f"pid {os.getpid()}")
@@ -223,10 +224,10 @@ class Daemon:
             last = self._store.last_of(app.name)
             stopped = last is not None and last.session == self._store.session and last.stop
             runs = any(record.app == app.name for record in launcher.records.values())
-            if not app.autostart or stopped or runs:
+            if not app.autostart or not app.instances or stopped or runs:
                 continue
             try:
-                started.append(launcher.start(app.name, ()))
+                started += launcher.begin(app.name, ())
             except ViscriptError as error:
                 log.warning("%s is not started: %s", app.name, error)
                 self._tell(Event("problem", app=app.name, text=str(error), error=error.name))

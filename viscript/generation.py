@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+import signal
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from bus.errors import BusError, NotAuthorised
-from viscript import processes, supervisor
+from viscript import processes
 from viscript.errors import ViscriptError
+from viscript.preparing import Prepared
 from viscript.processes import Fate, Link, Report, Spec
-from viscript.rules import STOP
+from viscript.rules import StopStep
+from viscript.supervision import events
+from viscript.supervision.states import Exit
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +26,7 @@ PATIENCE = 3  # looks in quick succession: a keeper may just be starting or endi
 PERMANENT = frozenset({2, 8, 13, 20})  # ENOENT, ENOEXEC, EACCES, ENOTDIR: the same again next time
 UNSEEN = "nobody saw it end"
 
-Feed = Callable[[supervisor.Event], None]
-Prepared = tuple[tuple[str, ...], str, Mapping[str, str]]  # argv, cwd, environment
+Feed = Callable[[events.Event], None]
 
 
 class Generation:
@@ -35,11 +38,15 @@ class Generation:
         self.folder = folder
         self.report: Report | None = None
         self.asked = ""  # what was done last to end it
+        self.prepared: Prepared | None = None  # None: begun by an earlier daemon
+        self.output = output
+        self.printed_from = 0  # where in `output` its own begins
         self._ctl = ctl
-        self._output = output
         self._link: Link | None = None
         self._asking = False
-        self._terminate = False  # its keeper is to end it, as soon as there is a link
+        self._steps: tuple[StopStep, ...] | None = (
+            None  # for its keeper, as soon as there is a link
+        )
         self._ended = asyncio.Event()
 
     @property
@@ -49,30 +56,37 @@ class Generation:
         return self.report.pid if self.report is not None and alive else None
 
     @property
+    def _refused(self) -> bool:
+        """Its keeper says itself that it could not run it."""
+        return self.report is not None and self.report.state == "failed"
+
+    @property
     def how(self) -> str:
         return self.asked or "by itself"
 
     async def begin(self, prepare: Awaitable[Prepared], feed: Feed) -> None:
         """Start it, and follow it to its end."""
         problem, permanent = await self._begin(prepare)
-        if problem is not None:
-            feed(supervisor.SpawnFailed(self.launch, self.number, problem, permanent))
+        # One that was given up on may have come up after all, or an earlier one lives: then that is followed.
+        if problem is not None and (self._refused or processes.look(self.folder)[0] is Fate.ENDED):
+            feed(events.SpawnFailed(self.launch, self.number, problem, permanent))
             return
-        feed(supervisor.Spawned(self.launch, self.number))
+        feed(events.Spawned(self.launch, self.number))
         await self.follow(feed)
 
     async def _begin(self, prepare: Awaitable[Prepared]) -> tuple[str | None, bool]:
         """Why it does not run, and whether it would be the same again."""
         try:
-            argv, cwd, env = await prepare
-            spec = self._spec(argv, cwd)
-            self.report = await asyncio.to_thread(processes.spawn, self.folder, spec, env)
+            self.prepared = run = await prepare
+            self.printed_from = processes.end_of(self.output)
+            spec = run.spec(self.launch, self.number, self.output, self._ctl)
+            self.report = await asyncio.to_thread(processes.spawn, self.folder, spec, run.env)
         except TimeoutError:
             return "the bus was away too long", False
         except (ViscriptError, BusError, OSError) as error:
             return str(error), isinstance(error, ViscriptError | NotAuthorised)
         if self.report.state == "failed":
-            problem = f"{argv[0]} cannot be run: {self.report.error}"
+            problem = f"{run.argv[0]} cannot be run: {self.report.error}"
             return problem, self.report.errno in PERMANENT
         return None, False
 
@@ -88,7 +102,7 @@ class Generation:
             if fate is Fate.ENDED:
                 seen = report is not None and report.state == "gone"
                 self.asked = self.asked if seen else self.asked or UNSEEN
-                self._end(report.exit if report is not None and seen else supervisor.Exit(), feed)
+                self._end(report.exit if report is not None and seen else Exit(), feed)
             elif fate is Fate.ORPHANED and report is not None:
                 await self._keep_again(report)
             elif fate is Fate.LEFT and report is not None:
@@ -96,7 +110,7 @@ class Generation:
             else:
                 misses += 1
                 if misses == PATIENCE:
-                    feed(supervisor.Mute(self.launch, "its keeper does not answer"))
+                    feed(events.Mute(self.launch, "its keeper does not answer"))
                 await asyncio.sleep(PROBE if misses > PATIENCE else PROBE / 10)
 
     async def _listen(self, feed: Feed) -> bool:
@@ -105,19 +119,21 @@ class Generation:
             self._link = await Link.open(self._ctl)
         except OSError:
             return False
-        if self._terminate:
-            self._link.stop(STOP)
+        if self._steps is not None:
+            self._link.stop(self._steps)
         heard = False
         try:
             async for report in self._link.reports():
                 self.report = report
                 if not heard:
-                    feed(supervisor.Found(self.launch))
+                    feed(events.Found(self.launch))
                 heard = True
+                if report.ready:
+                    feed(events.Ready(self.launch, self.number))
                 if report.killed:
-                    self.asked = "killed, as SIGTERM did not end it"
+                    self.asked = self._killed()
                 if report.state == "exited":
-                    feed(supervisor.Exited(self.launch, self.number, report.exit))
+                    feed(events.Exited(self.launch, self.number, report.exit))
                 elif report.state == "gone":
                     self._end(report.exit, feed)
         finally:
@@ -128,22 +144,39 @@ class Generation:
     async def _keep_again(self, report: Report) -> None:
         """Its keeper was killed: give it a new one, which takes over its output and its end."""
         log.warning("the keeper of launch %s is gone; starting another", self.launch)
-        spec = self._spec((), "/")
+        spec = Spec(self.launch, self.number, (), "/", self.output, self._ctl)
         try:
             await asyncio.to_thread(processes.spawn, self.folder, spec, os.environ, report)
         except ViscriptError as error:
             log.warning("%s", error)
             await asyncio.sleep(PROBE)
 
-    def _spec(self, argv: tuple[str, ...], cwd: str) -> Spec:
-        return Spec(self.launch, self.number, argv, cwd, self._output, self._ctl)
+    def _killed(self) -> str:
+        if self._steps == ():
+            return "killed, as asked"
+        last = signal.Signals(self._steps[-1].signal).name if self._steps else "SIGTERM"
+        return f"killed, as {last} did not end it"
 
-    def _end(self, how: supervisor.Exit, feed: Feed) -> None:
+    def _end(self, how: Exit, feed: Feed) -> None:
         self._ended.set()
-        feed(supervisor.Ended(self.launch, self.number, how))
+        feed(events.Ended(self.launch, self.number, how))
 
-    async def terminate(self, ask: Callable[[], Awaitable[bool]]) -> None:
-        """`ask` it over the bus, then TERM, then KILL by its keeper."""
+    def signal(self, number: int) -> bool:
+        """To all its processes; False when its keeper cannot be told."""
+        if self._link is None:
+            return False
+        self._link.signal(number, group=True)
+        return True
+
+    def kill(self) -> None:
+        """KILL at once."""
+        self.asked = "killed, as asked"
+        self._end_by(())
+
+    async def terminate(
+        self, ask: Callable[[], Awaitable[bool]], steps: tuple[StopStep, ...]
+    ) -> None:
+        """`ask` it over the bus, then `steps`, then KILL by its keeper."""
         if self._asking:
             return
         self._asking = True
@@ -154,12 +187,14 @@ class Generation:
             if await self._ends_within(BUS_GRACE):
                 return
             log.info("launch %s did not end after the shutdown over the bus", self.launch)
-        if self._ended.is_set():
-            return
-        self.asked = "stopped"
-        self._terminate = True
+        if not self._ended.is_set() and self._steps is None:
+            self.asked = "stopped"
+            self._end_by(steps)
+
+    def _end_by(self, steps: tuple[StopStep, ...]) -> None:
+        self._steps = steps
         if self._link is not None:
-            self._link.stop(STOP)
+            self._link.stop(steps)
 
     async def _ends_within(self, seconds: float) -> bool:
         try:

@@ -14,12 +14,14 @@ from bus.signals import (
     ACCESS_LIST,
     ACCESS_PUT,
     ACCESS_REMOVE,
+    PING,
     PRESENCE,
     SESSIONS,
     SHUTDOWN,
     AccessEntries,
     AccessEntry,
     AccessKey,
+    Done,
     Presence,
     SessionInfo,
     Sessions,
@@ -139,6 +141,18 @@ class Membership:
             log.info("no shutdown over the bus: %s", error)
             return False
         return True
+
+    async def ping(self, key: str, timeout: float) -> str | None:
+        """Why a program does not answer over the bus; None when it does."""
+        if not self.bus.connected:
+            return None  # that is not its fault
+        try:
+            await self.bus.request(PING, pack(Done()), to=key, timeout=timeout)
+        except NotPresent:
+            return "is not on the bus"
+        except BusError as error:
+            return f"does not answer over the bus: {error}"
+        return None
 
     async def traffic(self) -> dict[str, tuple[int, int]]:
         """Bytes that each key on the bus has sent to the broker and got from it, over all its sessions."""

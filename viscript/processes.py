@@ -22,7 +22,7 @@ from viscript.home import is_locked
 from viscript.keeping import kernel
 from viscript.nursery import nursery
 from viscript.rules import LOGGED, STOP, LogRule, StopStep
-from viscript.supervisor import Exit
+from viscript.supervision.states import Exit
 
 LINE = 64 << 10
 SWEEPS, SWEEP_PAUSE = 100, 0.02  # looks at what was killed, seconds between them

@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-Restart = Literal["never", "on-failure", "always"]
+from viscript.rules import NO_PROBE, NO_RESTART, STOP, After, Policy, Probe, RestartRule, StopStep
+
+Restart = Policy
 
 
 class ExitInfo(Struct, frozen=True):
@@ -75,11 +77,23 @@ class Record(Status, kw_only=True):
     session: int  # grows with every fresh `up`
     configured: dict[str, Any] | None = None  # what this run was started with (config.planning)
     role: str
-    after: list[str] = []
-    on_bus: bool = False
-    restart: Restart = "never"
+    after: tuple[After, ...] = ()
+    ready_probe: Probe = NO_PROBE
+    alive_probe: Probe | None = None
+    restart: RestartRule = NO_RESTART
+    stops: tuple[StopStep, ...] = STOP
+    reload: int | None = None  # the signal for it
     stop: bool = False  # somebody wanted it stopped
     ad_hoc: AdHoc | None = None
+    again: bool = False  # and then started
+    problem: str = ""  # why we stop it, if nobody wanted it
+    streak: int = 0  # restarts in a row since it was last stable
+    cleared: bool = False  # it has failed and nobody wants to see that any more
+
+    @property
+    def on_bus(self) -> bool:
+        """Whether it is ready when it is on the bus."""
+        return self.ready_probe.kind == "bus"
 
     @property
     def live(self) -> bool:
@@ -117,3 +131,15 @@ class Probed(Struct, frozen=True):
     at: float  # Unix seconds
     seconds: float  # that it took
     text: str = ""  # why not
+
+
+def of_old(found: dict[str, Any]) -> dict[str, Any]:
+    """A record as 0.1 stored it before it had rules, in today's words."""
+    found["after"] = [{"app": x} if isinstance(x, str) else x for x in found.get("after", [])]
+    if isinstance(found.get("restart"), str):
+        found["restart"] = {"policy": found["restart"]}
+    _, _, number = found["slot"].removeprefix(found["app"]).rpartition("-")
+    found["instance"] = int(number) - 1 if number.isdecimal() else 0
+    if found.pop("on_bus", False):
+        found["ready_probe"] = {"kind": "bus"}
+    return found

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from viscript.errors import Failed
-from viscript.records import Record
+from viscript.records import Record, of_old
 
 KEPT = 1000  # ended launches
 
@@ -69,6 +69,12 @@ class Store:
         """The newest that have ended, oldest first."""
         return self._select("WHERE NOT live ORDER BY id DESC LIMIT ?", limit)[::-1]
 
+    def failed(self) -> list[Record]:
+        """Those of which nobody has said yet that they need not be shown any more."""
+        failed = "json_extract(record, '$.state') = 'failed'"
+        shown = "NOT json_extract(record, '$.cleared')"
+        return self._select(f"WHERE NOT live AND record != '' AND {failed} AND {shown} ORDER BY id")
+
     def last_of(self, app: str) -> Record | None:
         found = self._select("WHERE app = ? ORDER BY id DESC LIMIT 1", app)
         return found[0] if found else None
@@ -107,4 +113,11 @@ class Store:
             f"SELECT id, record FROM launches {where}",  # noqa: S608 - `where` is a literal above
             values,
         )
-        return [msgspec.json.decode(text, type=Record) for _, text in rows if text]
+        return [_record(text) for _, text in rows if text]
+
+
+def _record(text: str) -> Record:
+    try:
+        return msgspec.json.decode(text, type=Record)
+    except msgspec.ValidationError:
+        return msgspec.convert(of_old(msgspec.json.decode(text)), Record)

@@ -57,7 +57,7 @@ def test_the_environment_holds_paths_and_addresses_and_no_secret(up: Instance):
     assert told.keys() == {
         "VISCRIPT_HOME", "VISCRIPT_RUN", "VISCRIPT_BROKER", "VISCRIPT_BROKER_KEY",
         "VISCRIPT_KEY_FILE", "VISCRIPT_APP", "VISCRIPT_ID", "VISCRIPT_LAUNCHER", "VISCRIPT_STATE",
-        "VISCRIPT_MARK",
+        "VISCRIPT_MARK", "VISCRIPT_INSTANCE",
     }  # fmt: skip
     assert told["VISCRIPT_ID"] == str(number)
     key_file = Path(told["VISCRIPT_KEY_FILE"])

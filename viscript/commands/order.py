@@ -184,7 +184,7 @@ def running(launcher: Launcher, number: int) -> Record:
 async def settled(launcher: Launcher, step: Step, number: int, after: int = 0) -> Outcome:
     """It runs, or is known not to, in a generation later than `after`."""
     from viscript.desk import Outcome
-    from viscript.supervisor import FINAL, SETTLED
+    from viscript.supervision.states import FINAL, SETTLED
 
     def known() -> bool:
         record = look(launcher, number)
@@ -207,7 +207,7 @@ async def settled(launcher: Launcher, step: Step, number: int, after: int = 0) -
 async def ended(launcher: Launcher, step: Step, number: int) -> Outcome:
     """Nothing of it is left."""
     from viscript.desk import Outcome
-    from viscript.supervisor import FINAL
+    from viscript.supervision.states import FINAL
 
     await launcher.wait(
         lambda: step.state != "working" or look(launcher, number).state in FINAL, None

@@ -11,7 +11,7 @@ from viscript.commands.seen import seen
 from viscript.errors import Failed
 from viscript.output import document, say, size, table
 from viscript.records import Usage
-from viscript.supervisor import BROKER
+from viscript.supervision.launch import BROKER
 
 if TYPE_CHECKING:
     from viscript.client import Client

@@ -15,7 +15,7 @@ from viscript.commands.ru import DAEMON, measure
 from viscript.commands.seen import seen
 from viscript.errors import BadUsage, NoDaemon, NotFound, Unknown, ViscriptError
 from viscript.output import document, say
-from viscript.supervisor import BROKER
+from viscript.supervision.launch import BROKER
 from viscript.topview import Frame, Host, View
 
 if TYPE_CHECKING:

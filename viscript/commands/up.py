@@ -20,7 +20,7 @@ from viscript.home import is_locked, occupied
 from viscript.output import document, say
 from viscript.protocol import Event, accept
 from viscript.spawning import events, skip_events, spawn_daemon
-from viscript.supervisor import FINAL
+from viscript.supervision.states import FINAL
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from viscript.commands import order
 from viscript.errors import NotFound, Unknown
 from viscript.records import Record, Status
 from viscript.roles import Role
-from viscript.supervisor import FINAL, SETTLED
+from viscript.supervision.states import FINAL, SETTLED
 
 if TYPE_CHECKING:
     from viscript.client import Client

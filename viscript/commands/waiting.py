@@ -13,7 +13,7 @@ from viscript.errors import BadUsage, NotRunning, Unknown
 from viscript.output import document, say
 from viscript.records import Status
 from viscript.roles import Role
-from viscript.supervisor import FINAL, State
+from viscript.supervision.states import FINAL, State
 
 if TYPE_CHECKING:
     from viscript.client import Client

@@ -1,0 +1,103 @@
+"""From a launch to what its keeper runs: the command, its folder, and what the program is told."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bus.identity import Address
+from viscript import catalog
+from viscript.config import App, Config
+from viscript.home import Home
+from viscript.processes import Spec
+from viscript.records import Record
+from viscript.rules import NO_PROBE, STOP, Probe, StopStep
+
+INSTANCE = "{i}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """What every launched program is told of where it is."""
+
+    address: Address
+    launcher: str  # the daemon's public key
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a keeper runs, and how."""
+
+    argv: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str]
+    app: App | None = None  # None: the broker
+    stops: tuple[StopStep, ...] = STOP
+
+    def spec(self, number: int, generation: int, output: Path, ctl: Path) -> Spec:
+        plain = Spec(number, generation, self.argv, self.cwd, output, ctl, stop=self.stops)
+        app = self.app
+        if app is None:
+            return plain
+        return replace(
+            plain, limits=app.limits, nice=app.nice or None, user=app.user or "",
+            group=app.group or "", umask=app.umask, terminal=app.terminal, rule=app.log,
+            notify=app.ready.kind == "notify" or (app.alive or NO_PROBE).kind == "notify",
+        )  # fmt: skip
+
+
+def broker(home: Home) -> Prepared:
+    argv = (sys.executable, "-P", "-m", "bus.cli", "run", str(home.root))
+    return Prepared(argv, str(home.root), _inherited(home))
+
+
+def program(home: Home, settings: Config, place: Place, record: Record, entry: App) -> Prepared:
+    """`ViscriptError` when its entry is gone or cannot be run. Makes the folder of the launch."""
+    app = for_instance(entry, record.instance)
+    command = catalog.command(settings, app, tuple(record.args), search())
+    own = home.app_state(record.slot)
+    own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    env = _inherited(home) | dict(command.env)
+    env |= {
+        "VISCRIPT_RUN": str(home.run),
+        "VISCRIPT_BROKER": place.address.endpoint,
+        "VISCRIPT_BROKER_KEY": place.address.key,
+        "VISCRIPT_KEY_FILE": str(home.app_key(record.slot)),
+        "VISCRIPT_APP": record.app,
+        "VISCRIPT_ID": str(record.id),
+        "VISCRIPT_INSTANCE": str(record.instance),
+        "VISCRIPT_LAUNCHER": place.launcher,
+        "VISCRIPT_STATE": str(own),
+    }
+    return Prepared(command.argv, command.cwd or str(own), env, app, record.stops)
+
+
+def for_instance(app: App, number: int) -> App:
+    """`app` with its number in what the configuration says; what a user adds stays as it is typed."""
+
+    def fill(words: Iterable[str]) -> tuple[str, ...]:
+        return tuple(word.replace(INSTANCE, str(number)) for word in words)
+
+    def aim(probe: Probe) -> Probe:
+        (target,) = (
+            fill((probe.target,)) if isinstance(probe.target, str) else (fill(probe.target),)
+        )
+        return replace(probe, target=target)
+
+    return replace(
+        app, default_args=fill(app.default_args), args=fill(app.args), ready=aim(app.ready),
+        env=dict(zip(app.env, fill(app.env.values()), strict=True)),
+        alive=aim(app.alive) if app.alive is not None else None,
+    )  # fmt: skip
+
+
+def search() -> str:
+    return os.environ.get("PATH", os.defpath)
+
+
+def _inherited(home: Home) -> dict[str, str]:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("VISCRIPT_")}
+    return env | {"VISCRIPT_HOME": str(home.root)}
