@@ -1,95 +1,167 @@
-"""`viscript logs ID|APP`: what a program printed. Reads the files, so it works when nothing runs."""
+"""`viscript logs`: what programs printed. Reads the files, so it works when nothing runs."""
 
 from __future__ import annotations
 
+import heapq
 import os
+import re
 import sys
 import time
-from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from viscript.errors import NotFound
-from viscript.output import document
-from viscript.words import clean, did_you_mean
+from viscript.errors import BadUsage
+from viscript.logfiles import Line, Reader
+from viscript.output import document, line, moment
+from viscript.words import clean
 
 if TYPE_CHECKING:
-    from viscript.home import Home
+    from viscript.logplaces import Place
 
-CHUNK = 1 << 16
-PAUSE = 0.1  # seconds between two looks at a file
-OURS = ("broker", "daemon")
-
-
-def find(home: Home, target: str) -> Path:
-    """The log of an id, or the newest of an app, or the broker's or daemon's own."""
-    logs = [path for path in home.logs.glob("*-*.log") if path.name.split("-")[0].isdecimal()]
-    if target.isdecimal():
-        found = [path for path in logs if path.name.startswith(f"{int(target)}-")]
-    else:
-        found = [path for path in logs if _app(path) == target]
-        if not found and target in OURS and (home.logs / f"{target}.log").exists():
-            return home.logs / f"{target}.log"
-    if not found:
-        known = {*map(_app, logs), *OURS}
-        hint = did_you_mean(target, known) or "; see: viscript la --all"
-        raise NotFound(f"there is no log of {target!r} in {home.logs}{hint}")
-    return max(found, key=lambda path: int(path.name.split("-")[0]))
+PAUSE = 0.1  # seconds between two looks at the files
+PATIENCE = 0.5  # seconds after which a line without its end is shown
+COLOURS = (36, 33, 32, 35, 34, 31)  # of the names before the lines
 
 
-def _app(path: Path) -> str:
-    return path.stem.partition("-")[2]
+@dataclass(frozen=True)
+class How:
+    """What of it is shown, and in which way."""
+
+    lines: int | None = None  # the last of all together; None: no such bound
+    since: float | None = None  # Unix seconds
+    grep: re.Pattern[str] | None = None
+    follow: bool = False
+    raw: bool = False  # control sequences stay in
+    times: bool = False
+    as_json: bool = False
 
 
-def run(path: Path, *, lines: int, follow: bool, raw: bool, as_json: bool) -> None:
-    """The last `lines` lines, then what comes."""
-    file: IO[bytes] = path.open("rb")
-    first = _last_lines(file, lines)
-    if as_json and not follow:
-        text = first.decode(errors="replace")
-        document({"file": str(path), "lines": text.splitlines()})
-        return
-    _show(first, raw=raw)
-    while follow:
-        data, file = read_on(path, file)
-        if data:
-            _show(data, raw=raw)
-        else:
-            time.sleep(PAUSE)
+def moment_of(text: str, now: float) -> float:
+    """`10s`, `5m`, `2h`, `7d` ago, or a local time: `14:30`, `2026-01-31`, `2026-01-31 14:30`; `BadUsage`."""
+    from datetime import datetime
+
+    if found := re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhd]?)", text):
+        return now - float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+    today = datetime.fromtimestamp(now).date().isoformat()  # noqa: DTZ006 - as people read clocks
+    for each in (text, f"{today} {text}"):
+        try:
+            return datetime.fromisoformat(each).timestamp()
+        except (ValueError, OverflowError):
+            continue
+    raise BadUsage(f"--since {text!r} is no time; write 10s, 5m, 2h, 7d, 14:30 or 2026-01-31T14:30")
 
 
-def read_on(path: Path, file: IO[bytes]) -> tuple[bytes, IO[bytes]]:
-    """What came since, and the file to ask next: another one after a rotation."""
-    if data := file.read(CHUNK):
-        return data, file
+def pattern_of(text: str) -> re.Pattern[str]:
     try:
-        rotated = path.stat().st_ino != os.fstat(file.fileno()).st_ino
-    except OSError:
-        return b"", file
-    if not rotated:
-        return b"", file
-    rest = file.read()  # written between our last look and the rotation
-    file.close()
-    return rest, path.open("rb")
+        return re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise BadUsage(f"--grep {text!r} is no regular expression: {error}") from None
 
 
-def _last_lines(file: IO[bytes], lines: int) -> bytes:
-    """Reads backwards by chunks, so that a long log costs nothing."""
-    end = file.seek(0, os.SEEK_END)
-    start, found = end, b""
-    while start > 0 and found.count(b"\n") <= lines:
-        step = min(CHUNK, start)
-        start -= step
-        file.seek(start)
-        found = file.read(step) + found
-    file.seek(end)
-    if lines <= 0:
-        return b""
-    kept = found.splitlines(keepends=True)[-lines:]
-    return b"".join(kept)
-
-
-def _show(data: bytes, *, raw: bool) -> None:
-    if not raw and sys.stdout.isatty():
-        data = clean(data.decode(errors="replace")).encode()
-    sys.stdout.buffer.write(data)
+def run(places: Sequence[Place], how: How) -> None:
+    """What there is, then, if it is followed, what comes."""
+    # Looking for lines, or in several logs, one has to see more than will be shown.
+    last = how.lines if how.grep is None else None
+    readers = [Reader(x.path, last=None if how.since else last, since=how.since) for x in places]
+    found = list(_first(places, readers, how))
+    if how.as_json and not how.follow:
+        document(_document(places, found))
+        return
+    show = _Printer(places, how)
+    for place, each in found:
+        show(place, each)
     sys.stdout.flush()
+    quiet = 0.0
+    while how.follow:
+        time.sleep(PAUSE)
+        quiet += PAUSE
+        for place, each in _coming(places, readers, how, quiet):
+            quiet = 0.0
+            show(place, each)
+        sys.stdout.flush()
+
+
+Found = tuple["Place", Line]
+
+
+def _first(places: Sequence[Place], readers: Sequence[Reader], how: How) -> Iterator[Found]:
+    """The last lines of all together, by their times; each log stays in its own order."""
+
+    def each(number: int) -> Iterator[tuple[float, int, Found]]:
+        reader, latest = readers[number], 0.0
+        lines = _wanted(_with_rest(reader, how), how)
+        for one in lines if how.lines is None else deque(lines, how.lines):
+            latest = max(latest, one.time or 0.0)  # a clock that was put back does not mix them up
+            yield latest, number, (places[number], one)
+
+    merged = (found for *_, found in heapq.merge(*map(each, range(len(places)))))
+    return merged if how.lines is None else iter(deque(merged, how.lines))
+
+
+def _with_rest(reader: Reader, how: How) -> Iterator[Line]:
+    yield from reader.lines()
+    if not how.follow:
+        yield from reader.rest()
+
+
+def _wanted(lines: Iterator[Line], how: How) -> Iterator[Line]:
+    if how.grep is None:
+        return lines
+    search = how.grep.search
+    return (x for x in lines if search(x.text.decode(errors="replace")))
+
+
+def _coming(
+    places: Sequence[Place], readers: Sequence[Reader], how: How, quiet: float
+) -> Iterator[Found]:
+    for place, reader in zip(places, readers, strict=True):
+        for each in _wanted(reader.lines(), how):
+            yield place, each
+    if quiet >= PATIENCE and len(places) == 1 and not how.as_json:  # such as a question
+        for each in _wanted(readers[0].rest(), how):
+            yield places[0], each
+
+
+def _document(places: Sequence[Place], found: list[Found]) -> object:
+    def one(place: Place) -> dict[str, Any]:
+        lines = [each for at, each in found if at is place]
+        return {
+            "file": str(place.path), "app": place.app, "id": place.id,
+            "lines": [x.text.decode(errors="replace") for x in lines],
+            "times": [x.time for x in lines],
+        }  # fmt: skip
+
+    return one(places[0]) if len(places) == 1 else [one(place) for place in places]
+
+
+class _Printer:
+    """Shows lines of one or of several logs."""
+
+    def __init__(self, places: Sequence[Place], how: How) -> None:
+        self._how = how
+        self._terminal = sys.stdout.isatty()
+        dumb = os.environ.get("TERM", "dumb") == "dumb" or "NO_COLOR" in os.environ
+        self._names: dict[int, bytes] = {}
+        if len(places) > 1:
+            width = max(len(x.name) for x in places)
+            for number, place in enumerate(places):
+                name = clean(place.name).ljust(width)
+                if self._terminal and not dumb:
+                    name = f"\x1b[{COLOURS[number % len(COLOURS)]}m{name}\x1b[0m"
+                self._names[id(place)] = f"{name} | ".encode(errors="replace")
+
+    def __call__(self, place: Place, each: Line) -> None:
+        if self._how.as_json:
+            shown = each.text.decode(errors="replace")
+            line({"app": place.app, "id": place.id, "time": each.time, "text": shown}, flush=False)
+            return
+        text = each.text
+        if self._terminal and not self._how.raw:
+            text = clean(text.decode(errors="replace")).encode(errors="replace")
+        when = b""
+        if self._how.times:
+            when = (moment(each.time) if each.time is not None else "-").encode() + b" "
+        end = b"\n" if each.whole or self._names else b""
+        sys.stdout.buffer.write(self._names.get(id(place), b"") + when + text + end)

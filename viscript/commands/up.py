@@ -7,16 +7,16 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from viscript.commands import down
 from viscript.commands.list import remark
-from viscript.commands.logs import read_on
 from viscript.commands.sd import describe
 from viscript.errors import Failed
 from viscript.home import is_locked, occupied
+from viscript.logfiles import Line, Reader
 from viscript.output import document, say
 from viscript.protocol import Event, accept
 from viscript.spawning import events, skip_events, spawn_daemon
@@ -195,16 +195,17 @@ class _Output:
     def __init__(self, name: str, path: Path, show: Show) -> None:
         self._name = name
         self._show = show
-        self._path = path
-        self._file: IO[bytes] = path.open("rb")
-        self._rest = b""
+        self._reader = Reader(path)
 
     def show(self) -> None:
-        data, self._file = read_on(self._path, self._file)
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._show(None, f"{self._name} | {line.decode(errors='replace')}")
+        for line in self._reader.lines():
+            self._tell(line)
+
+    def _tell(self, line: Line) -> None:
+        self._show(None, f"{self._name} | {line.text.decode(errors='replace')}")
 
     def close(self) -> None:
         self.show()
-        self._file.close()
+        for line in self._reader.rest():
+            self._tell(line)
+        self._reader.close()

@@ -1,6 +1,6 @@
 """Arguments of the commands about what apps print."""
 
-# ruff: noqa: FBT002 - typer makes options of parameters
+# ruff: noqa: FBT002, PLR0913, PLR0917 - typer makes options of parameters
 
 from __future__ import annotations
 
@@ -12,17 +12,44 @@ from viscript import options
 from viscript.options import HomeOption, JsonOption
 from viscript.surface.arguments import as_json
 
+DEFAULT = 50
+
 
 def logs(
-    target: Annotated[str, typer.Argument(metavar="ID|APP", help="Also: broker, daemon.")],
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SELECTOR]...", help="Ids, apps, …; broker, daemon; none: all that run."
+        ),
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last.")] = 50,
+    lines: Annotated[
+        int | None,
+        typer.Option(
+            "--lines", "-n", min=0, help=f"How many of the last; {DEFAULT} without --since."
+        ),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="10s, 5m, 2h, 7d ago; or 14:30.")
+    ] = None,
+    grep: Annotated[
+        str | None, typer.Option("--grep", metavar="REGEX", help="Only lines in which it is.")
+    ] = None,
+    times: Annotated[bool, typer.Option("--times", "-t", help="When each was printed.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Leave control sequences in.")] = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show what an app printed."""
+    """Show what apps printed, of several merged by time."""
+    import time
+
+    from viscript import logplaces
     from viscript.commands import logs as command
 
-    file = command.find(options.home(home), target)
-    command.run(file, lines=lines, follow=follow, raw=raw, as_json=as_json(json))
+    moment = command.moment_of(since, time.time()) if since is not None else None
+    how = command.How(
+        lines=DEFAULT if lines is None and since is None else lines, since=moment,
+        grep=command.pattern_of(grep) if grep is not None else None, follow=follow, raw=raw,
+        times=times, as_json=as_json(json),
+    )  # fmt: skip
+    command.run(logplaces.find(options.home(home), targets or []), how)

@@ -143,7 +143,9 @@ THEMES: tuple[Theme, ...] = (
     Theme(
         "Logs",
         (
-            Entry("logs", f"{_S}logs:logs", "Show what an app printed.", kinds=("launch",)),
+            Entry(
+                "logs", f"{_S}logs:logs", "Show what apps printed.", kinds=("select",), many=True,
+            ),
         ),
     ),
     Theme(
