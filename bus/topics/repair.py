@@ -12,12 +12,15 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from bus.topics import carve, rules, salvage, schema, scrub, wal
-from bus.topics.schema import StoreDamaged, StoreError
+from msgspec import structs
+
+from bus.topics import carve, retention, rules, salvage, schema, scrub, wal
+from bus.topics.salvage import FoundConsumer, FoundTopic
+from bus.topics.schema import StoreError, StoreNewer
 
 _LOCK_AT, _LOCK_SIZE = 0x40000000, 512  # where SQLite locks a file
 
@@ -47,22 +50,40 @@ def repair(path: Path, stamp: str) -> Report | None:
     be done; then nothing has changed. It needs as much room as twice the database.
     """
     if not path.exists():
-        raise StoreError(f"{path}: no such file; without a durable topic there is none")
+        if not wal.damage(path):
+            raise StoreError(f"{path}: no such file; without a durable topic there is none")
+        path.touch(0o600)  # a log alone is as much, and is refused as well
     finished = schema.repaired(path)
+    building = finished.with_name(finished.name + ".part")
     scratch = path.with_name(path.name + ".scratch")
     with path.open("r+b") as file:
         _lock(file, path)
+        _clear(scratch, building)  # of a repair that was killed
         kept = _kept(path, stamp)
         try:
             _copy(file, wal.log_of(kept if kept.exists() else path), scratch)
             if not finished.exists() and _sound(path, scratch):
                 return None
-            topics = _rebuild(scratch, finished)
+            topics = _rebuild(scratch, building)
+            if not topics:
+                raise StoreError(
+                    f"{path}: nothing is left of it; move it away, and {wal.log_of(path).name} if it "
+                    "is there, to start with a new one"
+                )
+            building.replace(finished)
+            schema.sync_folder(finished.parent)
+        except sqlite3.Error as error:
+            raise StoreError(f"{path}: not repaired: {error}; nothing has changed") from None
         finally:
-            for name in (scratch, wal.log_of(scratch)):
-                name.unlink(missing_ok=True)
+            _clear(scratch, building)
         _swap(path, finished, kept)
     return Report(kept, topics)
+
+
+def _clear(*databases: Path) -> None:
+    for database in databases:
+        database.unlink(missing_ok=True)
+        wal.log_of(database).unlink(missing_ok=True)
 
 
 def _lock(file: BinaryIO, path: Path) -> None:
@@ -103,16 +124,16 @@ def _sound(path: Path, scratch: Path) -> bool:
         return False
     try:
         scrub.open_checked(scratch).close()
-    except StoreDamaged:
+    except StoreNewer as error:
+        raise StoreNewer(str(error).replace(str(scratch), str(path))) from None
+    except StoreError:
         return False
     return True
 
 
-def _rebuild(scratch: Path, finished: Path) -> list[Saved]:
+def _rebuild(scratch: Path, building: Path) -> list[Saved]:
     """Carry what is whole into a new database."""
-    building = finished.with_name(finished.name + ".part")
-    building.unlink(missing_ok=True)
-    source = salvage.open_somehow(scratch)
+    source = salvage.open_grafted(scratch)
     try:
         target = schema.create(building)
         try:
@@ -120,34 +141,55 @@ def _rebuild(scratch: Path, finished: Path) -> list[Saved]:
             target.executemany(
                 "INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?, ?)", carve.records(scratch)
             )
-            ids = target.execute("SELECT id FROM records").fetchall()
-            topics = [_carry(source, target, number) for number in salvage.numbers(source, ids)]
-            salvage.keep_numbers(source, target)
+            topics = _carry_all(source, target)
             target.execute("COMMIT")
             target.execute("PRAGMA journal_mode = DELETE").fetchall()  # all in the one file
         finally:
             target.close()
     finally:
         source.close()
-    building.replace(finished)
-    schema.sync_folder(finished.parent)
     return topics
 
 
-def _carry(source: sqlite3.Connection, target: sqlite3.Connection, number: int) -> Saved:
-    """Carry one topic over whose records are there; those that retention had dropped go."""
-    found = salvage.topic(source, number)
-    low, high = schema.row_id(number, 0), schema.row_id(number, schema.MAX_SEQ)
-    if found.first is not None and found.last is not None:
-        target.execute(
-            "DELETE FROM records WHERE id BETWEEN ? AND ? AND id NOT BETWEEN ? AND ?",
-            (low, high, low + found.first, low + found.last),
-        )
+def _carry_all(source: sqlite3.Connection, target: sqlite3.Connection) -> list[Saved]:
+    """Carry over all topics that have an entry, a record or a consumer, but those that were removed."""
+    consumers = salvage.consumers(source)
+    seen = {*retention.numbers(target), *(consumer.topic for consumer in consumers.whole)}
+    topics = salvage.topics(source, seen)
+    for number in topics.removed:
+        target.execute("DELETE FROM records WHERE id BETWEEN ? AND ?", _ids(number))
+    everywhere = [*topics.notes, *consumers.notes, *salvage.ids_notes(source)]
+    everywhere += [note for of, note in consumers.lost.values() if of not in topics.by_number]
+    saved = []
+    for number, found in sorted(topics.by_number.items()):
+        own = [consumer for consumer in consumers.whole if consumer.topic == number]
+        last, topic = _carry(target, number, found, max([0, *(c.state.cursor for c in own)]))
+        salvage.carry_ids(source, target, number, last)
+        notes = [*topic.notes, *_carry_consumers(target, found, own)]
+        notes += [note for of, note in consumers.lost.values() if of == number]
+        saved.append(replace(topic, notes=notes + everywhere))
+    highest = {"topics": topics.highest, "consumers": consumers.highest}
+    salvage.keep_numbers(source, target, highest)
+    return saved
+
+
+def _carry(
+    target: sqlite3.Connection, number: int, found: FoundTopic, settled: int
+) -> tuple[int, Saved]:
+    """Make the entry of a topic whose records are there; its last sequence, and what is to be said.
+
+    What retention had dropped goes again. What is behind the last sequence stays: then the entry is an
+    older one. All up to `settled` was there once, because a consumer had it.
+    """
+    low, _ = _ids(number)
+    if found.first is not None:
+        dropped = (low, low + found.first - 1)
+        target.execute("DELETE FROM records WHERE id BETWEEN ? AND ?", dropped)
     first, expected, count, size, t = found.first, found.first, 0, 0, found.t
     lost: list[tuple[int, int]] = []
     rows = target.execute(
         "SELECT id, length(subject), length(body), t FROM records WHERE id BETWEEN ? AND ? ORDER BY id",
-        (low, high),
+        _ids(number),
     )
     for identity, subject, body, at in rows:
         seq = identity - low
@@ -158,17 +200,40 @@ def _carry(source: sqlite3.Connection, target: sqlite3.Connection, number: int) 
         expected = seq + 1
         count, size, t = count + 1, size + rules.OVERHEAD + subject + body, max(t, at)
     reached = (expected or 1) - 1
-    last = max(reached, found.last or 0)
+    last = max(reached, found.last or 0, settled)
     if last > reached:
         lost.append((reached + 1, last))
-    counts = (first or 1, last, count, size, t)
-    target.execute(
-        "INSERT INTO topics VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        schema.topic_row(number, found.config, counts),
-    )
-    notes = [*found.notes, *salvage.carry_consumers(source, target, number)]
-    notes += salvage.carry_ids(source, target, number, last)
-    return Saved(found.config.topic, count, lost, notes)
+    row = schema.topic_row(number, found.config, (first or 1, last, count, size, t))
+    target.execute("INSERT INTO topics VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    notes = found.notes if found.first is not None else [*found.notes, _unknown(first or 1, last)]
+    return last, Saved(found.config.topic, count, lost, notes)
+
+
+def _unknown(first: int, last: int) -> str:
+    """What cannot be said about a topic whose first and last sequence are not known."""
+    before = f" before {first} or" if first > 1 else ""
+    return f"whether it had messages{before} after {last} is not known"
+
+
+def _carry_consumers(
+    target: sqlite3.Connection, topic: FoundTopic, consumers: list[FoundConsumer]
+) -> list[str]:
+    """Carry a topic's consumers over, to its new name if it has one; what is to be said about it."""
+    name, names = topic.config.topic, set()
+    for consumer in consumers:
+        config = consumer.config
+        if config.topic != name:
+            names.add(config.topic)
+            # Dead letters go where they went.
+            config = structs.replace(config, topic=name, dead=rules.dead_subject(config))
+        row = schema.consumer_row(consumer.number, consumer.topic, config, consumer.state)
+        target.execute("INSERT OR IGNORE INTO consumers VALUES (?, ?, ?, ?, ?)", row)
+    return [f"its name was {old}, as its consumers say" for old in sorted(names)]
+
+
+def _ids(number: int) -> tuple[int, int]:
+    """The first and the last row id that a record of a topic may have."""
+    return schema.row_id(number, 0), schema.row_id(number, schema.MAX_SEQ)
 
 
 def _swap(path: Path, finished: Path, kept: Path) -> None:

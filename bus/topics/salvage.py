@@ -1,11 +1,13 @@
 """Reads what can be read of a database that is not what was written.
 
 Whatever SQLite cannot give in a sweep is asked for row by row; what comes counts only with its checksum.
-Records are found by `carve`.
+A table that can be read is not therefore complete: a damaged page may say that it has no rows. Records
+are found by `carve`, and a topic that has some is one, whatever the table of topics says.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import struct
 from collections.abc import Iterable, Iterator
@@ -15,12 +17,17 @@ from typing import Any
 
 import msgspec
 
+from bus import subjects
 from bus.errors import RemoteProtocolError
-from bus.signals import TopicConfig
+from bus.signals import ConsumerConfig, TopicConfig
 from bus.topics import rules, schema
-from bus.topics.schema import BadRow, StoreError
+from bus.topics.schema import BadRow
+from bus.topics.work import ConsumerState
 
-UNKNOWN = 1 << 20  # numbers that are tried one by one when nothing says where they end
+MANY = 1 << 20  # numbers that are tried one by one at most
+SOME = 1 << 16  # and at least, because nothing that says where they end can be believed
+_LOOPS = 64  # rows that come again before the tree is taken to go in a circle
+_MAY_LACK = "entries of topics are damaged: one of which no message is left may be lost"
 
 
 @dataclass
@@ -34,171 +41,211 @@ class FoundTopic:
     notes: list[str] = field(default_factory=list)
 
 
-def open_somehow(path: Path) -> sqlite3.Connection:
-    """A connection to the tables in `path`, with a new first page when the old one is damaged."""
+@dataclass
+class FoundTopics:
+    by_number: dict[int, FoundTopic]
+    removed: set[int]  # numbers of topics that were on their way out
+    highest: int  # number that was seen
+    notes: list[str]
+
+
+@dataclass
+class FoundConsumer:
+    number: int
+    topic: int
+    config: ConsumerConfig
+    state: ConsumerState
+
+
+@dataclass
+class FoundConsumers:
+    whole: list[FoundConsumer] = field(default_factory=list)
+    lost: dict[int, tuple[int, str]] = field(default_factory=dict)  # topic and note by number
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def highest(self) -> int:
+        return max([0, *self.lost, *(found.number for found in self.whole)])
+
+
+def open_grafted(path: Path) -> sqlite3.Connection:
+    """A connection to the tables in `path`, which gets the first page of a new database.
+
+    That page names the tables, and all files are made alike. What is cut off is filled up with zeros, so
+    that every table has a place. `OSError`, `sqlite3.Error`.
+    """
+    fresh = path.with_name(path.name + ".fresh")
     try:
-        connection = _open(path)
-        if connection.execute("SELECT sql, rootpage FROM sqlite_master").fetchall() == _tables(
-            path
-        ):
-            return connection
-        connection.close()
-    except sqlite3.Error:
-        pass
-    _graft(path)
-    return _open(path)
+        schema.create(fresh).close()
+        new = fresh.read_bytes()
+    finally:
+        fresh.unlink(missing_ok=True)
+    first = bytearray(new[: schema.PAGE])
+    pages = -(-max(path.stat().st_size, len(new)) // schema.PAGE)
+    struct.pack_into(">3I", first, 28, pages, 0, 0)  # its size; no free pages
+    with path.open("r+b") as file:
+        file.write(first)
+        file.truncate(pages * schema.PAGE)
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.text_factory = lambda raw: raw.decode(errors="replace")
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # no shared memory file
+    return connection
 
 
-def numbers(db: sqlite3.Connection, records: Iterable[tuple[int]]) -> list[int]:
-    """The numbers of all topics that have an entry or, when entries are lost, one of the `records`' ids."""
-    found = {row[0] for row in _sweep(db, "topics", "number", 0, _highest(db, "topics"))}
-    if not _damaged(db, "topics"):
-        return sorted(found)
-    return sorted(found | {row >> schema.SEQ_BITS for (row,) in records})
-
-
-def topic(db: sqlite3.Connection, number: int) -> FoundTopic:
-    """What a topic's entry says, as far as it can be believed."""
-    row = _one(db, "SELECT * FROM topics WHERE number = ?", (number,))
-    if isinstance(row, tuple) and row:
+def topics(db: sqlite3.Connection, seen: set[int]) -> FoundTopics:
+    """All topics that have an entry or are among the numbers `seen`, of records and of consumers."""
+    good: dict[int, FoundTopic] = {}
+    bad: dict[int, tuple[Any, ...]] = {}
+    removed = set()
+    for row in _sweep(db, "topics"):
+        if schema.is_removed(row):
+            removed.add(row[0])
+            continue
         try:
-            config = schema.read_topic(row)
-            return FoundTopic(config, row[3], row[4], row[7])
+            good[row[0]] = FoundTopic(schema.read_topic(row), row[3], row[4], row[7])
         except BadRow:
-            note = "its entry was damaged: look at its settings"
+            bad[row[0]] = row
+    _renumber(bad, good, seen - good.keys() - removed)
+    found = dict(good)
+    for number in sorted({n for n in bad if 0 < n <= schema.MAX_NUMBER} | seen):
+        if number not in good and number not in removed:
+            others = [topic.config for topic in found.values()]
+            found[number] = _unsure(number, bad.get(number), others)
+    complete = bad.keys() <= found.keys() and _whole(db, "topics")
+    notes = [] if complete else [_MAY_LACK]
+    return FoundTopics(found, removed, max([0, *found, *removed]), notes)
+
+
+def consumers(db: sqlite3.Connection) -> FoundConsumers:
+    """All consumers; those without their checksum are named as lost."""
+    found = FoundConsumers()
+    for row in _sweep(db, "consumers"):
+        number, topic = row[0], row[1]
         try:
-            config = msgspec.msgpack.decode(row[2], type=TopicConfig)
-            rules.check_topic(config)
-            return FoundTopic(config, notes=[note])
-        except (msgspec.MsgspecError, RemoteProtocolError, TypeError, ValueError):
-            pass
-    name = f"recovered-{number}"
+            found.whole.append(FoundConsumer(number, topic, *schema.read_consumer(row)))
+        except BadRow:
+            found.lost[number] = (
+                topic,
+                f"consumer number {number} is lost: {_name(row)}make it again",
+            )
+    if not _whole(db, "consumers"):
+        found.notes.append("consumers may be lost: look whether all are there")
+    return found
+
+
+def carry_ids(
+    source: sqlite3.Connection, target: sqlite3.Connection, number: int, last: int
+) -> None:
+    """Carry the message ids over that a topic remembers, as far as they can be read."""
+    rows: list[tuple[Any, ...]] = []
+    with contextlib.suppress(sqlite3.Error):
+        rows.extend(source.execute("SELECT * FROM ids WHERE topic = ?", (number,)))
+    for row in rows:
+        _, digest, seq, t = row
+        integers = isinstance(seq, int) and isinstance(t, int)
+        if isinstance(digest, bytes) and integers and 0 < seq <= last:
+            target.execute("INSERT OR IGNORE INTO ids VALUES (?, ?, ?, ?)", row)
+
+
+def ids_notes(db: sqlite3.Connection) -> list[str]:
+    """What is to be said about the message ids that are remembered."""
+    if _whole(db, "ids"):
+        return []
+    return ["message ids may be forgotten: what is published again now may be stored again"]
+
+
+def keep_numbers(
+    source: sqlite3.Connection, target: sqlite3.Connection, highest: dict[str, int]
+) -> None:
+    """Numbers that were used, up to the `highest` seen by table, are not used again."""
+    for table, seen in highest.items():
+        seq = max(seen, _given(source, table))
+        update = "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?"
+        if not target.execute(update, (seq, table)).rowcount:
+            target.execute("INSERT INTO sqlite_sequence (seq, name) VALUES (?, ?)", (seq, table))
+
+
+def _renumber(
+    bad: dict[int, tuple[Any, ...]], good: dict[int, FoundTopic], lacking: set[int]
+) -> None:
+    """Give entries that have the wrong number, and nothing else wrong, their own back."""
+    for number in sorted(lacking):
+        for wrong, row in list(bad.items()):
+            with contextlib.suppress(BadRow):
+                config = schema.read_topic((number, *row[1:]))
+                good[number] = FoundTopic(config, row[3], row[4], row[7])
+                del bad[wrong]
+                break
+
+
+def _unsure(number: int, row: tuple[Any, ...] | None, others: list[TopicConfig]) -> FoundTopic:
+    """A topic whose entry is lost or without its checksum; it may not be one of the `others`."""
+    try:
+        config = msgspec.msgpack.decode(row[2] if row else b"", type=TopicConfig)
+        rules.check_topic(config)
+        if not any(_alike(config, other) for other in others):
+            return FoundTopic(config, notes=["its entry was damaged: look at its settings"])
+    except (msgspec.MsgspecError, RemoteProtocolError, TypeError, ValueError):
+        pass
+    name, taken = f"recovered-{number}", {other.topic for other in others}
+    while name in taken:
+        name += "-again"
     return FoundTopic(
         TopicConfig(name, [f"recovered.{number}"]),
         notes=["its entry is lost: its name and its settings are new"],
     )
 
 
-def carry_consumers(
-    source: sqlite3.Connection, target: sqlite3.Connection, number: int
-) -> list[str]:
-    """Carry a topic's consumers over; what is to be said about it."""
-    notes = []
-    for row in _sweep(source, "consumers", "number", 0, _highest(source, "consumers")):
-        if row[1] != number:
-            continue
-        try:
-            schema.read_consumer(row)
-        except BadRow:
-            notes.append(f"consumer number {row[0]} is lost: {_name(row)}make it again")
+def _alike(one: TopicConfig, other: TopicConfig) -> bool:
+    """Whether there cannot be both."""
+    pairs = ((a, b) for a in one.subjects for b in other.subjects)
+    return one.topic == other.topic or any(subjects.overlaps(a, b) for a, b in pairs)
+
+
+def _sweep(db: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
+    """Rows of a table by number, also those behind what cannot be read; a number may come twice."""
+    seen: set[int] = set()
+    again = 0
+    try:
+        for row in db.execute(f"SELECT * FROM {table}"):  # noqa: S608 - one of ours
+            again += row[0] in seen
+            if again > _LOOPS:
+                break
+            seen.add(row[0])
+            yield row
         else:
-            target.execute("INSERT INTO consumers VALUES (?, ?, ?, ?, ?)", row)
-    if _damaged(source, "consumers"):
-        notes.append("consumers may be lost: look whether all are there")
-    return notes
-
-
-def carry_ids(
-    source: sqlite3.Connection, target: sqlite3.Connection, number: int, last: int
-) -> list[str]:
-    """Carry the message ids over that a topic remembers; what is to be said about it."""
-    try:
-        rows = source.execute("SELECT * FROM ids WHERE topic = ?", (number,)).fetchall()
+            return
     except sqlite3.Error:
-        return ["message ids are forgotten: what is published again now is stored again"]
-    target.executemany("INSERT INTO ids VALUES (?, ?, ?, ?)", [r for r in rows if r[2] <= last])
-    return []
+        pass
+    for number in range(1, min(max(_given(db, table), SOME), MANY) + 1):
+        if number not in seen:
+            yield from _one(db, f"SELECT * FROM {table} WHERE number = ?", number)  # noqa: S608
 
 
-def keep_numbers(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    """Numbers that were used are not used again."""
+def _one(db: sqlite3.Connection, select: str, number: int) -> Iterable[tuple[Any, ...]]:
+    """The row of that number, if it can be read; a damaged tree may give another."""
     try:
-        rows = source.execute("SELECT seq, name FROM sqlite_sequence").fetchall()
+        row = db.execute(select, (number,)).fetchone()
     except sqlite3.Error:
-        return
-    for seq, name in rows:
-        if isinstance(seq, int):
-            target.execute(
-                "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (seq, name)
-            )
+        return []
+    return [row] if row and row[0] == number else []
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.text_factory = lambda raw: raw.decode(errors="replace")
+def _given(db: sqlite3.Connection, table: str) -> int:
+    """The highest number that a table has given, as it says; 0 when that cannot be."""
     try:
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # no shared memory file
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _tables(path: Path) -> list[tuple[str | None, int]]:
-    fresh = path.with_name(path.name + ".fresh")
-    connection = schema.create(fresh)
-    try:
-        return connection.execute("SELECT sql, rootpage FROM sqlite_master").fetchall()
-    finally:
-        connection.close()
-        fresh.unlink()
-
-
-def _graft(path: Path) -> None:
-    """Replace the first page, which names the tables, by that of a new database: all are made alike."""
-    fresh = path.with_name(path.name + ".fresh")
-    schema.create(fresh).close()
-    first = bytearray(fresh.read_bytes()[: schema.PAGE])
-    fresh.unlink()
-    pages = path.stat().st_size // schema.PAGE
-    if pages < 2:
-        raise StoreError(f"{path}: nothing is left of it")
-    struct.pack_into(">3I", first, 28, pages, 0, 0)  # its size; no free pages
-    with path.open("r+b") as file:
-        file.write(first)
-
-
-def _sweep(db: sqlite3.Connection, table: str, key: str, position: int, high: int) -> Iterator[Any]:
-    """Rows by ascending key after `position` up to `high`, also from behind what cannot be read."""
-    select = f"SELECT * FROM {table} WHERE {key} > ? AND {key} <= ? ORDER BY {key}"  # noqa: S608 - ours
-    while position < high:
-        try:
-            for row in db.execute(select, (position, high)):
-                if row[0] <= position:
-                    break  # a loop in the tree
-                position = row[0]
-                yield row
-            else:
-                return
-        except sqlite3.Error:
-            pass
-        # The next is on a page that cannot be read: ask for one after the other until there is one.
-        while position < high and not _one(db, select + " LIMIT 1", (position, position + 1)):
-            position += 1
-
-
-def _highest(db: sqlite3.Connection, table: str) -> int:
-    """The highest number that a table may have given."""
-    row = _one(db, f"SELECT max(seq) FROM sqlite_sequence WHERE name = '{table}'", ())  # noqa: S608
-    return row[0] if row and isinstance(row[0], int) and 0 <= row[0] <= UNKNOWN else UNKNOWN >> 4
-
-
-def _one(db: sqlite3.Connection, select: str, values: tuple[int, ...]) -> tuple[Any, ...] | None:
-    """A row; () when there is none; None when it cannot be read."""
-    try:
-        return db.execute(select, values).fetchone() or ()
+        rows = db.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchall()
     except sqlite3.Error:
-        return None
+        return 0
+    return max([0, *(s for (s,) in rows if isinstance(s, int) and s <= schema.MAX_NUMBER)])
 
 
-def _damaged(db: sqlite3.Connection, table: str) -> bool:
-    """Whether not all of a table can be read."""
+def _whole(db: sqlite3.Connection, table: str) -> bool:
+    """Whether nothing is wrong with the pages of a table."""
     try:
-        db.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608 - one of ours
+        return db.execute(f"PRAGMA quick_check({table})").fetchall() == [("ok",)]
     except sqlite3.Error:
-        return True
-    return False
+        return False
 
 
 def _name(row: tuple[Any, ...]) -> str:

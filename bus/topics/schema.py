@@ -24,6 +24,7 @@ APPLICATION = 0x53423154  # "SB1T", in the file's header
 PAGE = 4096
 SEQ_BITS = 40
 MAX_SEQ = (1 << SEQ_BITS) - 1
+MAX_NUMBER = 1 << 22  # of a topic; with a sequence it fits into a row id
 
 # In this order: `repair` counts on every new file having the same root pages.
 TABLES = (
@@ -61,6 +62,10 @@ class StoreDamaged(StoreError):
             f"{path}: damaged: {what}. Save what can be saved, which keeps the damaged file as well: "
             f"bus-broker repair {path.parent}"
         )
+
+
+class StoreNewer(StoreError):
+    """The database has tables that this broker does not know."""
 
 
 class BadRow(Exception):
@@ -105,6 +110,19 @@ def read_topic(row: tuple[Any, ...]) -> TopicConfig:
     raise BadRow(f"topic {name!r}")
 
 
+def removed_row(number: int) -> tuple[object, ...]:
+    """What stands for a removed topic as long as it has records.
+
+    Without it nobody could tell records to be deleted from those whose topic's entry was lost.
+    """
+    return (number, "", b"", 0, 0, 0, 0, 0, crc32(f"{number} removed".encode()))
+
+
+def is_removed(row: tuple[Any, ...]) -> bool:
+    """Whether a row of `topics` says that the topic was removed."""
+    return row == removed_row(row[0])
+
+
 def consumer_row(
     number: int, topic: int, config: ConsumerConfig, state: ConsumerState
 ) -> tuple[object, ...]:
@@ -134,6 +152,8 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA trusted_schema = OFF")
+        # Overwritten is what was deleted: a repair looks into free pages too, and must not bring it back.
+        connection.execute("PRAGMA secure_delete = ON").fetchall()
         connection.execute("PRAGMA cache_size = -16384")
     except BaseException:
         connection.close()

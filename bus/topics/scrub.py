@@ -7,10 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from bus.signals import TopicConfig
-from bus.topics import rules, schema, wal
-from bus.topics.schema import BadRow, StoreDamaged, StoreError
+from bus.topics import retention, rules, schema, wal
+from bus.topics.schema import BadRow, StoreDamaged, StoreError, StoreNewer
 
 _MAX_NAMED = 5  # damaged records that the message names
+
+
+# What SQLite says of a file that is not what was written; nothing: that a text cannot be decoded.
+_OF_DAMAGE = ("", "SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR")
+
+
+def open_any(path: Path) -> sqlite3.Connection | None:
+    """The database in `path` as `open_checked` gives it; None when there has been none yet."""
+    if path.exists() or schema.repaired(path).exists() or wal.damage(path):
+        return open_checked(path)
+    return None
 
 
 def open_checked(path: Path) -> sqlite3.Connection:
@@ -33,11 +44,13 @@ def open_checked(path: Path) -> sqlite3.Connection:
     except BaseException as error:
         if connection is not None:
             connection.close()
-        if not isinstance(error, sqlite3.Error):
+        # Python cannot say what SQLite does when a flipped bit is in the text of a table.
+        if not isinstance(error, (sqlite3.Error, UnicodeDecodeError)):
             raise
-        if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             raise StoreError(f"{path}: in use by another process, which has to end first") from None
-        if getattr(error, "sqlite_errorname", "") in {"SQLITE_CORRUPT", "SQLITE_NOTADB"}:
+        if name in _OF_DAMAGE:
             raise StoreDamaged(path, str(error)) from None
         raise StoreError(f"{path}: cannot be opened: {error}") from None
     return connection
@@ -49,7 +62,7 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
     if application != schema.APPLICATION:
         raise StoreDamaged(path, "it is not a database of durable topics")
     if version != schema.VERSION:
-        raise StoreError(
+        raise StoreNewer(
             f"{path}: version {version} of the tables; this broker knows version {schema.VERSION}: "
             "run the broker that wrote it"
         )
@@ -74,14 +87,21 @@ def _check_rows(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _read_rows(connection: sqlite3.Connection, path: Path) -> None:
+    known = set()
     try:
+        for row in connection.execute("SELECT * FROM topics ORDER BY number"):
+            known.add(row[0])
+            if not schema.is_removed(row):
+                _check_records(connection, path, schema.read_topic(row), row)
         for row in connection.execute("SELECT * FROM consumers"):
             schema.read_consumer(row)
-        for row in connection.execute("SELECT * FROM topics ORDER BY number"):
-            config = schema.read_topic(row)
-            _check_records(connection, path, config, row)
+            if row[1] not in known:
+                raise StoreDamaged(path, f"consumer number {row[0]} is of no topic")
     except BadRow as error:
         raise StoreDamaged(path, f"the entry of {error} does not have its checksum") from None
+    for number in retention.numbers(connection):
+        if number not in known:
+            raise StoreDamaged(path, f"there are records of a topic {number}, which has no entry")
 
 
 def _check_records(

@@ -19,7 +19,7 @@ from bus.signals import ConsumerConfig, TopicInfo
 from bus.topics import reading, retention, rules, schema
 from bus.topics.extent import Extent
 from bus.topics.schema import BadRow
-from bus.topics.scrub import open_checked
+from bus.topics.scrub import open_any
 from bus.topics.work import (
     READS,
     Append,
@@ -45,7 +45,6 @@ class Store:
     def __init__(self, path: Path) -> None:
         """Open and look through what is there; `StoreError` when it cannot be used."""
         self.path = path
-        self._db: sqlite3.Connection | None = None
         self._topics: dict[str, Extent] = {}
         self._consumers: dict[int, tuple[int, ConsumerConfig]] = {}  # topic number, by own number
         self._leftover: list[int] = []  # numbers of removed topics that still have records
@@ -61,8 +60,8 @@ class Store:
             RemoveTopic: self._remove_topic, PutConsumer: self._put_consumer,
             RemoveConsumer: self._remove_consumer, Expire: self._expire,
         }  # fmt: skip
-        if path.exists():
-            self._db = open_checked(path)
+        self._db = open_any(path)
+        if self._db is not None:
             self._load()
 
     @property
@@ -133,10 +132,7 @@ class Store:
         for topic in self._touched.values():
             if rules.over(topic.config, topic.messages, topic.bytes):
                 self._drop(topic, now, None)
-            db.execute(
-                "INSERT OR REPLACE INTO topics VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                schema.topic_row(topic.number, topic.config, topic.counts),
-            )
+            self._put_row(schema.topic_row(topic.number, topic.config, topic.counts))
             self.changed.append(self._info(topic))
         self._touched.clear()
         for number, state in self._states.items():
@@ -181,16 +177,17 @@ class Store:
 
     def _load(self) -> None:
         db = self._database
-        self._topics = {}
+        self._topics, self._leftover = {}, []
         for row in db.execute("SELECT * FROM topics"):
+            if schema.is_removed(row):
+                self._leftover.append(row[0])
+                continue
             config = schema.read_topic(row)
             self._topics[config.topic] = Extent(row[0], config, *row[3:8])
         self._consumers = {
             row[0]: (row[1], schema.read_consumer(row)[0])
             for row in db.execute("SELECT * FROM consumers")
         }
-        known = {topic.number for topic in self._topics.values()}
-        self._leftover = [number for number in retention.numbers(db) if number not in known]
 
     @property
     def _database(self) -> sqlite3.Connection:
@@ -273,21 +270,20 @@ class Store:
         topic.config = config
         self._touched[topic.number] = topic
         self._insert()
-        self._flush_topic(topic)
+        # Now, so that the next new topic gets another number.
+        self._put_row(schema.topic_row(topic.number, config, topic.counts))
         return self._info(topic)
 
-    def _flush_topic(self, topic: Extent) -> None:
-        """Write its row now, so that the next new topic gets another number."""
+    def _put_row(self, row: tuple[object, ...]) -> None:
         self._database.execute(
-            "INSERT OR REPLACE INTO topics VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            schema.topic_row(topic.number, topic.config, topic.counts),
+            "INSERT OR REPLACE INTO topics VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row
         )
 
     def _remove_topic(self, work: RemoveTopic) -> None:
         topic = self._topic(work.topic)
         self._insert()
         db = self._database
-        db.execute("DELETE FROM topics WHERE number = ?", (topic.number,))
+        self._put_row(schema.removed_row(topic.number))
         db.execute("DELETE FROM consumers WHERE topic = ?", (topic.number,))
         del self._topics[work.topic]
         self._touched.pop(topic.number, None)
@@ -340,6 +336,7 @@ class Store:
         for number in self._leftover[:1]:
             more = True
             if not retention.sweep(self._database, number):
+                self._database.execute("DELETE FROM topics WHERE number = ?", (number,))
                 self._leftover.remove(number)
         return more
 

@@ -60,29 +60,50 @@ def frames(log: Path) -> Iterator[Frame]:
                 before = None
                 continue
             data = chunk[_FRAME.size :]
-            whole = before is not None and _sums(order, before, chunk[:8] + data) == (sum1, sum2)
+            follows = before is not None and _sums(order, before, chunk[:8] + data) == (sum1, sum2)
+            whole = follows and page > 0  # zeros have the checksum of zeros
             yield Frame(number, page, pages, data, whole)
             before = (sum1, sum2)
 
 
 def damage(path: Path) -> str:
-    """What is wrong with the log of the database `path`; empty when nothing was lost that was synced."""
+    """What is wrong with the log of the database `path`; empty when nothing was lost that was synced.
+
+    To be asked before SQLite is: it deletes the log of a database that is empty, and writes over that of
+    one which is missing.
+    """
     log = log_of(path)
     if log.exists() and log.stat().st_size > _HEADER.size:
         with log.open("rb") as raw:
             head = raw.read(_HEADER.size)
         if any(head) and not _header_whole(head):  # all zero: made, and never synced
             return f"the head of its write-ahead log {log.name} does not have its checksum"
-    broken, commits, expected = 0, 0, 1
+    broken, commits, expected, size = 0, 0, 1, 0
+    held: set[int] = set()  # pages that the log has
     for frame in frames(log):
+        held.add(frame.page)
         if not broken and (frame.number != expected or not frame.whole):
             broken = expected
         expected = frame.number + 1
         if broken and frame.whole and frame.pages:
             commits += 1
+        elif not broken and frame.pages:
+            size = frame.pages
     # One commit after the break may be the transaction that was never answered, written out of order.
     if commits > 1:
         return f"frame {broken} of its write-ahead log {log.name}, before its last transaction"
+    return _without_pages(path, held - {0}, size)
+
+
+def _without_pages(path: Path, held: set[int], size: int) -> str:
+    """What is wrong with a database file whose log has the pages `held` of `size`."""
+    if not held:
+        return ""
+    there = path.stat().st_size // PAGE if path.exists() else 0
+    if not there:
+        return f"it is empty or missing, but its write-ahead log {log_of(path).name} is not"
+    if any(page not in held for page in range(there + 1, size + 1)):
+        return f"it has {there} pages and not the {size} that its write-ahead log counts on"
     return ""
 
 

@@ -1,5 +1,6 @@
 """Durable topics with the real broker: what is answered OK is there, whatever becomes of the broker."""
 
+import os
 import signal
 import sqlite3
 from pathlib import Path
@@ -138,6 +139,25 @@ def test_a_damaged_store_is_refused_with_the_way_out_which_works() -> None:
         assert broker.stop() == 0
         again = run_cli("repair", str(broker.folder))
         assert "nothing is wrong" in again.stdout
+
+
+def test_a_log_left_without_its_database_is_not_thrown_away_and_gives_all_back() -> None:
+    with running_broker(ada="admin") as broker:
+        with set_up(broker) as client:
+            assert [client.stores(b"%d" % n) for n in range(1, 4)] == [1, 2, 3]
+        broker.kill()
+        os.truncate(broker.folder / "topics.db", 0)
+        log = (broker.folder / "topics.db-wal").read_bytes()
+        with pytest.raises(AssertionError, match=r"damaged: it is empty or missing, but its write"):
+            broker.start()
+        assert (broker.folder / "topics.db-wal").read_bytes() == log
+        mended = run_cli("repair", str(broker.folder))
+        assert mended.returncode == 0, mended.stderr
+        assert "topic orders: 3 messages saved; lost: nothing\n" in mended.stdout
+        broker.start()
+        with Client(broker.address, broker.keys["ada"]) as client:
+            assert client.reads_all() == [(n, b"%d" % n) for n in range(1, 4)]
+            assert [seq for seq, _ in client.pulls()] == [1, 2, 3]
 
 
 def test_a_store_that_another_process_has_open_is_refused() -> None:
