@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Self, TypeVar
+from copy import copy
+from functools import cached_property
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import msgspec
 
@@ -19,6 +21,9 @@ from bus.errors import (
 from viscript.errors import Denied, Failed, NoDaemon, Unknown, ViscriptError
 from viscript.home import Home, is_locked
 from viscript.protocol import DaemonInfo, accept
+
+if TYPE_CHECKING:
+    from viscript.cluster.talk import HostInfo, Known
 
 T = TypeVar("T")
 WAIT = 5.0  # seconds for an answer, and for who is just coming back
@@ -65,6 +70,30 @@ class Client:
         except KeyFileError as error:
             raise Denied(str(error)) from None
         self._address = Address(self.info.endpoint, self.info.broker_key)
+        self._home = home
+        self.asks = self.info.key  # whose daemon is asked
+
+    @cached_property
+    def known(self) -> Known | None:
+        """The hosts of the cluster, as our daemon has learned of them; None on a host that is alone."""
+        if not (
+            self._home.root / "state" / "known-hosts.json"
+        ).exists():  # before anything is imported
+            return None
+        from viscript.cluster import files
+
+        return files.load_known(self._home)
+
+    def at(self, host: HostInfo) -> Client:
+        """The same session, asking the daemon of another host."""
+        other = copy(self)
+        other.asks = host.key
+        return other
+
+    def at_first(self) -> None:
+        """From now on ask the first host's daemon, which knows of the others."""
+        if self.known is not None:
+            self.asks = self.known.directory.first.key
 
     def __enter__(self) -> Self:
         """Connect; a broker that is just coming back is waited for. `NoDaemon`, `Denied`."""
@@ -92,7 +121,7 @@ class Client:
         deadline = time.monotonic() + WAIT
         while True:
             try:
-                return self.ask_participant(self.info.key, subject, request, kind, timeout)
+                return self.ask_participant(self.asks, subject, request, kind, timeout)
             except NotPresent:  # so nobody has heard the request
                 if time.monotonic() >= deadline:
                     raise NoDaemon("the daemon is not on the bus; see: viscript status") from None

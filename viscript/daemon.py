@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from asyncio import TaskGroup
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +35,13 @@ from bus.settings import save as save_broker
 from bus.signals import AccessEntry
 from viscript import catalog, config, processes
 from viscript.announcing import Announcer
+from viscript.cluster import files
+from viscript.cluster.dialling import dial
+from viscript.cluster.member import Joined
+from viscript.cluster.registrar import Registrar
 from viscript.config import Config
 from viscript.desk import Desk
-from viscript.errors import BadConfig, Conflict, Denied, Failed, ViscriptError
+from viscript.errors import BadConfig, Conflict, Denied, Failed, NoDaemon, ViscriptError
 from viscript.eventlog import EventLog
 from viscript.gate import Gate
 from viscript.home import DaemonLock, Home
@@ -99,7 +104,9 @@ class Daemon:
         self._settings = _load(options)
         self._store = Store(self._home.database)
         self._owners: dict[str, str] = {}  # names of the home's own keys
+        self._joined = files.load_membership(self._home)  # of another host's cluster
         self._broker_key, self._key = self._keys()
+        self._reporting: Callable[[], None] = lambda: None  # to the first host of a cluster
 
     def _keys(self) -> tuple[KeyPair, KeyPair]:
         """The broker's and our own; with the command line's two, all are made at the first `up`."""
@@ -117,7 +124,7 @@ class Daemon:
             )  # fmt: skip
             for name, pair, role in ours:
                 self._owners[pair.public] = name
-                if pair.public not in entries:
+                if pair.public not in entries and self._joined is None:
                     entries = entries.with_entry(AccessEntry(pair.public, name, [role]))
                     keystore.save_access(self._home.access, entries)
         except (KeyFileError, AccessError, OSError) as error:
@@ -126,7 +133,11 @@ class Daemon:
 
     async def run(self) -> None:
         """Until everything is down, or the daemon alone is told to end."""
-        address = Address(self._endpoint(), self._broker_key.public)
+        address = (
+            Address(self._endpoint(), self._broker_key.public)
+            if self._joined is None
+            else Address(self._joined.endpoint, self._joined.broker_key)
+        )
         async with TaskGroup() as tasks:
             ended = asyncio.Event()
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -151,10 +162,9 @@ class Daemon:
             launcher.recorder = recorder
             async with AsyncExitStack() as stack:
                 bus = await self._join(launcher, stack)
-                following = None
+                following: list[asyncio.Task[None]] = []
                 if bus is not None:
-                    launcher.membership = membership = Membership(bus, launcher.arrived)
-                    following = errands.create_task(membership.follow())
+                    following += await self._take_part(bus, launcher, errands)
                     self._answer(bus, launcher)
                     Announcer(bus, events)
                 recorder.daemon_is("up", f"pid {os.getpid()}")
@@ -162,14 +172,39 @@ class Daemon:
                 await self._bring_up(launcher, address)
                 await launcher.wait(lambda: launcher.idle, None)
                 recorder.daemon_is("down")
-                if following is not None:
-                    following.cancel()
+                for task in following:
+                    task.cancel()
                 launcher.desk.close()
         events.close()
         self._leave()
 
+    async def _take_part(
+        self, bus: Bus, launcher: Launcher, errands: TaskGroup
+    ) -> list[asyncio.Task[None]]:
+        """Begin to follow the bus; in a cluster also what goes on in it."""
+        people = [key for key, name in self._owners.items() if name != "viscript"]
+        if self._joined is not None:
+            command_line = next(key for key, name in self._owners.items() if name == "cli")
+            member = Joined(bus, launcher.arrived, launcher, command_line)
+            launcher.membership = member
+            self._reporting = member.changed
+            return [errands.create_task(member.follow()), errands.create_task(member.attend())]
+        launcher.membership = membership = Membership(bus, launcher.arrived)
+        following = errands.create_task(membership.follow())
+        launcher.registrar = Registrar(bus, launcher, people, socket.gethostname())
+        await launcher.registrar.begin()
+        return [following]
+
     async def _join(self, launcher: Launcher, stack: AsyncExitStack) -> Bus | None:
         """The bus, with a broker of ours; None when we only take down and it is gone."""
+        if self._joined is not None:
+            try:
+                patience = 2.0 if self._options.down else JOIN
+                return await dial(launcher.place.address, self._key, stack, patience)
+            except (NoDaemon, Denied):
+                if self._options.down:
+                    return None
+                raise
         if self._options.down and processes.look(self._home.launches / "broker")[0] is Fate.ENDED:
             return None
         told = processes.end_of(self._home.broker_log)
@@ -254,13 +289,15 @@ class Daemon:
         return endpoint
 
     def _changed(self, record: Record) -> None:
+        self._reporting()
         self._tell(Event("launch", launch=record.status()))
 
     def _tell(self, event: Event) -> None:
         self._teller.tell(event)
 
     def _answer(self, bus: Bus, launcher: Launcher) -> None:
-        Gate(launcher, self._home, self._owners).open(bus)
+        grant = self._joined.grant if self._joined is not None else "admin"
+        Gate(launcher, self._home, self._owners, grant).open(bus)
 
     def _leave(self) -> None:
         """Everything has ended: leave state and logs, nothing else."""

@@ -11,6 +11,7 @@ from bus.errors import Refused
 from bus.signals import pack, unpack
 from viscript import audit, roles, rolesfile
 from viscript.audit import AuditLog
+from viscript.cluster import people
 from viscript.commands.served import TABLE, Served
 from viscript.errors import ViscriptError
 from viscript.protocol import refuse
@@ -19,6 +20,7 @@ from viscript.roles import Caller, Policy
 
 if TYPE_CHECKING:
     from bus.client import Bus, Request
+    from viscript.cluster.registry import RoleName
     from viscript.home import Home
     from viscript.launcher import Launcher
 
@@ -28,8 +30,11 @@ log = logging.getLogger(__name__)
 class Gate:
     """Answers what is in the table; `owners` are the keys of the home itself, by their names."""
 
-    def __init__(self, launcher: Launcher, home: Home, owners: dict[str, str]) -> None:
+    def __init__(
+        self, launcher: Launcher, home: Home, owners: dict[str, str], grant: RoleName = "admin"
+    ) -> None:
         self._launcher = launcher
+        self._grant = grant  # to people of other hosts of the cluster, at most
         self._owners = owners
         self._roles = Roles(home.roles)
         self._audit = AuditLog(home.audit)
@@ -45,7 +50,11 @@ class Gate:
         """Who has `key`; without grants if nothing is known of it."""
         if key in self._owners:
             return roles.owner(key, self._owners[key])
-        return roles.caller(self._roles.policy(), key)
+        known = roles.caller(self._roles.policy(), key)
+        directory = self._launcher.directory
+        if known.grants or directory is None:
+            return known
+        return people.caller(directory, self._launcher.place.launcher, self._grant, key) or known
 
     def _handler(self, served: Served) -> Callable[[Request], Awaitable[bytes]]:
         async def answer(request: Request) -> bytes:

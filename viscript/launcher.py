@@ -10,6 +10,7 @@ import time
 from asyncio import TaskGroup
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bus import keystore
 from bus.errors import KeyFileError
@@ -29,6 +30,10 @@ from viscript.state import Store
 from viscript.supervision import events
 from viscript.supervision.launch import BROKER, Launch
 from viscript.supervision.states import State
+
+if TYPE_CHECKING:
+    from viscript.cluster.registrar import Registrar
+    from viscript.cluster.talk import Directory
 
 MAX_ID_DIGITS = 15
 
@@ -53,6 +58,18 @@ class Launcher:
         self.records = self._engine.records  # live ones
         self._stamp = _stamp(settings.file)
         self._going_down = False
+        # Of a cluster; a host that is alone has no name.
+        self.host = ""
+        self.directory: Directory | None = None
+        self.registrar: Registrar | None = None  # on the first host
+
+    def be_called(self, host: str) -> None:
+        """From now on this host has a name in a cluster."""
+        self.host = host
+        for record in self.records.values():
+            record.host = host
+        if self.recorder is not None:
+            self.recorder.events.host = host
 
     @property
     def membership(self) -> Membership | None:
@@ -156,7 +173,7 @@ class Launcher:
         record = Record(
             id=0, app=app.name, state=State.BLOCKED, key=key, since=now, args=list(arguments),
             started=now, slot=slot, session=self.store.session, role=app.role, instance=instance,
-            ad_hoc=what,
+            ad_hoc=what, host=self.host,
         )  # fmt: skip
         self._rule(record, app)
         for old in self.store.failed():
@@ -273,8 +290,8 @@ class Launcher:
 
     @property
     def idle(self) -> bool:
-        """Nothing is live, not even the broker."""
-        return not self._engine.supervisor.launches
+        """Nothing is live, not even the broker, and nothing is to be any more."""
+        return self._going_down and not self._engine.supervisor.launches
 
     # The bus and the broker.
 
@@ -323,6 +340,8 @@ class Launcher:
             if ended and last is not None and last.state == State.EXITED and not last.stop:
                 self._engine.feed(events.Completed(app))
         self.records |= {record.id: record for record in live}
+        for record in live:
+            record.host = self.host
         for record in live:
             self._engine.take_over(launch_of(record))
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import msgspec
 
-from viscript.errors import Failed
+from viscript.cluster.numbers import Block, Numbers
+from viscript.errors import Conflict, Failed
 from viscript.records import Record, of_old
 
 KEPT = 1000  # ended launches
@@ -29,6 +31,7 @@ class Store:
     """The database of one home. `Failed` when it cannot be used; every change is on disk on return."""
 
     def __init__(self, path: Path) -> None:
+        self.more_numbers: Callable[[], Block | None] = lambda: None  # of a cluster
         try:
             path.touch(mode=0o600)
             self._db = sqlite3.connect(path, isolation_level=None)
@@ -45,9 +48,10 @@ class Store:
         self._db.close()
 
     def add(self, record: Record) -> Record:
-        """Store a new launch and give it the next id."""
+        """Store a new launch and give it the next id; `Conflict` when the cluster has handed out no more."""
         row = self._db.execute(
-            "INSERT INTO launches (app, live, record) VALUES (?, 1, '')", (record.app,)
+            "INSERT INTO launches (id, app, live, record) VALUES (?, ?, 1, '')",
+            (self._next_number(), record.app),
         )
         record.id = int(row.lastrowid or 0)
         self.save(record)
@@ -85,6 +89,37 @@ class Store:
         old = self._select("WHERE NOT live ORDER BY id DESC LIMIT -1 OFFSET ?", KEPT)
         self._db.executemany("DELETE FROM launches WHERE id = ?", [(r.id,) for r in old])
         return old
+
+    @property
+    def highest(self) -> int:
+        """The highest id that was ever given here."""
+        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'launches'").fetchone()
+        return int(row[0]) if row else 0
+
+    @property
+    def numbers(self) -> Numbers | None:
+        """Ids that are this host's; None when it is alone, and all are."""
+        row = self._db.execute("SELECT value FROM facts WHERE name = 'numbers'").fetchone()
+        return msgspec.json.decode(row[0], type=Numbers) if row else None
+
+    def set_numbers(self, numbers: Numbers) -> None:
+        self._fact("numbers", msgspec.json.encode(numbers).decode())
+
+    def _next_number(self) -> int | None:
+        """None lets the database count."""
+        numbers = self.numbers
+        if numbers is None:
+            return None
+        taken = numbers.take()
+        if taken is None and (block := self.more_numbers()) is not None:
+            taken = numbers.with_block(block).take()
+        if taken is None:
+            raise Conflict(
+                "no ids are left on this host; it gets more as soon as it reaches the first host of the "
+                "cluster; see: viscript host ls"
+            )
+        self.set_numbers(taken[1])
+        return taken[0]
 
     @property
     def session(self) -> int:

@@ -142,8 +142,8 @@ class Registry(Struct, frozen=True, kw_only=True):
         return self._with(structs.replace(self.accepted(key), seen=now))
 
     def revoke(self, host: Host) -> Registry:
-        """Its keys have to go from the access list; it stays known under its name."""
-        return self._with(structs.replace(host, state="revoked", apps={}))
+        """Its keys have to go from the access list; it stays known under its name, and they with it."""
+        return self._with(structs.replace(host, state="revoked"))
 
     def remove(self, host: Host) -> Registry:
         return structs.replace(self, hosts=tuple(h for h in self.hosts if h.key != host.key))

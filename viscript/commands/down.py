@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from viscript.commands import wait
 from viscript.commands.sd import describe
-from viscript.errors import Conflict, Failed, NoDaemon, Unknown
+from viscript.errors import Conflict, Denied, Failed, NoDaemon, Unknown
 from viscript.home import DaemonLock, is_locked
 from viscript.output import document, say
 from viscript.records import Status
@@ -67,7 +67,14 @@ def end_all(
 ) -> bool:
     """End what runs; `tell` hears of each launch that has ended. False when nothing runs."""
     if is_locked(home.lock):
-        _by_daemon(home, tell)
+        try:
+            _by_daemon(home, tell)
+        except (NoDaemon, Denied) as problem:
+            if not (home.root / "cluster.json").exists():
+                raise
+            # The broker is another host's: away, or it does not let us in any more. What is here is ours.
+            remark(f"without the bus: {problem}")
+            _end_daemon_alone(home)
         _wait_for_daemon(home)
     elif not leftovers(home):
         return False
@@ -98,6 +105,17 @@ def _by_daemon(home: Home, tell: Callable[[Status], None]) -> None:
             if time.monotonic() >= deadline:
                 raise
             time.sleep(PAUSE)  # it is just starting, or ending
+
+
+def _end_daemon_alone(home: Home) -> None:
+    """Tell the daemon to end without its apps."""
+    import signal
+
+    from viscript.client import daemon_info
+
+    pid = daemon_info(home).pid
+    if is_locked(home.lock):  # so it is the one that has written its pid
+        os.kill(pid, signal.SIGTERM)
 
 
 def _wait_for_daemon(home: Home) -> None:

@@ -37,6 +37,9 @@ from viscript.commands import (
 from viscript.commands import (
     list as list_,
 )
+from viscript.commands.hosts import decide as hosts_decide
+from viscript.commands.hosts import invite as hosts_invite
+from viscript.commands.hosts import ls as hosts_ls
 from viscript.roles import Role
 
 
@@ -64,6 +67,9 @@ TABLE: tuple[Served, ...] = (
     Served(role, Role.ADMIN),
     Served(run, Role.ADMIN),
     Served(waiting, Role.VIEW, scoped=True, audited=False),
+    Served(hosts_invite, Role.ADMIN),
+    Served(hosts_decide, Role.ADMIN),
+    Served(hosts_ls, Role.VIEW, audited=False),
 
     Served(list_, Role.VIEW, scoped=True),
     Served(status, Role.VIEW, scoped=True),

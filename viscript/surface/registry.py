@@ -165,7 +165,14 @@ THEMES: tuple[Theme, ...] = (
     ),
     Theme(
         "Many hosts",
-        (),
+        (
+            Entry(
+                "host", f"{_S}hosts:app", "Which hosts belong to this cluster.", "view", kinds=("host",),
+                verbs=("invite", "ls", "accept", "reject", "revoke", "rm"),
+            ),
+            Entry("join", f"{_S}hosts:join", "Make this a host of another's cluster.", kinds=("text",)),
+            Entry("leave", f"{_S}hosts:leave", "Stop being one."),
+        ),
     ),
     Theme(
         "Who may what",

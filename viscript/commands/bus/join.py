@@ -57,9 +57,9 @@ def join(
     """
     from viscript.commands.bus.where import contexts
 
-    _refuse_secrets(*words, str(file), str(broker_key))
+    refuse_secrets(*words, str(file), str(broker_key))
     source, name = _told_apart(words, file)
-    address, token = _meant(source, broker_key)
+    address, token = meant(source, broker_key)
     known = contexts()
     _check_free(known, name, address, force=force)
     keypair = _own_key(known, name)
@@ -67,7 +67,7 @@ def join(
     _settle(known, name, address, keypair, answer)
 
 
-def _refuse_secrets(*arguments: str) -> None:
+def refuse_secrets(*arguments: str) -> None:
     """`BadUsage`, which does not repeat it, if a join string is among the arguments."""
     from bus.join import looks_like_one
     from viscript.errors import BadUsage
@@ -90,7 +90,7 @@ def _told_apart(words: list[str], file: Path | None) -> tuple[str | Path, str]:
     return source[0], words[-1]
 
 
-def _meant(source: str | Path, broker_key: str | None) -> tuple[Address, str]:
+def meant(source: str | Path, broker_key: str | None) -> tuple[Address, str]:
     """Where, and the token; it is empty when an admin has to decide."""
     from bus import join as joining
     from viscript import contexts
