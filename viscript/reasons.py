@@ -88,12 +88,12 @@ def reason(status: Status, waiting: list[Wait], now: float) -> Reason:
             text, advice = _blocked(status, waiting)
         case "starting":
             text = "runs and is not ready yet" if status.pid else "is being started"
+            text += _before(status)
         case "running":
             text = "runs and is ready" + (
                 f", after {status.restarts} restarts" if status.restarts else ""
             )
-            if status.exit is not None:
-                text += f"; the run before ended with {meaning(status.exit)}"
+            text += _before(status)
         case "backoff":
             text = _backoff(status, now)
         case "stopping":
@@ -120,6 +120,12 @@ def _blocked(status: Status, waiting: list[Wait]) -> tuple[str, list[str]]:
     # What the supervisor says of it would only repeat this.
     status.reason = ""
     return f"waits for {told}", advice
+
+
+def _before(status: Status) -> str:
+    if status.exit is None:
+        return ""
+    return f"; the run before ended with {meaning(status.exit)}"
 
 
 def _backoff(status: Status, now: float) -> str:

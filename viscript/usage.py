@@ -69,7 +69,7 @@ def owners_of(table: Mapping[int, tuple[int, int]], roots: Mapping[int, Root]) -
     """
     leaders = {root.leader: number for number, root in roots.items()}
     keepers = {root.keeper: number for number, root in roots.items()}
-    owner: dict[int, int | None] = {}
+    owner: dict[int, int | None] = dict.fromkeys(keepers)  # themselves they are nobody's
     for start in table:
         pid, way, found = start, list[int](), None
         while pid in table and pid not in owner and found is None:
