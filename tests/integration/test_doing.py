@@ -234,3 +234,98 @@ def test_control_c_shuts_down_what_run_began(made):
     assert process.wait(30) == 130
     process.communicate()
     until(lambda: states(made)["mine"] == "exited")
+
+
+# Restart, reload, kill and scale.
+
+COUNTER = "trap 'echo hup' HUP; echo begun; while :; do sleep 0.05; done"
+
+
+def test_restart_is_a_new_run_with_the_same_id_and_waits_for_it(made):
+    before = made.launch(1)
+    made.run("restart", "sleeper")
+    after = made.launch(1)
+    assert (after["state"], after["generation"]) == ("running", before["generation"] + 1)
+    assert after["pid"] != before["pid"]
+    # What has ended is started anew, with its arguments.
+    number = made.start("sh", "sleep 0.3; exit 5")["id"]
+    made.run("wait", str(number), "--for", "ended", "--timeout", "20")
+    again = made.ask("restart", str(number))[0]
+    assert (again["id"], again["args"]) == (number + 1, ["sleep 0.3; exit 5"])
+
+
+def test_a_restart_that_does_not_come_up_is_no_success(made):
+    flag = made.root / "bad"
+    script = f"test -e {flag} && exit 3; sleep 1000"
+    number = made.start("sh", script)["id"]
+    flag.touch()
+    done = made.run("restart", str(number), code=1)
+    assert "did not start well" in done.stderr
+
+
+def test_a_rolling_restart_stops_at_the_first_that_fails(made):
+    flag = made.root / "bad"
+    script = f"test -e {flag} && exit 3; sleep 1000"
+    numbers = [made.start("sh", script)["id"] for _ in range(2)]
+    flag.touch()
+    done = made.run("restart", "--batch", "1", *map(str, numbers), code=1)
+    assert f"ID {numbers[1]}) not begun, as sh failed" in done.stderr
+    assert made.launch(numbers[1])["generation"] == 1
+
+
+def test_reload_and_kill_reach_the_program_and_leave_it_running(made):
+    made.configure(APPS | {"hups": {"path": "sh", "args": ["-c", COUNTER], "reload": "HUP"}})
+    number = made.start("hups")["id"]
+    until(lambda: "begun" in made.run("logs", str(number)).stdout)
+    assert "read its configuration again" in made.run("reload", "hups").stdout
+    until(lambda: made.run("logs", str(number)).stdout.count("hup") == 1)
+    assert "was sent SIGHUP" in made.run("kill", "-s", "hup", "hups").stdout
+    until(lambda: made.run("logs", str(number)).stdout.count("hup") == 2)
+    assert made.launch(number)["state"] == "running"
+    assert "has no signal for it" in made.run("reload", "sleeper", code=9).stderr
+    assert "did you mean 'HUP'" in made.run("kill", "-s", "HUPP", "hups", code=2).stderr
+    assert made.run("kill", "--signal", "9", "hups").stdout
+    made.run("wait", str(number), "--for", "ended", "--timeout", "20")
+    assert made.launch(number)["exit"]["signal"] == "SIGKILL"
+    assert "nothing of it runs" in made.run("kill", str(number), code=1).stderr
+
+
+def test_scale_is_as_many_as_wanted_when_it_returns(made):
+    def count():
+        return [x["instance"] for x in made.ask("la") if x["app"] == "web-a" and x["pid"]]
+
+    assert "runs 3 times" in made.run("scale", "web-a", "3").stdout
+    assert count() == [0, 1, 2]
+    made.run("scale", "web-a", "1")
+    assert count() == [0]
+    assert made.ask("scale", "--dry-run", "web-a", "5")[0]["app"] == "web-a"
+    assert count() == [0]
+    made.run("scale", "web-a", "0")
+    assert count() == []
+    made.run("scale", "web-a", "-1", code=2)
+    made.run("scale", "nosuch", "1", code=5)
+
+
+def test_an_app_of_several_instances_is_meant_as_one(made):
+    made.configure(APPS | {"many": {"path": "sleep", "args": [1000], "instances": 3}})
+    begun = json.loads(made.run("start", "--json", "many").stdout)
+    assert [x["instance"] for x in begun] == [0, 1, 2]
+    assert [x["instance"] for x in made.ask("sd", "many:1")] == [1]
+    assert {x["state"] for x in made.ask("sd", "many")} == {"exited"}
+
+
+def test_what_needs_it_is_shut_down_with_it_and_said(made):
+    made.configure(
+        APPS
+        | {
+            "base": {"path": "sleep", "args": [1000]},
+            "upon": {"path": "sleep", "args": [1000], "after": ["base"]},
+        }
+    )
+    made.run("start", "base")
+    made.run("start", "upon")
+    assert [x["app"] for x in made.ask("sd", "--dry-run", "base")] == ["base", "upon"]
+    out = made.run("sd", "base").stdout
+    assert "base (ID" in out
+    assert "upon (ID" in out
+    assert states(made)["upon"] == "exited"

@@ -61,7 +61,8 @@ def carry_out(
     job = _see_through(client, reply.job, deadline, how, tell)
     if how.as_json:
         launches = [step.launch for step in job.steps]
-        document(shown(job) if shown else launches[0] if one else launches)
+        single = one and len(launches) == 1
+        document(shown(job) if shown else launches[0] if single else launches)
     problem = verdict(job)
     if problem is not None:
         raise problem

@@ -35,7 +35,7 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> order.
         async def kill(step: Step) -> Outcome:
             from viscript.desk import Outcome
 
-            launcher.kill(order.running(launcher, record.id), request.signal)
+            launcher.kill(order.look(launcher, record.id), request.signal)
             step.launch = order.look(launcher, record.id).status()
             return Outcome("done", f"was sent {name}")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from viscript.errors import Failed, NotFound
+from viscript.errors import NotFound
 from viscript.protocol import Job, Step
 from viscript.records import Record, Status
 from viscript.roles import Role
@@ -173,14 +173,6 @@ def look(launcher: Launcher, number: int) -> Record:
     return found
 
 
-def running(launcher: Launcher, number: int) -> Record:
-    """As it is now, if it has processes; `Failed`."""
-    record = look(launcher, number)
-    if record.pid is None:
-        raise Failed(f"is {record.state}: it has no process")
-    return record
-
-
 async def settled(launcher: Launcher, step: Step, number: int, after: int = 0) -> Outcome:
     """It runs, or is known not to, in a generation later than `after`."""
     from viscript.desk import Outcome
@@ -202,6 +194,18 @@ async def settled(launcher: Launcher, step: Step, number: int, after: int = 0) -
     if record.state == "exited":
         return Outcome("done", "has ended well")
     return Outcome("failed", f"did not start well, it is {record.state}", "failed")
+
+
+async def all_settled(launcher: Launcher, step: Step, numbers: Iterable[int]) -> Outcome:
+    """All of them run, or how the first that does not has ended."""
+    from viscript.desk import Outcome
+
+    outcome = Outcome("done")
+    for number in numbers:
+        outcome = await settled(launcher, step, number)
+        if outcome.state != "done":
+            break
+    return outcome
 
 
 async def ended(launcher: Launcher, step: Step, number: int) -> Outcome:

@@ -32,7 +32,7 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> order.
         async def reload(step: Step) -> Outcome:
             from viscript.desk import Outcome
 
-            launcher.reload(order.running(launcher, record.id))
+            launcher.reload(order.look(launcher, record.id))
             step.launch = order.look(launcher, record.id).status()
             return Outcome("done", "was told to read its configuration again")
 

@@ -30,8 +30,9 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> order.
     def act(record: Record) -> Act:
         async def restart(step: Step) -> Outcome:
             before = order.look(launcher, record.id)
+            generation = before.generation  # the record changes under our hands
             again = launcher.restart(before)
-            after = before.generation if again.id == before.id else 0
+            after = generation if again.id == record.id else 0
             return await order.settled(launcher, step, again.id, after)
 
         return restart

@@ -56,10 +56,9 @@ async def _scale(launcher: Launcher, step: Step, app: str, count: int) -> Outcom
     from viscript.desk import Outcome
 
     wanted = [record.id for record in launcher.scale(app, count)]
-    for number in wanted:
-        outcome = await order.settled(launcher, step, number)
-        if outcome.state != "done":
-            return outcome
+    outcome = await order.all_settled(launcher, step, wanted)
+    if outcome.state != "done":
+        return outcome
     others = [x.id for x in launcher.records.values() if x.app == app and x.id not in wanted]
     for number in others:
         outcome = await order.ended(launcher, step, number)

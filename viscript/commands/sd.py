@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from viscript.commands import follow, order
 from viscript.protocol import Step
 from viscript.records import Record, Status
+from viscript.roles import Role
 
 if TYPE_CHECKING:
     from viscript.client import Client
@@ -26,6 +27,7 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> order.
     if known := order.repeated(launcher, request, caller):
         return known
     meant = order.meant(launcher, request.select, caller)
+    meant = order.Meant(_with_dependants(launcher, meant.records, caller), meant.several)
 
     def act(record: Record) -> Act:
         async def stop(step: Step) -> Outcome:
@@ -38,6 +40,16 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> order.
         return stop
 
     return order.place(launcher, request, caller, "stop", meant, act)
+
+
+def _with_dependants(launcher: Launcher, records: list[Record], caller: Caller) -> list[Record]:
+    """What needs one of them is shut down with it; `Denied` if it is not to be touched."""
+    found = {record.id: record for record in records}
+    for record in records:
+        for dependant in launcher.dependants(record) if record.live else ():
+            caller.require(Role.OPERATE, dependant)
+            found.setdefault(dependant.id, dependant)
+    return list(found.values())
 
 
 def run(client: Client, select: list[str], how: follow.How, batch: int = 0) -> None:

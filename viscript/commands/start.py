@@ -46,9 +46,10 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> order.
         things = _matching(launcher, selector, caller)
     if request.dry or (len(things) > 1 and not names and not request.several):
         return order.Reply(None, [_shown(thing) for thing in things])
-    # What is wrong with a single one is said at once, not by a job.
-    begin = _now if len(things) == 1 else _later
-    doings = [begin(launcher, thing, request.args) for thing in things]
+    if len(things) == 1:  # what is wrong with it is said at once, not by a job
+        doings = [_wait(launcher, x) for x in _begin(launcher, things[0], request.args)]
+    else:
+        doings = [_later(launcher, thing, request.args) for thing in things]
     return order.order(launcher, request, caller, "start", doings)
 
 
@@ -88,16 +89,16 @@ def _shown(thing: str | Record) -> Status:
     return Status(id=0, app=thing, state="", key="", since=0.0, args=[], started=0.0)
 
 
-def _begin(launcher: Launcher, thing: str | Record, args: list[str]) -> Record:
+def _begin(launcher: Launcher, thing: str | Record, args: list[str]) -> list[Record]:
+    """One launch, or all instances of an app that is to run several times."""
     if isinstance(thing, Record):
-        return launcher.restart(thing)
-    return launcher.start(thing, tuple(args))
+        return [launcher.restart(thing)]
+    return launcher.begin(thing, tuple(args))
 
 
-def _now(launcher: Launcher, thing: str | Record, args: list[str]) -> Doing:
+def _wait(launcher: Launcher, record: Record) -> Doing:
     from viscript.desk import Doing
 
-    record = _begin(launcher, thing, args)
     act: Act = lambda step: order.settled(launcher, step, record.id)  # noqa: E731
     return Doing(Step(record.app, id=record.id), f"id:{record.id}", act)
 
@@ -106,7 +107,8 @@ def _later(launcher: Launcher, thing: str | Record, args: list[str]) -> Doing:
     from viscript.desk import Doing
 
     async def act(step: Step) -> Outcome:
-        return await order.settled(launcher, step, _begin(launcher, thing, args).id)
+        begun = [record.id for record in _begin(launcher, thing, args)]
+        return await order.all_settled(launcher, step, begun)
 
     app = thing if isinstance(thing, str) else thing.app
     return Doing(Step(app), f"start:{app}", act)

@@ -39,4 +39,5 @@ def _complaint(step: Step) -> str:
     name = f"{step.app} (ID {step.id})" if step.id else step.app
     why = remark(step.launch) if step.launch and step.error == "failed" else ""
     tail = f"; see: viscript logs {step.id}" if step.error == "failed" and step.id else ""
-    return f"{name} {step.text}" + (f": {why}" if why else "") + tail
+    head = "" if step.text.startswith(step.app) else f"{name} "
+    return f"{head}{step.text}" + (f": {why}" if why else "") + tail
