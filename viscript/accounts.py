@@ -17,16 +17,28 @@ def check(app: App) -> None:
     """`BadConfig` when they do not exist here, or only root may become them and we are not."""
     user = _number(app, "user", app.user, pwd.getpwnam, _users)
     group = _number(app, "group", app.group, grp.getgrnam, _groups)
+    others = user not in {None, os.geteuid()}
     if os.geteuid() == 0:
+        if others:
+            _check_home(app)
         return
-    if user not in {None, os.geteuid()}:
+    if others:
         raise _bad(
             app, "user", f"only a daemon of root can run it as {app.user}; leave it out here"
         )
     if group not in {None, os.getegid()}:
-        raise _bad(
-            app, "group", f"only a daemon of root can run it in {app.group}; leave it out here"
-        )
+        problem = f"only a daemon of root can run it in {app.group}; leave it out here"
+        raise _bad(app, "group", problem)
+
+
+def _check_home(app: App) -> None:
+    """What is in the home is closed to other users: the app's own folder, and its key for the bus."""
+    if app.cwd is None:
+        problem = f"{app.user} has no way to its folder in the home; name a folder of its own: cwd"
+        raise _bad(app, "user", problem)
+    if "bus" in {app.ready.kind, app.alive.kind if app.alive else ""}:
+        problem = f"{app.user} cannot read its key in the home, so it is never on the bus"
+        raise _bad(app, "user", f"{problem}; choose other probes: ready, alive")
 
 
 def _number(

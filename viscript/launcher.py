@@ -352,7 +352,8 @@ class Launcher:
             if self.membership is None:
                 raise Conflict("there is no bus to start it on")
             record = self.records[number]
-            record.configured = planning.compact(self.app_of(record))
+            app = self.app_of(record)
+            record.configured, record.role = planning.compact(app), app.role
             await self.membership.let_in(record)
         return self._program(number)
 

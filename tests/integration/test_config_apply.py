@@ -109,6 +109,33 @@ def test_a_change_taken_over_by_a_start_is_still_planned_for_what_runs(up):
     assert pids(up)["changed"] != before["changed"]
 
 
+def test_what_could_not_start_is_said_and_nothing_is_touched(up):
+    before = pids(up)
+    up.configure({**BEFORE, "changed": {**SLEEP, "path": "bin/nothing"}, "gone": AFTER["changed"]})
+    assert "bin/nothing does not exist" in up.run("config", "plan").stdout
+    assert list(up.ask("config", "plan")["problems"]) == ["changed"]
+    refused = up.run("config", "apply", "--yes", code=8)
+    assert refused.stderr.endswith("bin/nothing does not exist; nothing was changed\n")
+    assert pids(up) == before
+
+
+def test_what_was_run_by_hand_goes_on(up):
+    up.run("run", "--detach", "--name", "byhand", "--", "sleep", "1000")
+    before = pids(up)
+    assert "byhand" in before
+    assert up.run("config", "plan").stdout == "nothing changes\n"
+    up.configure(AFTER)
+    up.run("config", "apply", "--yes")
+    assert pids(up)["byhand"] == before["byhand"]
+
+
+def test_a_new_role_on_the_bus_is_given_with_the_restart(up):
+    up.configure({**BEFORE, "changed": {**BEFORE["changed"], "role": "observer"}})
+    up.run("config", "apply")
+    keys = json.loads(up.run("bus", "keys", "list", "--json").stdout)
+    assert [x["roles"] for x in keys if x["name"] == "changed"] == [["observer"]]
+
+
 def test_a_file_that_changes_between_plan_and_apply_is_looked_at_again(up):
     from viscript.client import Client
     from viscript.commands import apply

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from viscript.commands import follow, order, plan, scale
 from viscript.commands.verdict import sentence
-from viscript.errors import Conflict
+from viscript.errors import BadConfig, Conflict
 from viscript.output import note
 from viscript.protocol import Step
 from viscript.rules import Plan
@@ -44,7 +44,9 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> order.
         raise Conflict(
             f"{launcher.config.file} has changed since it was looked at; look again: viscript config plan"
         )
-    records = list(launcher.records.values())
+    for problem in plan.problems(new, outcome).values():
+        raise BadConfig(f"{problem}; nothing was changed")
+    records = [record for record in launcher.records.values() if record.ad_hoc is None]
     launcher.apply(Plan(update=outcome.orders.update), new)
     _note_taken(launcher, outcome, new)
     doings = list(_steps(launcher, outcome, records))
@@ -115,7 +117,12 @@ def _restarting(launcher: Launcher, record: Record) -> Act:
 
 def _starting(launcher: Launcher, app: str) -> Act:
     async def start(step: Step) -> Ending:
-        return await order.settled(launcher, step, launcher.start(app, ()).id)
+        first, *others = launcher.begin(app, ())
+        outcome = await order.settled(launcher, step, first.id)
+        for record in others:
+            if outcome.state == "done":
+                outcome = await order.settled(launcher, step, record.id)
+        return outcome
 
     return start
 

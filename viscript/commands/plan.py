@@ -31,6 +31,7 @@ class Reply(Struct):
     digest: str  # SHA-256 of the file
     apps: tuple[AppPlan, ...]
     settings: tuple[Change, ...]
+    problems: dict[str, str] = {}  # apps that would have to start and cannot
 
     @property
     def outcome(self) -> Outcome:
@@ -39,8 +40,8 @@ class Reply(Struct):
 
 async def handle(launcher: Launcher, request: Request, _caller: Caller) -> Reply:
     file = Path(request.file) if request.file else launcher.config.file
-    digest, _, outcome = make(launcher, file)
-    return Reply(str(file), digest, outcome.apps, outcome.settings)
+    digest, new, outcome = make(launcher, file)
+    return Reply(str(file), digest, outcome.apps, outcome.settings, problems(new, outcome))
 
 
 def make(launcher: Launcher, file: Path) -> tuple[str, Config, Outcome]:
@@ -55,8 +56,25 @@ def make(launcher: Launcher, file: Path) -> tuple[str, Config, Outcome]:
     new = replace(config.parse(text, file), file=launcher.config.file)
     running: dict[str, list[planning.Rows | None]] = {}
     for record in launcher.records.values():
+        if record.ad_hoc is not None:  # it never was in the file
+            continue
         running.setdefault(record.app, []).append(record.configured)
     return hashlib.sha256(text).hexdigest(), new, planning.make(launcher.config, new, running)
+
+
+def problems(new: Config, outcome: Outcome) -> dict[str, str]:
+    """Of apps that would have to start: why they cannot, as things are."""
+    from viscript import catalog
+    from viscript.errors import BadConfig
+    from viscript.preparing import search
+
+    found = {}
+    for name in (*outcome.orders.restart, *outcome.orders.start):
+        try:
+            catalog.command(new, new.apps[name], (), search())
+        except BadConfig as error:
+            found[name] = str(error)
+    return found
 
 
 def run(client: Client, file: str, *, as_json: bool) -> None:
@@ -65,7 +83,9 @@ def run(client: Client, file: str, *, as_json: bool) -> None:
         document(reply)
         return
     tell(reply.outcome)
-    if reply.apps and not file:
+    for text in reply.problems.values():
+        say(f"warning: {text}")
+    if reply.apps and not file and not reply.problems:
         say("\ntake it over: viscript config apply")
 
 

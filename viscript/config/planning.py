@@ -29,6 +29,7 @@ WHY = {
     "env": "environment", "env_file": "environment", "cwd": "working folder",
     "role": "its key's role on the bus", "limits": "resource limits", "nice": "priority",
     "user": "whom it runs as", "group": "whom it runs as", "umask": "umask", "terminal": "terminal",
+    "alive": "its watchdog",
 }  # fmt: skip
 _NEXT = frozenset({"log", "ready"})
 
@@ -156,6 +157,8 @@ def _changes(old: App | None, new: App, started: Sequence[Rows | None]) -> tuple
 
 def _effect(key: str) -> Effect:
     part = _part(key)
+    if part == "alive":  # it is told where to say that it is well when it starts
+        return Effect.RESTART if key == "alive.notify" else Effect.LIVE
     if part in WHY:
         return Effect.RESTART
     return Effect.NEXT if part in _NEXT else Effect.LIVE

@@ -48,6 +48,14 @@ def test_rules_of_ours_change_while_it_runs():
     assert {x.effect for x in outcome.apps[0].changes} == {Effect.LIVE}
 
 
+def test_a_watchdog_needs_a_restart_another_probe_does_not():
+    old = parsed("a: {path: x}, b: {path: x}")
+    new = parsed("a: {path: x, alive: {notify: true}}, b: {path: x, alive: {tcp: 'h:1'}}")
+    outcome = planning.make(old, new, started(old, a=1, b=1))
+    assert outcome.orders == Plan(restart=("a",), update=("b",))
+    assert outcome.apps[0].why == "its watchdog changed"
+
+
 def test_what_is_not_worth_a_restart_waits_for_the_next_start():
     old, new = parsed("a: {path: x}"), parsed("a: {path: x, log: {files: 9}}")
     (plan,) = planning.make(old, new, started(old, a=1)).apps
@@ -115,7 +123,7 @@ def test_the_broker_keeps_its_place_until_everything_is_down():
 def test_every_key_has_been_thought_about():
     live = {
         "name", "place", "places", "desc", "help", "daemon", "autostart", "instances", "restart",
-        "after", "alive", "stop", "reload", "short", "groups",
+        "after", "stop", "reload", "short", "groups",
     }  # fmt: skip
     keys = {field.name for field in fields(App)}
     assert live | planning.WHY.keys() | {"log", "ready"} == keys
