@@ -49,6 +49,7 @@ from viscript.jobstore import JobStore
 from viscript.keeping import kernel
 from viscript.launcher import Launcher
 from viscript.membership import Membership
+from viscript.nursery import nursery
 from viscript.preparing import Place
 from viscript.processes import Fate
 from viscript.protocol import DaemonInfo, Event
@@ -78,20 +79,20 @@ class Teller:
     """Writes events to the `up` that waits for them, as long as it listens."""
 
     def __init__(self, fd: int | None) -> None:
-        self._fd = fd
+        self.fd = fd
         if fd is not None:
             os.set_blocking(fd, False)
 
     def tell(self, event: Event) -> None:
-        if self._fd is None:
+        if self.fd is None:
             return
         try:
-            os.write(self._fd, msgspec.json.encode(event) + b"\n")
+            os.write(self.fd, msgspec.json.encode(event) + b"\n")
         except BlockingIOError:  # it does not keep up: it is not worth waiting for
             pass
         except OSError:
-            os.close(self._fd)
-            self._fd = None
+            os.close(self.fd)
+            self.fd = None
 
 
 class Daemon:
@@ -131,8 +132,15 @@ class Daemon:
             raise Denied(str(error)) from None
         return broker, own
 
-    async def run(self) -> None:
-        """Until everything is down, or the daemon alone is told to end."""
+    async def run(self) -> bool:
+        """Until everything is down, or the daemon alone is told to end; True when it is to begin again."""
+        again = False
+
+        def hang_up() -> None:
+            nonlocal again
+            again = True
+            ended.set()
+
         address = (
             Address(self._endpoint(), self._broker_key.public)
             if self._joined is None
@@ -142,13 +150,19 @@ class Daemon:
             ended = asyncio.Event()
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, ended.set)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
             work = tasks.create_task(self._work(address))
             waiting = tasks.create_task(ended.wait())
             await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
-                log.info("told to end; apps and broker go on, `viscript up` takes them over")
+                log.info(
+                    "told to begin again; apps and broker go on"
+                    if again
+                    else "told to end; apps and broker go on, `viscript up` takes them over"
+                )
             work.cancel()
             waiting.cancel()
+        return again
 
     async def _work(self, address: Address) -> None:
         events = EventLog(self._home.events, socket.gethostname(), kernel.boot_id())
@@ -366,13 +380,25 @@ def main() -> None:
     try:
         options.home.create()
         lock = DaemonLock(options.home)
-        asyncio.run(Daemon(options, teller).run())
+        again = asyncio.run(Daemon(options, teller).run())
+        if again:
+            _begin_again(options, teller)
         lock.release()
     except (ViscriptError, ExceptionGroup) as raised:
         error = _cause(raised)
         log.error("%s", error)  # noqa: TRY400 - said to people, a traceback would not help
         teller.tell(Event("error", text=str(error), error=error.name))
         sys.exit(error.exit_code)
+
+
+def _begin_again(options: Options, teller: Teller) -> None:
+    """Become the daemon that is installed now: the same process, heard by the same `up` if that listens."""
+    nursery.close()
+    processes.keep_no_longer_private()
+    words = ["--home", str(options.home.root), "--config", str(options.config)]
+    if teller.fd is not None:
+        words += ["--events", str(teller.fd)]
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "viscript.daemon", *words])  # noqa: S606
 
 
 def _cause(raised: Exception) -> ViscriptError:

@@ -261,7 +261,7 @@ class Engine:
 
     def keeper_socket(self, number: int) -> Path:
         """Where the keeper of a launch takes orders."""
-        return self._home.run / f"keeper-{number}.ctl"
+        return self._home.ctl(number)
 
     def _folder(self, number: int) -> Path:
         return self._home.launches / ("broker" if number == BROKER else str(number))

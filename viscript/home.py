@@ -105,6 +105,10 @@ class Home:
     def app_log(self, number: int, app: str) -> Path:
         return self.logs / f"{number}-{app}.log"
 
+    def ctl(self, number: int) -> Path:
+        """The socket of a launch's keeper."""
+        return self.run / f"keeper-{number}.ctl"
+
     def exists(self) -> bool:
         return self.database.exists()
 

@@ -25,6 +25,7 @@ from viscript.rules import LOGGED, STOP, LogRule, StopStep
 from viscript.supervision.states import Exit
 
 LINE = 64 << 10
+ANSWER = 3.0  # seconds for a keeper to do what it is told
 SWEEPS, SWEEP_PAUSE = 100, 0.02  # looks at what was killed, seconds between them
 _HARMLESS = re.compile(r"\d{4}-\d\d-\d\dT\S+ (?:debug|info|warning) ")
 _user_umask = -1  # as it is
@@ -34,6 +35,12 @@ def keep_private() -> None:
     """From now on our own files are the owner's alone; programs still get the mask of the user."""
     global _user_umask  # noqa: PLW0603 - as the mask itself, one a process
     _user_umask = os.umask(0o077)
+
+
+def keep_no_longer_private() -> None:
+    """As before `keep_private`, for what we are about to become."""
+    if _user_umask >= 0:
+        os.umask(_user_umask)
 
 
 def _usual_umask() -> int:
@@ -226,6 +233,23 @@ class Link:
 
     def close(self) -> None:
         self._writer.close()
+
+
+async def typed(ctl: Path, data: bytes) -> str:
+    """Type into a terminal; why it cannot be done, else empty."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(ctl, limit=LINE)
+        order = {"do": "write", "data": base64.b64encode(data).decode()}
+        writer.write(json.dumps(order).encode() + b"\n")
+        try:
+            async with asyncio.timeout(ANSWER):
+                await reader.readline()  # the state, which is told unasked
+                told = json.loads(await reader.readline())
+        finally:
+            writer.close()
+        return str(told.get("error", ""))
+    except (OSError, ValueError) as problem:  # TimeoutError is an OSError
+        return f"its keeper does not answer: {problem}"
 
 
 def tail(path: Path, lines: int, limit: int = 1 << 16) -> list[str]:

@@ -12,6 +12,8 @@ from types import ModuleType
 
 from viscript.commands import (
     apply,
+    attach,
+    daemon,
     down,
     events,
     find,
@@ -27,6 +29,7 @@ from viscript.commands import (
     run,
     scale,
     sd,
+    send,
     start,
     status,
     top,
@@ -62,6 +65,9 @@ TABLE: tuple[Served, ...] = (
     Served(scale, Role.OPERATE, scoped=True),
     Served(job, Role.VIEW, scoped=True, audited=False),
     Served(down, Role.ADMIN),
+    Served(daemon, Role.ADMIN),
+    Served(attach, Role.OPERATE, scoped=True),
+    Served(send, Role.OPERATE, scoped=True),
     Served(plan, Role.CONFIGURE, audited=False),
     Served(apply, Role.CONFIGURE),
     Served(role, Role.ADMIN),

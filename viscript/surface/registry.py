@@ -141,8 +141,16 @@ THEMES: tuple[Theme, ...] = (
         ),
     ),
     Theme(
-        "Logs",
+        "Logs and terminals",
         (
+            Entry(
+                "attach", f"{_S}terminals:attach", "Use the terminal of an app; one types, others look.",
+                "operate", kinds=("launch",),
+            ),
+            Entry(
+                "send", f"{_S}terminals:send", "Type into the terminal of an app.", "operate",
+                kinds=("launch", "text"), many=True,
+            ),
             Entry(
                 "logs", f"{_S}logs:logs", "Show what apps printed.", kinds=("select",), many=True,
             ),
@@ -187,6 +195,10 @@ THEMES: tuple[Theme, ...] = (
     Theme(
         "This installation",
         (
+            Entry(
+                "daemon", f"{_S}daemon:app", "Restart or end the daemon alone; apps go on.", "admin",
+                verbs=("restart", "stop", "status", "logs"),
+            ),
             Entry("bus", "viscript.commands.bus:app", "The message bus by hand."),
         ),
     ),
