@@ -73,9 +73,11 @@ class Instance:
         return json.loads(self.run("start", "--json", *arguments).stdout)
 
     def start_failing(self, *arguments: str) -> int:
-        """Start what ends badly at once; its id."""
-        self.run("start", *arguments, code=1)
-        return max(x["id"] for x in self.ask("la", "--all") if x["app"] == arguments[0])
+        """Start what ends badly; its id, when it has ended."""
+        self.run("start", *arguments, code=None)
+        number = max(x["id"] for x in self.ask("la", "--all") if x["app"] == arguments[0])
+        until(lambda: self.launch(number)["ended"])
+        return int(number)
 
     def launch(self, number: int) -> dict:
         return next(x for x in self.ask("la", "--all") if x["id"] == number)
