@@ -11,6 +11,12 @@ SEEN = {
     **APPS,
     "late": {"path": "sleep", "args": ["1000"], "after": ["slow"]},
     "slow": {"path": "sleep", "args": ["1000"], "ready": "bus"},
+    "probed": {
+        "path": "sleep",
+        "args": ["1000"],
+        "cwd": ".",
+        "alive": {"exec": ["test", "-e", "well"], "every": "0.1s", "failures": 1000},
+    },
     "parent": {"path": "sh", "args": ["-c", "sleep 500 & setsid sleep 501 & wait"]},
 }
 
@@ -71,6 +77,20 @@ def test_a_ping_of_a_stopped_event_loop_says_which_level_is_silent(up: Instance)
     assert "viscript why" in done.stderr
     os.kill(started["pid"], 18)
     up.run("sd", "citizen")
+
+
+def test_a_ping_shows_what_the_apps_own_probe_said_last_and_its_age(up: Instance):
+    (up.root / "well").touch()
+    number = str(up.start("probed")["id"])
+    until(lambda: up.ask("ping", number)["probe"]["ok"])
+    assert up.ask("ping", number)["probe"]["age"] < 60
+    (up.root / "well").unlink()
+    until(lambda: up.ask("why", number)[0]["probe"]["ok"] is False)
+    found = json.loads(up.run("ping", number, "--json", code=1).stdout)
+    assert found["keeper"]["ok"] is True
+    assert found["probe"]["ok"] is False
+    assert "its probe (exec) fails" in up.run("why", number).stdout
+    up.run("sd", number)
 
 
 def test_a_ping_of_what_has_ended_fails(up: Instance):

@@ -13,7 +13,7 @@ from viscript.errors import BadConfig, NotFound
 from viscript.events import Event, sentence
 from viscript.output import document, moment, say
 from viscript.reasons import Reason, Wait, reason, waits
-from viscript.records import Record, Status
+from viscript.records import Probed, Record, Status
 from viscript.roles import Role
 from viscript.rules import After
 from viscript.selectors import parse, select
@@ -47,6 +47,7 @@ class Explained(Struct):
     events: list[Event]
     log: list[str]  # the last lines
     log_file: str
+    probe: Probed | None = None  # what its own probe said last
 
 
 class Reply(Struct):
@@ -92,8 +93,9 @@ async def _explain(launcher: Launcher, record: Record, lines: int) -> Explained:
     file = launcher.home.app_log(record.id, record.app)
     log = await asyncio.to_thread(_tail, launcher, record, lines)
     return Explained(
-        record.app, status, why.text, why.advice, waiting, status.next_try, events, log, str(file)
-    )
+        record.app, status, why.text, why.advice, waiting, status.next_try, events, log, str(file),
+        launcher.probed.get(record.id),
+    )  # fmt: skip
 
 
 def _tail(launcher: Launcher, record: Record, lines: int) -> list[str]:
@@ -138,6 +140,9 @@ def _show(each: Explained) -> None:
     for wait in each.waits:
         mark = "done" if wait.met else "open"
         say(f"  needs {wait.app} to be {wait.until}: {mark}, it is {wait.state}")
+    if each.probe is not None:
+        told = "is well" if each.probe.ok else f"fails: {each.probe.text or 'no answer'}"
+        say(f"  its probe ({each.probe.kind}) {told}, at {moment(each.probe.at)}")
     for advice in each.advice:
         say(f"  try: {advice}")
     if each.events:
