@@ -14,8 +14,8 @@ ON_FAILURE = RestartRule("on-failure")
 class Talk:
     """A supervisor, a clock and the last state told of each launch."""
 
-    def __init__(self) -> None:
-        self.supervisor = Supervisor(lambda: 1.0)
+    def __init__(self, jitter: float = 1.0) -> None:
+        self.supervisor = Supervisor(lambda: jitter)
         self.now = 0.0
         self.told: dict[int, Launch] = {}
 

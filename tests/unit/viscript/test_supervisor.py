@@ -1,4 +1,4 @@
-"""The supervisor's rules, as dialogues."""
+"""The supervisor's states, as dialogues."""
 
 from dataclasses import replace
 
