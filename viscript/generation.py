@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from bus.errors import BusError, NotAuthorised
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 BUS_GRACE = 12.0  # seconds after a shutdown over the bus; `bus.process` gives a program 5 + 5
 PROBE = 1.0  # seconds between two looks at what is lost
+SILENCE = 5.0  # seconds until a keeper that says nothing at all is mute
 PATIENCE = 3  # looks in quick succession: a keeper may just be starting or ending
 PERMANENT = frozenset({2, 8, 13, 20})  # ENOENT, ENOEXEC, EACCES, ENOTDIR: the same again next time
 UNSEEN = "nobody saw it end"
@@ -122,8 +123,15 @@ class Generation:
         if self._steps is not None:
             self._link.stop(self._steps)
         heard = False
+        reports = self._link.reports()
         try:
-            async for report in self._link.reports():
+            async with asyncio.timeout(SILENCE):
+                first = await anext(reports, None)
+        except TimeoutError:  # it lives, but does nothing
+            feed(events.Mute(self.launch, "its keeper does not answer"))
+            first = None
+        try:
+            async for report in _chain(first, reports):
                 self.report = report
                 if not heard:
                     feed(events.Found(self.launch))
@@ -203,3 +211,10 @@ class Generation:
         except TimeoutError:
             return False
         return True
+
+
+async def _chain(first: Report | None, others: AsyncIterator[Report]) -> AsyncIterator[Report]:
+    if first is not None:
+        yield first
+        async for report in others:
+            yield report

@@ -24,7 +24,7 @@ LOOKS = 50  # hundredths of a second for a killed process to end
 TOLD = 200  # characters of it that are shown
 LINE = 1024  # bytes that count of what a program answers or prints
 CHUNK = 64 << 10
-CHUNKS = 64  # of a log, read in one attempt: who prints faster is looked at again in the next
+CHUNKS = 64  # read in one go: who prints faster is looked at again later
 
 
 async def tcp(target: str, timeout: float) -> str | None:
@@ -83,7 +83,8 @@ async def run(
     argv: tuple[str, ...], cwd: str, env: Mapping[str, str], timeout: float
 ) -> str | None:
     """Well when it ends with code 0; it and its children are killed when time is up."""
-    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    read, write = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(read, False)
     try:
         process = subprocess.Popen(  # noqa: ASYNC220 - it only forks; the end is waited for below
             argv, cwd=cwd, env=dict(env), stdin=subprocess.DEVNULL, stdout=write, stderr=write,
@@ -112,10 +113,14 @@ async def _ended(
     loop, ended, told = asyncio.get_running_loop(), asyncio.Event(), bytearray()
     handle = os.pidfd_open(process.pid)
 
-    def hear() -> None:
-        with contextlib.suppress(BlockingIOError):
-            told.extend(os.read(output, CHUNK))
-            del told[:-LINE]
+    def hear() -> bool:
+        try:
+            data = os.read(output, CHUNK)
+        except BlockingIOError:
+            return False
+        told.extend(data)
+        del told[:-LINE]
+        return bool(data)
 
     loop.add_reader(handle, ended.set)
     loop.add_reader(output, hear)
@@ -128,7 +133,9 @@ async def _ended(
         loop.remove_reader(handle)
         loop.remove_reader(output)
         os.close(handle)
-    hear()
+    for _ in range(CHUNKS):  # what it left running may print for ever
+        if not hear():
+            break
     found = _how(process.pid)
     if found is not None and found.si_code == os.CLD_EXITED and found.si_status == 0:
         return None

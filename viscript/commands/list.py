@@ -28,7 +28,10 @@ class Reply(Struct):
 
 
 async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
-    """All live ones; the last ended of this session, or with `all` of any. `NotFound` if none is meant."""
+    """All live ones, what has failed and is not cleared, the last ended of this session or with `all` of any.
+
+    `NotFound` if none is meant.
+    """
     from viscript.roles import Role
 
     session = launcher.store.session
@@ -37,8 +40,10 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
         for record in launcher.store.ended(ENDED_ALL if request.all else ENDED)
         if request.all or record.session == session
     ]
-    records = sorted([*ended, *launcher.records.values()], key=lambda record: record.id)
-    visible = [record for record in records if caller.may(Role.VIEW, record)]
+    shown = [*launcher.failed(), *ended, *launcher.records.values()]
+    records = {record.id: record for record in shown}
+    visible = [records[number] for number in sorted(records)]
+    visible = [record for record in visible if caller.may(Role.VIEW, record)]
     if request.select:
         visible = _meant(visible, request.select)
     return Reply([record.status() for record in visible])

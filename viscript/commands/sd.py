@@ -33,6 +33,7 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> order.
         async def stop(step: Step) -> Outcome:
             if not record.live:
                 step.text = ALREADY
+                launcher.clear(record)
             else:
                 launcher.stop(record)
             return await order.ended(launcher, step, record.id)
