@@ -183,8 +183,12 @@ class Daemon:
                     Announcer(bus, events)
                 recorder.daemon_is("up", f"pid {os.getpid()}")
                 launcher.adopt()
-                await self._bring_up(launcher, address)
-                await launcher.wait(lambda: launcher.idle, None)
+                try:
+                    await self._bring_up(launcher, address)
+                    await launcher.wait(lambda: launcher.idle, None)
+                except asyncio.CancelledError:
+                    recorder.daemon_is("ended", "told to; broker and apps go on")
+                    raise
                 recorder.daemon_is("down")
                 for task in following:
                     task.cancel()

@@ -54,7 +54,7 @@ class Recorder:
             self._broker = state
 
     def daemon_is(self, state: str, text: str = "") -> None:
-        """`up`, `ending` or `down`."""
+        """`up`, `ended` while what it started goes on, or `down`."""
         self._note(DAEMON, "", state, state, text)
 
     def _note(self, app: str, before: str, to: str, cause: str, text: str) -> None:

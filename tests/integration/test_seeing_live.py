@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 from tests.support.instance import alive, instance, until
 from tests.support.watching import OnTerminal, watched
@@ -62,6 +64,30 @@ def test_numbers_go_on_and_nothing_is_missed_over_kill_9_of_the_daemon(tmp_path)
         told = made.ask("history", str(sleeper["id"]))
         assert told[-1]["to"] == "failed"
         assert "SIGKILL" in told[-1]["text"]
+
+
+def test_a_daemon_that_is_told_to_end_says_so_and_one_that_is_killed_cannot(tmp_path):
+    with instance(tmp_path / "h") as made:
+        os.kill(made.daemon_pid(), signal.SIGTERM)
+        until(lambda: made.run("status", code=None).returncode == 3)
+        made.run("up", "--detach", code=None)
+        assert [x["to"] for x in made.ask("history", "daemon")] == ["up", "ended", "up"]
+        made.kill_daemon()
+        made.run("up", "--detach", code=None)
+        assert [x["to"] for x in made.ask("history", "daemon")][-2:] == ["up", "up"]
+
+
+def test_a_reader_that_goes_away_ends_following_quietly(tmp_path):
+    with instance(tmp_path / "h") as made:
+        command = f"{sys.executable} -P -m viscript.cli events -f | head -n 1"
+        done = subprocess.Popen(
+            ["sh", "-c", command], env=made.environment, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert "sleeper" in done.stdout.readline()
+        made.start("sh", "true")
+        _, problem = done.communicate(timeout=20)
+        assert problem == ""
 
 
 def test_after_down_and_up_it_is_heard_again(tmp_path):

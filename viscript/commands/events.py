@@ -8,6 +8,7 @@ from viscript.errors import Failed
 from viscript.events import FETCH, Event, Fetch, Page, sentence
 from viscript.output import line, moment, note, say
 from viscript.selectors import Selector, parse
+from viscript.words import one_line
 
 if TYPE_CHECKING:
     from viscript.client import Client
@@ -57,7 +58,7 @@ class Shown:
         if self._as_json:
             line(fields(event))
         else:
-            say(sentence(event, moment, host=len(self._hosts) > 1))
+            say(one_line(sentence(event, moment, host=len(self._hosts) > 1)))
 
     def _snapshot(self, page: Page) -> None:
         launches = [x for x in page.launches or [] if self._wanted(x)]
@@ -72,7 +73,7 @@ class Shown:
         if again:
             note(f"events of {page.host} were missed; as it is now:")
         for status in launches:
-            say(_now(status, page.host if len(self._hosts) > 1 else ""))
+            say(one_line(_now(status, page.host if len(self._hosts) > 1 else "")))
 
     def _away(self, text: str) -> None:
         if self._as_json:

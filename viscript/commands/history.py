@@ -11,6 +11,7 @@ from viscript.events import PAGE, Event, sentence
 from viscript.output import document, moment, say
 from viscript.roles import Role
 from viscript.selectors import parse
+from viscript.words import one_line
 
 if TYPE_CHECKING:
     from viscript.client import Client
@@ -64,7 +65,7 @@ def run(client: Client, words: list[str], *, limit: int, since: float, as_json: 
         document(events)
         return
     for event in events:
-        say(sentence(event, moment))
+        say(one_line(sentence(event, moment)))
     if not events:
         name = " ".join(words)
         raise NotFound(

@@ -17,6 +17,7 @@ from viscript.records import Probed, Record, Status
 from viscript.roles import Role
 from viscript.rules import After
 from viscript.selectors import parse, select
+from viscript.words import one_line
 
 if TYPE_CHECKING:
     from viscript.client import Client
@@ -148,7 +149,7 @@ def _show(each: Explained) -> None:
     if each.events:
         say("  what happened:")
     for event in each.events:
-        say(f"    {sentence(event, moment)}")
+        say(f"    {one_line(sentence(event, moment))}")
     if each.log:
         say(f"  its last lines ({each.log_file}):")
     for line in each.log:
