@@ -39,9 +39,9 @@ class Context(Struct, frozen=True, forbid_unknown_fields=True):
 
 def default_folder() -> Path:
     """Below the user's configuration folder."""
-    from platformdirs import user_config_path
+    from viscript.directories import Directories
 
-    return user_config_path("viscript", appauthor=False)
+    return Path(Directories(os.environ).config)
 
 
 def address(endpoint: str, broker_key: str) -> Address:

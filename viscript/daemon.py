@@ -55,6 +55,7 @@ from viscript.processes import Fate
 from viscript.protocol import DaemonInfo, Event
 from viscript.recorder import Recorder
 from viscript.records import Record
+from viscript.snapshot import Snapshots, names
 from viscript.state import Store
 from viscript.supervision.states import SETTLED, State
 
@@ -104,6 +105,7 @@ class Daemon:
         self._teller = teller
         self._settings = _load(options)
         self._store = Store(self._home.database)
+        self._snapshots: Snapshots | None = None
         self._owners: dict[str, str] = {}  # names of the home's own keys
         self._joined = files.load_membership(self._home)  # of another host's cluster
         self._broker_key, self._key = self._keys()
@@ -174,6 +176,7 @@ class Daemon:
                 Place(address, self._key.public), self._changed, Desk(errands, jobs),
             )  # fmt: skip
             launcher.recorder = recorder
+            self._snapshots = Snapshots(self._home, lambda: names(launcher))
             async with AsyncExitStack() as stack:
                 bus = await self._join(launcher, stack)
                 following: list[asyncio.Task[None]] = []
@@ -193,6 +196,7 @@ class Daemon:
                 for task in following:
                     task.cancel()
                 launcher.desk.close()
+            self._snapshots.write()
         events.close()
         self._leave()
 
@@ -264,6 +268,8 @@ class Daemon:
             str(self._settings.file), time.time(),
         )  # fmt: skip
         _write(self._home.daemon, msgspec.json.encode(info))
+        if self._snapshots is not None:
+            self._snapshots.changed()
         self._tell(Event("broker", text=address.endpoint))
         started = self._autostart(launcher)
         await launcher.wait(lambda: all(r.state in SETTLED for r in started), SETTLE)
@@ -308,6 +314,8 @@ class Daemon:
 
     def _changed(self, record: Record) -> None:
         self._reporting()
+        if self._snapshots is not None:
+            self._snapshots.changed()
         self._tell(Event("launch", launch=record.status()))
 
     def _tell(self, event: Event) -> None:

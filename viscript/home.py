@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+from viscript import directories
 from viscript.errors import Conflict, Denied
 
 LOOKS = 10  # at a lock before it counts as held
@@ -60,6 +61,16 @@ class Home:
     @property
     def jobs(self) -> Path:
         return self.root / "state" / "jobs.db"
+
+    @property
+    def snapshot(self) -> Path:
+        """The names that completion offers."""
+        return self.root / "state" / "completion.json"
+
+    @property
+    def history(self) -> Path:
+        """What was typed at the prompt."""
+        return self.root / "history"
 
     @property
     def broker(self) -> Path:
@@ -124,12 +135,7 @@ class Home:
 
 def find(option: str | None, environment: Mapping[str, str]) -> Home:
     """`--home`, else VISCRIPT_HOME, else the user's state folder."""
-    named = option or environment.get("VISCRIPT_HOME")
-    if named:
-        return Home(Path(os.path.abspath(Path(named).expanduser())))  # noqa: PTH100 - links stay links
-    from platformdirs import user_state_path
-
-    return Home(user_state_path("viscript", appauthor=False))
+    return Home(Path(directories.home(option, environment)))
 
 
 def _private(folder: Path, forbidden: int = 0o077) -> None:

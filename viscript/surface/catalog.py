@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,14 +12,15 @@ from viscript import options
 from viscript.options import HomeOption, JsonOption
 from viscript.surface.arguments import ConfigOption, as_json, config_file
 
+if TYPE_CHECKING:
+    from viscript.config import Config
+
 
 def apps(config: ConfigOption = None, home: HomeOption = None, json: JsonOption = False) -> None:
     """List the apps that can be started."""
-    from viscript import config as configuration
     from viscript.commands import apps as command
 
-    file = config_file(config, options.home(home))
-    command.run(configuration.load(file), as_json=as_json(json))
+    command.run(_loaded(config, home), as_json=as_json(json))
 
 
 def help_(
@@ -30,11 +31,21 @@ def help_(
     json: JsonOption = False,
 ) -> None:
     """Explain an app, or without a name the commands."""
-    from viscript import config as configuration
     from viscript.commands import apps as command
 
     if name is None:
         typer.echo(ctx.find_root().get_help())
         return
-    file = config_file(config, options.home(home))
-    command.help_app(configuration.load(file), name, as_json=as_json(json))
+    command.help_app(_loaded(config, home), name, as_json=as_json(json))
+
+
+def _loaded(option: str | None, home: str | None) -> Config:
+    """The configuration. What is used without an option is what completion shall know, too."""
+    from viscript import config as configuration
+    from viscript import snapshot
+
+    place = options.home(home)
+    found = configuration.load(config_file(option, place))
+    if option is None:
+        snapshot.keep_apps(place, found)
+    return found

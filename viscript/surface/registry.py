@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Role = Literal["view", "operate", "configure", "admin"]
 
@@ -200,6 +200,10 @@ THEMES: tuple[Theme, ...] = (
                 verbs=("restart", "stop", "status", "logs"),
             ),
             Entry("bus", "viscript.commands.bus:app", "The message bus by hand."),
+            Entry(
+                "completion", f"{_S}system:completion", "Completion for bash, zsh and fish.",
+                verbs=("bash", "zsh", "fish", "install"),
+            ),
         ),
     ),
 )  # fmt: skip
@@ -214,6 +218,19 @@ def entries() -> Iterator[Entry]:
 def find(word: str) -> Entry | None:
     """The command called `word`, by any of its names."""
     return next((entry for entry in entries() if word in entry.names), None)
+
+
+def tree() -> dict[str, Any]:
+    """The commands as completion knows them until somebody has looked for their options."""
+    found: dict[str, Any] = {}
+    for entry in entries():
+        subs = {verb: {"kinds": entry.kinds, "many": entry.many} for verb in entry.verbs}
+        for name in (entry.name, *entry.short):
+            found[name] = {
+                "help": entry.help, "kinds": entry.kinds, "many": entry.many,
+                "verbatim": entry.verbatim, "subs": subs,
+            }  # fmt: skip
+    return {"subs": found}
 
 
 VERBATIM = frozenset(name for entry in entries() if entry.verbatim for name in entry.names)

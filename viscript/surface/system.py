@@ -1,0 +1,61 @@
+"""Arguments of the commands about this installation: completion and doctor."""
+
+# ruff: noqa: FBT002 - typer makes options of parameters
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from viscript import options
+from viscript.options import HomeOption, JsonOption
+from viscript.surface.arguments import as_json
+
+completion = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None,
+    help="Completion by the tab key, from what was there last: nothing is asked over the bus.",
+)  # fmt: skip
+
+
+@completion.command()
+def bash(home: HomeOption = None, json: JsonOption = False) -> None:  # noqa: ARG001 - as all take
+    """Print the script for bash."""
+    _show("bash")
+
+
+@completion.command()
+def zsh(home: HomeOption = None, json: JsonOption = False) -> None:  # noqa: ARG001
+    """Print the script for zsh."""
+    _show("zsh")
+
+
+@completion.command()
+def fish(home: HomeOption = None, json: JsonOption = False) -> None:  # noqa: ARG001
+    """Print the script for fish."""
+    _show("fish")
+
+
+@completion.command()
+def install(
+    shell: Annotated[
+        str | None, typer.Argument(metavar="[bash|zsh|fish]", help="Else that of $SHELL.")
+    ] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Put the script where the shell finds it."""
+    from viscript.commands import completion as command
+    from viscript.surface import tree
+
+    options.given.take(home, json=json)
+    command.install(shell, tree.write(os.environ), as_json=as_json(json))
+
+
+def _show(shell: str) -> None:
+    """What it needs is made now, so that the first completion is as fast as all."""
+    from viscript.commands import completion as command
+    from viscript.surface import tree
+
+    command.show(shell, tree.write(os.environ))
