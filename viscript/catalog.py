@@ -5,10 +5,11 @@ User arguments are added to the configured ones, never put in their place, and n
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from viscript import accounts, envfile
@@ -88,6 +89,21 @@ def environment(config: Config, app: App) -> dict[str, str]:
     for name in app.env_file:
         found |= envfile.load(config.folder / Path(name).expanduser())
     return {**found, **app.env}
+
+
+def fingerprint(config: Config, app: App) -> str:
+    """Tells whether the contents of its files of variables are the same; nothing else can be told from it.
+
+    Empty without files, and when they cannot be read.
+    """
+    if not app.env_file:
+        return ""
+    try:
+        found = environment(config, replace(app, env={}))
+    except BadConfig:
+        return ""
+    # 32 bits: enough to see a change, too few to try out secrets with.
+    return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:8]
 
 
 def _executable(config: Config, app: App, search: str) -> str:

@@ -353,7 +353,8 @@ class Launcher:
                 raise Conflict("there is no bus to start it on")
             record = self.records[number]
             app = self.app_of(record)
-            record.configured, record.role = planning.compact(app), app.role
+            files = catalog.fingerprint(self.config, app)
+            record.configured, record.role = planning.compact(app, files), app.role
             await self.membership.let_in(record)
         return self._program(number)
 

@@ -119,6 +119,27 @@ def test_what_could_not_start_is_said_and_nothing_is_touched(up):
     assert pids(up) == before
 
 
+def test_a_changed_file_of_variables_restarts_what_was_started_with_it(up):
+    shown = {**SLEEP, "path": "sh", "default_args": ["-c", "echo got $WORD; exec sleep 1000"]}
+    up.configure({**BEFORE, "changed": {**shown, "env_file": ["a.env"]}})
+    (up.root / "a.env").write_text("WORD=first-secret\n")
+    up.run("config", "apply")
+    assert up.run("config", "plan").stdout == "nothing changes\n"
+    before = pids(up)
+    (up.root / "a.env").write_text("WORD=second-secret\n")
+    plan = up.run("config", "plan").stdout
+    assert plan.startswith("! changed: is restarted: environment changed\n    env_file.contents: ")
+    assert "secret" not in plan
+    up.run("config", "apply")
+    until(lambda: "got second-secret" in up.run("logs", "changed").stdout)
+    assert {k: v for k, v in pids(up).items() if k != "changed"} == {
+        k: v for k, v in before.items() if k != "changed"
+    }
+    (up.root / "a.env").write_text("broken\n")
+    refused = up.run("restart", "changed", code=8).stderr
+    assert f"{up.root}/a.env:1: not NAME=value" in refused
+
+
 def test_what_was_run_by_hand_goes_on(up):
     up.run("run", "--detach", "--name", "byhand", "--", "sleep", "1000")
     before = pids(up)

@@ -48,7 +48,7 @@ def make(launcher: Launcher, file: Path) -> tuple[str, Config, Outcome]:
     """What `file` says now against what runs; `BadFile`. It is read once, so all three are of one text."""
     from dataclasses import replace
 
-    from viscript import config
+    from viscript import catalog, config
     from viscript.config import planning
 
     text = config.read(file)
@@ -59,7 +59,12 @@ def make(launcher: Launcher, file: Path) -> tuple[str, Config, Outcome]:
         if record.ad_hoc is not None:  # it never was in the file
             continue
         running.setdefault(record.app, []).append(record.configured)
-    return hashlib.sha256(text).hexdigest(), new, planning.make(launcher.config, new, running)
+    files = {name: catalog.fingerprint(new, app) for name, app in new.apps.items()}
+    return (
+        hashlib.sha256(text).hexdigest(),
+        new,
+        planning.make(launcher.config, new, running, files),
+    )
 
 
 def problems(new: Config, outcome: Outcome) -> dict[str, str]:

@@ -36,6 +36,8 @@ class Entry:
         self.after = tuple(place for _, place in self._after)
         self.short = self._fields.many("short", lambda item, _: item)
         self.app = self._read(reader, name)
+        if self.app.autostart and self.app.instances == 0:
+            raise self._fields.bad("autostart", "there is nothing to start (instances: 0)")
 
     def _read(self, reader: Reader, name: str) -> App:
         parts, get, value = Parts(reader), self._fields.get, reader.value

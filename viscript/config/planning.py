@@ -31,6 +31,7 @@ WHY = {
     "user": "whom it runs as", "group": "whom it runs as", "umask": "umask", "terminal": "terminal",
     "alive": "its watchdog",
 }  # fmt: skip
+CONTENTS = "env_file.contents"
 _NEXT = frozenset({"log", "ready"})
 
 
@@ -73,11 +74,15 @@ class Outcome(Struct, frozen=True):
         )
 
 
-def compact(app: App) -> dict[str, Any]:
-    """What an app was started with: the values that are not what they are without a word."""
+def compact(app: App, files: str = "") -> dict[str, Any]:
+    """What an app was started with: the values that are not what they are without a word.
+
+    `files` is the fingerprint of what its files of variables hold.
+    """
     usual = _usual()
     found = dict(shown.flat(shown.app(app)))
-    return {key: value for key, value in found.items() if usual.get(key, _ABSENT) != value}
+    told = {key: value for key, value in found.items() if usual.get(key, _ABSENT) != value}
+    return {**told, CONTENTS: files} if files else told
 
 
 @cache
@@ -103,22 +108,31 @@ def taken(before: Rows | None, app: App) -> dict[str, Any]:
 _ABSENT = object()
 
 
-def make(old: Config, new: Config, running: Mapping[str, Sequence[Rows | None]]) -> Outcome:
-    """`running`: by app, what each launch that is up was started with; None: as `old` says."""
+def make(
+    old: Config,
+    new: Config,
+    running: Mapping[str, Sequence[Rows | None]],
+    files: Mapping[str, str] | None = None,
+) -> Outcome:
+    """`running`: by app, what each launch that is up was started with; None: as `old` says.
+
+    `files`: by app, the fingerprint of what its files of variables hold now.
+    """
     plans = []
     for name in dict.fromkeys([*old.apps, *new.apps, *running]):
         started = [
             rows if rows is not None or name not in old.apps else compact(old.apps[name])
             for rows in running.get(name, ())
         ]
-        found = _app(name, old.apps.get(name), new.apps.get(name), started)
+        holds = (files or {}).get(name, "")
+        found = _app(name, old.apps.get(name), new.apps.get(name), started, holds)
         if found is not None:
             plans.append(found)
     return Outcome(tuple(plans), _settings(old, new))
 
 
 def _app(
-    name: str, old: App | None, new: App | None, started: Sequence[Rows | None]
+    name: str, old: App | None, new: App | None, started: Sequence[Rows | None], files: str
 ) -> AppPlan | None:
     up = len(started)
     if new is None:
@@ -128,7 +142,7 @@ def _app(
     if old is None and not up:
         why = "new and marked autostart" if new.autostart else ""
         return AppPlan(name, "add", 0, starts=new.autostart, why=why)
-    changes = _changes(old, new, started)
+    changes = _changes(old, new, started, files)
     if not changes:
         return None
     restarting = sorted({WHY[_part(c.key)] for c in changes if c.effect is Effect.RESTART})
@@ -139,20 +153,28 @@ def _app(
     return AppPlan(name, "change", up, changes, starts=marked, why=why)
 
 
-def _changes(old: App | None, new: App, started: Sequence[Rows | None]) -> tuple[Change, ...]:
+def _changes(
+    old: App | None, new: App, started: Sequence[Rows | None], files: str
+) -> tuple[Change, ...]:
     """Against what runs; against the old file when nothing does."""
-    wanted = compact(new)
     usual = _usual()
     befores = [rows for rows in started if rows is not None]
     if not befores and old is not None:
         befores = [compact(old)]
     found: dict[str, Change] = {}
     for before in befores:
+        # Nothing is known of files that could not be read, or were not looked at.
+        known = files if CONTENTS in before else ""
+        wanted = compact(new, known) if known else {**compact(new), **_held(before)}
         for key in sorted(before.keys() | wanted.keys()):
             was, will = before.get(key, usual.get(key)), wanted.get(key, usual.get(key))
             if was != will:
                 found.setdefault(key, Change(key, was, will, _effect(key)))
     return tuple(found.values())
+
+
+def _held(before: Rows) -> Rows:
+    return {CONTENTS: before[CONTENTS]} if CONTENTS in before else {}
 
 
 def _effect(key: str) -> Effect:

@@ -138,6 +138,7 @@ def test_logs_are_kept_as_told():
         ("stop: [{wait: 1s}]", "the key 'signal' is missing"),
         ("reload: KILL", "cannot be caught by a program"),
         ("instances: 1001", "is not a whole number from 0 to 1000"),
+        ("instances: 0, autostart: true", "there is nothing to start (instances: 0)"),
         ("limits: {nofiles: 1}", "did you mean 'nofile'?"),
         ("limits: {as: lots}", "is not a size"),
         ("limits: {cpu: 1500ms}", "whole seconds only"),

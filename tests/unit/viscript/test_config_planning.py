@@ -104,6 +104,18 @@ def test_what_runs_is_compared_with_what_it_was_started_with():
     assert planning.make(old, new, {"a": [None]}).orders == Plan(restart=("a",))
 
 
+def test_other_contents_of_its_files_of_variables_restart_an_app():
+    found = parsed("a: {path: x, env_file: [a.env]}, b: {path: x}")
+    before = {"a": [planning.compact(found.apps["a"], "11111111")], **started(found, b=1)}
+    (plan,) = planning.make(found, found, before, {"a": "22222222", "b": ""}).apps
+    assert (plan.app, plan.does, plan.why) == ("a", "restart", "environment changed")
+    assert [x.key for x in plan.changes] == ["env_file.contents"]
+    # Not when they cannot be read just now, or were not looked at when it started.
+    for now, then in (("", "11111111"), ("22222222", "")):
+        before = {"a": [planning.compact(found.apps["a"], then)]}
+        assert planning.make(found, found, before, {"a": now}).apps == ()
+
+
 def test_one_that_was_removed_and_came_back_is_compared_too():
     old, new = parsed("b: {path: x}"), parsed("a: {path: x}, b: {path: x}")
     before = {"a": [{"path": "y"}]}
