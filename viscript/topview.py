@@ -99,33 +99,37 @@ def pressed(view: View, key: str) -> View:
     return replace(view, **changes)
 
 
-def ordered(frame: Frame, view: View) -> list[tuple[Status, Usage | None]]:
+Row = tuple[Host, Status, Usage | None]
+
+
+def ordered(frames: Sequence[Frame], view: View) -> list[Row]:
     """Launches with what they use, the most first; names and ids from the smallest."""
-    usage = {each.id: each for each in frame.usage}
-    rows = [(status, usage.get(status.id)) for status in frame.launches]
-
-    def amount(row: tuple[Status, Usage | None]) -> float:
-        used = row[1]
-        if used is None:
-            return -1.0
-        match view.sort:
-            case "mem":
-                return used.rss
-            case "threads":
-                return used.threads
-            case "files":
-                return used.open_files
-            case "bus":
-                return (used.bus_in_rate or 0) + (used.bus_out_rate or 0)
-            case _:
-                return used.cpu_percent
-
-    rows.sort(key=lambda row: row[0].id)
+    rows: list[Row] = []
+    for frame in frames:
+        usage = {each.id: each for each in frame.usage}
+        rows += [(frame.host, status, usage.get(status.id)) for status in frame.launches]
+    rows.sort(key=lambda row: row[1].id)
     if view.sort == "app":
-        rows.sort(key=lambda row: row[0].app)
+        rows.sort(key=lambda row: row[1].app)
     elif view.sort != "id":
-        rows.sort(key=amount, reverse=True)
+        rows.sort(key=lambda row: _amount(row[2], view.sort), reverse=True)
     return rows[::-1] if view.backwards else rows
+
+
+def _amount(used: Usage | None, sort: str) -> float:
+    if used is None:
+        return -1.0
+    match sort:
+        case "mem":
+            return used.rss
+        case "threads":
+            return used.threads
+        case "files":
+            return used.open_files
+        case "bus":
+            return (used.bus_in_rate or 0) + (used.bus_out_rate or 0)
+        case _:
+            return used.cpu_percent
 
 
 HEAD = (
@@ -146,25 +150,29 @@ _SORTED = {"id": 0, "app": 1, "cpu": 3, "mem": 4, "threads": 6, "files": 7, "bus
 _LEFT = {1, 2, 11}  # columns of words; the others end at the right
 
 
-def lines(frame: Frame, view: View, width: int, height: int, notice: str = "") -> list[Line]:
-    """At most `height` lines of at most `width` cells."""
-    shown: list[Line] = [(text, BOLD) for text in _host(frame)]
-    shown.append((notice, BAD) if notice else (f"every {view.interval:g} s  h help  q end", PLAIN))
+def lines(
+    frames: Sequence[Frame], view: View, width: int, height: int, notice: str = ""
+) -> list[Line]:
+    """At most `height` lines of at most `width` cells; a frame for each host that answers."""
+    shown: list[Line] = [(text, BOLD) for frame in frames for text in _host(frame)]
+    shown.append(
+        (one_line(notice), BAD) if notice else (f"every {view.interval:g} s  h help  q end", PLAIN)
+    )
     if view.help:
         shown += [(text, PLAIN) for text in HELP]
     else:
-        shown += _table(frame, view, max(0, height - len(shown)))
+        shown += _table(frames, view, max(0, height - len(shown)))
     return [(cut(text, width), style) for text, style in shown[:height]]
 
 
-def _table(frame: Frame, view: View, height: int) -> list[Line]:
-    rows = ordered(frame, view)
+def _table(frames: Sequence[Frame], view: View, height: int) -> list[Line]:
+    rows = ordered(frames, view)
     first = min(view.top, max(0, len(rows) - height + 1))
-    cells = [_row(status, used, frame.host.at) for status, used in rows]
+    cells = [_row(*row, several=len(frames) > 1) for row in rows]
     head = list(HEAD)
     head[_SORTED[view.sort]] += "^" if view.backwards else "*"
     widths = [max(map(_cells, column)) for column in zip(head, *cells, strict=True)]
-    styles = [_STYLES.get(status.state, PLAIN) for status, _ in rows]
+    styles = [_STYLES.get(status.state, PLAIN) for _, status, _ in rows]
     found = [(_joined(head, widths), REVERSE)]
     found += [
         (_joined(row, widths), style)
@@ -173,8 +181,10 @@ def _table(frame: Frame, view: View, height: int) -> list[Line]:
     return found
 
 
-def _row(status: Status, used: Usage | None, now: float) -> list[str]:
-    told = [str(status.id), one_line(status.app), status.state]
+def _row(host: Host, status: Status, used: Usage | None, *, several: bool) -> list[str]:
+    now = host.at
+    app = f"{host.host}:{status.app}" if several else status.app
+    told = [str(status.id), one_line(app), status.state]
     if used is None:
         told += ["-"] * 7
     else:

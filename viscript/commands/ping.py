@@ -86,7 +86,14 @@ async def _ping(launcher: Launcher, record: Record, timeout: float) -> Pinged:
         _keeper(launcher.keeper_socket(record.id), timeout), _bus(launcher, record, timeout)
     )
     return Pinged(
-        record.id, record.app, record.state, keeper, bus, _probe(launcher, record), bus.seconds
+        record.id,
+        record.app,
+        record.state,
+        keeper,
+        bus,
+        _probe(launcher, record),
+        bus.seconds,
+        launcher.host,
     )
 
 

@@ -54,7 +54,10 @@ async def measure(launcher: Launcher) -> list[Usage]:
     if broker is not None and pid is not None:
         targets.append(Target(BROKER, "broker", pid, Root(broker.keeper_pid, pid)))
     targets.append(Target(DAEMON, "daemon", os.getpid(), Root(DAEMON, os.getpid())))
-    return await launcher.meter.usage(targets, launcher.membership)
+    measured = await launcher.meter.usage(targets, launcher.membership)
+    for usage in measured:
+        usage.host = launcher.host
+    return measured
 
 
 def _target(launcher: Launcher, record: Record) -> Target | None:

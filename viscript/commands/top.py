@@ -94,7 +94,7 @@ def run(home: Home, asked: Asked, *, once: bool, as_json: bool) -> None:
     if as_json:
         document(frame)
         return
-    for text, _ in topview.lines(frame, view, WIDTH, len(frame.launches) + 5):
+    for text, _ in topview.lines([frame], view, WIDTH, len(frame.launches) + 5):
         if not text.startswith("every "):
             say(text)
 
@@ -169,7 +169,7 @@ def _live(home: Home, words: list[str], view: View) -> None:
         try:
             while not view.over:
                 width, height = screen.size
-                screen.draw(topview.lines(watch.frame, view, width, height, watch.problem))
+                screen.draw(topview.lines([watch.frame], view, width, height, watch.problem))
                 for key in screen.keys(view.interval):
                     view = topview.pressed(view, key)
                     watch.interval = view.interval

@@ -31,7 +31,7 @@ FRAME = Frame(
 
 
 def ids(view: View) -> list[int]:
-    return [row.id for row, _ in ordered(FRAME, view)]
+    return [row.id for _, row, _ in ordered([FRAME], view)]
 
 
 def test_the_most_stands_first_and_what_does_not_run_last():
@@ -52,7 +52,7 @@ def test_keys_sort_scroll_change_the_pace_and_end():
 
 
 def test_the_screen_shows_host_states_and_rows():
-    shown = [text for text, _ in lines(FRAME, View(), 100, 24)]
+    shown = [text for text, _ in lines([FRAME], View(), 100, 24)]
     assert shown[0] == "pi  up 90 s  load 0.50 0.25 0.12 on 2 CPUs  memory 1.0 GiB of 4.0 GiB"
     assert shown[1] == "3 launches: 1 backoff, 2 running  |  daemon 0.5 % 1.0 MiB"
     assert shown[3].split()[:4] == ["ID", "APP", "STATE", "CPU"]
@@ -61,8 +61,8 @@ def test_the_screen_shows_host_states_and_rows():
 
 
 def test_a_notice_stands_in_the_place_of_the_hints_and_help_in_that_of_the_table():
-    assert lines(FRAME, View(), 100, 24, "away")[2] == ("away", "bad")
-    assert any("sort by CPU" in text for text, _ in lines(FRAME, View(help=True), 100, 24))
+    assert lines([FRAME], View(), 100, 24, "away")[2] == ("away", "bad")
+    assert any("sort by CPU" in text for text, _ in lines([FRAME], View(help=True), 100, 24))
 
 
 @given(
@@ -73,7 +73,7 @@ def test_whatever_the_screen_and_the_names_nothing_is_wider_longer_or_steers_it(
     width, height, top, sort, text
 ):
     frame = Frame(HOST, [*FRAME.launches, status(9, text, reason=text)], FRAME.usage)
-    shown = lines(frame, View(sort=sort, top=top), width, height, text[:0])
+    shown = lines([frame], View(sort=sort, top=top), width, height, text[:0])
     assert len(shown) <= height
     for line, _ in shown:
         assert len(line) <= width * 3  # combining characters take no cells
@@ -88,3 +88,16 @@ def test_durations_are_said_as_people_do():
     assert [duration(s) for s in (-1, 5, 119, 120, 7199, 7200, 200000)] == [
         "0 s", "5 s", "119 s", "2 min", "120 min", "2 h", "2 d",
     ]  # fmt: skip
+
+
+def test_several_hosts_stand_in_one_table_with_their_names():
+    other = Frame(
+        Host(
+            host="attic", at=100.0, since=0.0, cpus=1, load=(0.0, 0.0, 0.0), memory=1, memory_free=0
+        ),
+        [status(7, "web")],
+        [used(7, 10.0)],
+    )
+    shown = [text for text, _ in lines([FRAME, other], View(), 120, 24)]
+    rows = [line.split()[1] for line in shown[6:]]
+    assert rows == ["pi:db", "attic:web", "pi:web", "pi:job"]
