@@ -50,7 +50,10 @@ class Gate:
         """Who has `key`; without grants if nothing is known of it."""
         if key in self._owners:
             return roles.owner(key, self._owners[key])
-        known = roles.caller(self._roles.policy(), key)
+        policy = self._roles.policy()
+        if policy is None:
+            return Caller(key, "")
+        known = roles.caller(policy, key)
         directory = self._launcher.directory
         if known.grants or directory is None:
             return known
@@ -105,14 +108,14 @@ def _admit(caller: Caller, served: Served) -> None:
 
 
 class Roles:
-    """The policy of a home as its file has it now. While that cannot be used, nobody else may anything."""
+    """The policy of a home as its file has it now; None while that cannot be used."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stamp: tuple[int, ...] | None = None
-        self._policy = Policy()
+        self._policy: Policy | None = Policy()
 
-    def policy(self) -> Policy:
+    def policy(self) -> Policy | None:
         stamp = self._look()
         if stamp != self._stamp:
             self._stamp = stamp
@@ -120,7 +123,7 @@ class Roles:
                 self._policy = rolesfile.load(self._path)
             except ViscriptError as error:
                 log.warning("nobody but the keys of this home may anything: %s", error)
-                self._policy = Policy()
+                self._policy = None
         return self._policy
 
     def _look(self) -> tuple[int, ...] | None:

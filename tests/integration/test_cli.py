@@ -94,7 +94,7 @@ def test_errors_are_json_when_asked_for(home):
     for arguments, code in (
         (["la", "--json"], 6),
         (["--json", "la"], 6),
-        (["la", "--json", "x"], 2),
+        (["la", "--json", "--bad"], 2),
     ):
         error = json.loads(home.run(*arguments, code=code).stderr)
         assert error.keys() == {"error", "message", "exit_code"}

@@ -1,7 +1,9 @@
 """The verbs as a user has them: they end when it is so, never claim what is not, and jobs tell later."""
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -61,6 +63,37 @@ def test_what_hits_several_is_agreed_to_first(made):
     assert states(made)["web-a"] == "running"
     # Each named on its own is agreement enough.
     made.run("sd", "web-a", "web-b")
+    assert states(made)["web-a"] == states(made)["web-b"] == "exited"
+
+
+def answering(made: Instance, answer: bytes, *arguments: str) -> tuple[int, bytes]:
+    """A command at a terminal, where somebody types `answer`."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "viscript.cli", *arguments], env=made.environment,
+        stdin=slave, stdout=slave, stderr=slave, close_fds=True,
+    )  # fmt: skip
+    os.close(slave)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal without another end says so
+        while data := os.read(master, 4096):
+            shown += data
+            if b"[y/N]" in shown and answer:
+                os.write(master, answer)
+                answer = b""
+    os.close(master)
+    return process.wait(), shown
+
+
+def test_at_a_terminal_it_is_asked_and_only_yes_is_yes(made):
+    made.run("start", "--yes", "web*")
+    code, shown = answering(made, b"\n", "sd", "web*")
+    assert code == 9
+    assert b"All of them? [y/N]" in shown
+    assert b"nothing was done" in shown
+    assert states(made)["web-a"] == "running"
+    code, shown = answering(made, b"y\n", "sd", "web*")
+    assert code == 0
     assert states(made)["web-a"] == states(made)["web-b"] == "exited"
 
 
