@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 
+from bus.signals import pack
 from tests.support.instance import alive, instance, until
 from tests.support.watching import OnTerminal, watched
+from viscript.events import Event, Published
 
 
 def whole(objects: list[dict]) -> bool:
@@ -75,6 +77,19 @@ def test_a_daemon_that_is_told_to_end_says_so_and_one_that_is_killed_cannot(tmp_
         made.kill_daemon()
         made.run("up", "--detach", code=None)
         assert [x["to"] for x in made.ask("history", "daemon")][-2:] == ["up", "up"]
+
+
+def test_events_that_somebody_else_publishes_are_not_believed(tmp_path):
+    with instance(tmp_path / "h") as made, watched(made, "events", "-f", "--json") as seen:
+        until(lambda: seen.objects)
+        forged = Event(seq=seen.objects[0]["seq"] + 1, ts=1.0, app="forged", to="failed", cause="x")
+        body = tmp_path / "body"
+        body.write_bytes(pack(Published(host="vm", last=forged.seq, event=forged)))
+        made.run("bus", "pub", "viscript.events", "--file", str(body))
+        number = made.start("sh", "true")["id"]
+        seen.until_told(number, "exited")
+        assert "forged" not in {x.get("app") for x in seen.objects}
+        assert whole(seen.objects)
 
 
 def test_a_reader_that_goes_away_ends_following_quietly(tmp_path):
