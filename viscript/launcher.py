@@ -46,7 +46,7 @@ class Launcher:
         changed: Callable[[Record], None], desk: Desk,
     ) -> None:  # fmt: skip
         self.home = home
-        self.config = settings
+        self.config = self.applied = settings  # `start` may read a later one
         self.store = store
         self.place = place
         self.meter = Meter()
@@ -257,6 +257,7 @@ class Launcher:
     def apply(self, plan: Plan, settings: Config) -> list[Record]:
         """Take over a configuration; returns what is started, stopped and started again."""
         self.config, self._stamp = settings, _stamp(settings.file)
+        self.applied = settings
         touched: list[Record] = []
         for record in list(self.records.values()):
             if record.app in plan.stop:

@@ -101,11 +101,13 @@ def test_a_new_restart_rule_holds_for_what_runs_already(up):
 
 def test_a_change_taken_over_by_a_start_is_still_planned_for_what_runs(up):
     before = pids(up)
-    up.configure({**BEFORE, "changed": AFTER["changed"], "fresh": {"path": "true"}})
+    up.configure({**BEFORE, "changed": AFTER["changed"], "fresh": {"path": "true"}, "new": SLEEP})
     up.run("start", "fresh")  # the daemon reads the file again
     lines = up.run("config", "plan").stdout.splitlines()
     assert lines[0] == "! changed: is restarted: environment changed"
+    assert "+ new: is started: new and marked autostart" in lines
     assert "changed (ID" in up.run("config", "apply").stdout
+    assert "new" in pids(up)
     assert pids(up)["changed"] != before["changed"]
 
 
@@ -173,7 +175,17 @@ def test_what_would_happen_is_shown_by_a_dry_run(up):
     before = pids(up)
     up.configure(AFTER)
     assert up.run("config", "apply", "--dry-run").stdout.startswith("~ calm: ")
+    assert len(up.ask("config", "apply", "--dry-run")["apps"]) == 5
     assert pids(up) == before
+
+
+def test_programs_read_the_job_that_it_became(up):
+    assert up.ask("config", "apply") is None
+    up.configure(AFTER)
+    job = up.ask("config", "apply", "--yes")
+    assert (job["verb"], job["state"]) == ("apply", "done")
+    assert sorted(step["app"] for step in job["steps"]) == sorted({*BEFORE, *AFTER})
+    assert up.ask("job", "show", str(job["job"]))["steps"] == job["steps"]
 
 
 def test_instances_are_scaled_as_the_file_says(up):

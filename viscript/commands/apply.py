@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from viscript.commands import follow, order, plan, scale
 from viscript.commands.verdict import sentence
 from viscript.errors import BadConfig, Conflict
-from viscript.output import note
+from viscript.output import document, note
 from viscript.protocol import Step
 from viscript.rules import Plan
 
@@ -129,9 +129,13 @@ def _starting(launcher: Launcher, app: str) -> Act:
 
 def run(client: Client, how: follow.How, batch: int = 0) -> None:
     found = client.ask(plan.SUBJECT, plan.Request(), plan.Reply)
-    if not how.as_json or how.dry:
+    if how.as_json and how.dry:
+        document(found)
+    if not how.as_json:
         plan.tell(found.outcome)
     if how.dry or not found.apps:
+        if how.as_json and not how.dry:
+            document(None)
         return
     _agree(found.outcome, how)
     request = Request(select=[], digest=found.digest, batch=batch)

@@ -63,7 +63,7 @@ def make(launcher: Launcher, file: Path) -> tuple[str, Config, Outcome]:
     return (
         hashlib.sha256(text).hexdigest(),
         new,
-        planning.make(launcher.config, new, running, files),
+        planning.make(launcher.applied, new, running, files),
     )
 
 
