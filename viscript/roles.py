@@ -57,8 +57,15 @@ class Grant:
     def _selector(self) -> Selector:
         return selectors.parse(self.on)
 
+    @cached_property
+    def _asks(self) -> frozenset[str]:
+        """What must be known of a thing, or `not @secret` would hold for what has no groups to show."""
+        return frozenset("groups" if x == "group" else x for x in _fields(self._selector))
+
     def matches(self, what: Entry) -> bool:
-        return self.on == EVERYTHING or self._selector.matches(what)
+        if self.on == EVERYTHING:
+            return True
+        return all(hasattr(what, x) for x in self._asks) and self._selector.matches(what)
 
     def check(self) -> None:
         """`BadUsage` unless it can stand in a policy."""
@@ -78,9 +85,11 @@ def _fields(selector: Selector) -> Iterator[str]:
     match selector:
         case selectors.Field(field=field):
             yield field
-        case selectors.Name(what=what):
+        case selectors.Name(what=what, host=host):
             if what.isdecimal():
                 yield "id"
+            if host:
+                yield "host"
         case selectors.Not(inner=inner):
             yield from _fields(inner)
         case selectors.And(parts=parts) | selectors.Or(parts=parts):
