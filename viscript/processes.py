@@ -243,11 +243,12 @@ async def typed(ctl: Path, data: bytes) -> str:
         writer.write(json.dumps(order).encode() + b"\n")
         try:
             async with asyncio.timeout(ANSWER):
-                await reader.readline()  # the state, which is told unasked
-                told = json.loads(await reader.readline())
+                told: dict[str, object] = {}
+                while not told.keys() & {"typed", "refused"}:  # the state is told unasked
+                    told = json.loads(await reader.readline())
         finally:
             writer.close()
-        return str(told.get("error", ""))
+        return str(told.get("refused", ""))
     except (OSError, ValueError) as problem:  # TimeoutError is an OSError
         return f"its keeper does not answer: {problem}"
 

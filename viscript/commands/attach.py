@@ -25,6 +25,7 @@ from viscript.commands.send import with_terminal
 from viscript.errors import BadUsage, Conflict, Failed, NoDaemon
 from viscript.output import note
 from viscript.roles import Role
+from viscript.words import clean
 
 if TYPE_CHECKING:
     from viscript.client import Client
@@ -92,11 +93,10 @@ class _Session:
     def run(self, *, read_only: bool) -> int:
         self._order(do="attach", write=not read_only, **self._size())
         self._until_attached()
-        how = "detach with the detach key" if self._key else ""
-        if not read_only and not self._writer:
-            note(f"another is typing in {self._name}: you only look")
-        note(f"attached to {self._name}; {how}")
         with _raw(), _woken_by_resize() as resized:
+            if not read_only and not self._writer:
+                self._remark(f"another is typing in {self._name}: you only look")
+            self._remark(f"attached to {self._name}; {self._name_of_key()} leaves it running")
             ended = self._exchange(resized)
         sys.stdout.buffer.write(RESET)
         sys.stdout.flush()
@@ -110,8 +110,8 @@ class _Session:
     def _until_attached(self) -> None:
         while True:
             for told in self._hear():
-                if "error" in told:
-                    raise Conflict(f"{self._name}: {told['error']}")
+                if "refused" in told:
+                    raise Conflict(f"{self._name}: {told['refused']}")
                 if told.get("attached"):
                     self._writer = bool(told["writer"])
                     self._show(told)
@@ -158,6 +158,14 @@ class _Session:
         sys.stdout.buffer.write(base64.b64decode(told["out"]))
         sys.stdout.flush()
 
+    def _remark(self, text: str) -> None:
+        """On a terminal that is raw already."""
+        sys.stderr.write(f"{clean(text)}\r\n")
+        sys.stderr.flush()
+
+    def _name_of_key(self) -> str:
+        return f"ctrl-{chr(self._key[0] | 0x40).lower()}"
+
     def _order(self, **order: object) -> None:
         self._connection.sendall(json.dumps(order).encode() + b"\n")
 
@@ -172,7 +180,7 @@ def _raw() -> Iterator[None]:
     fd = sys.stdin.fileno()
     before = termios.tcgetattr(fd)
     try:
-        tty.setraw(fd)
+        tty.setraw(fd, termios.TCSADRAIN)  # what was typed already counts
         yield
     finally:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)

@@ -311,10 +311,9 @@ class Keeper:
         self._say(visitor, self.state)
 
     def _hear(self, visitor: Visitor) -> None:
-        if visitor.waits and not visitor.flush():
-            self._hang_up(visitor)
-            return
-        self._mind(visitor)
+        if visitor.waits:
+            visitor.flush()
+            self._mind(visitor)
         given = visitor.orders()
         if given is None:
             self._hang_up(visitor)

@@ -5,8 +5,8 @@
 | `{"do": "ping"}` | the state |
 | `{"do": "stop", "steps": [[signal, seconds], …]}` or `"grace": seconds` | the state; then at every change |
 | `{"do": "signal", "signal": n, "group": bool}` | the state |
-| `{"do": "write", "data": base64}`: types into the terminal | the state |
-| `{"do": "attach", "write": bool, "rows": n, "columns": n}` | the same and `{"attached", "writer", "out"}` |
+| `{"do": "write", "data": base64}`: types into the terminal | `{"typed": n}` or `{"refused": why}` |
+| `{"do": "attach", "write": bool, "rows": n, "columns": n}` | `{"attached", "writer", "out"}`, or `refused` |
 | `{"do": "resize", "rows": n, "columns": n}`, of the writer | the state |
 
 At once and at every change the state is told unasked, to who is attached also `{"out": base64}` as it comes.
@@ -83,14 +83,14 @@ def _signal(keeper: Keeper, number: int, *, group: bool) -> None:
 
 def _write(keeper: Keeper, visitor: Visitor, data: bytes) -> Json:
     if visitor.viewer and not visitor.writer:
-        return {"error": "another is typing"}
+        return {"refused": "another is typing"}
     problem = keeper.output.type(data)
-    return {"error": problem} if problem else {}
+    return {"refused": problem} if problem else {"typed": len(data)}
 
 
 def _attach(keeper: Keeper, visitor: Visitor, order: Json) -> Json:
     if keeper.state["master"] is None:
-        return {"error": "it has no terminal"}
+        return {"refused": "it has no terminal"}
     visitor.viewer = True
     visitor.writer = bool(order.get("write", True)) and keeper.writer in (None, visitor)
     if visitor.writer:

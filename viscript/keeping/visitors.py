@@ -50,19 +50,19 @@ class Visitor:
         return [_order(line) for line in lines]
 
     def tell(self, value: dict[str, Any]) -> bool:
-        """False when it is to be cut off."""
+        """False when it is to be cut off, as it does not read."""
         self._waiting += json.dumps(value).encode() + b"\n"
-        return self.flush() and len(self._waiting) <= BACKLOG
+        self.flush()
+        return len(self._waiting) <= BACKLOG
 
-    def flush(self) -> bool:
+    def flush(self) -> None:
         try:
             sent = self._connection.send(self._waiting, socket.MSG_NOSIGNAL)
         except BlockingIOError:
-            return True
-        except OSError:
-            return False
+            return
+        except OSError:  # it has gone, but what it had said before is still to be read
+            sent = len(self._waiting)
         self._waiting = self._waiting[sent:]
-        return True
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
