@@ -335,7 +335,6 @@ class Daemon:
                 path.unlink()
         with contextlib.suppress(OSError):
             self._home.run.rmdir()
-        processes.clear(self._home.launches / "broker")
 
 
 def _load(options: Options) -> Config:
@@ -391,11 +390,10 @@ def main() -> None:
     teller = Teller(options.events)
     try:
         options.home.create()
-        lock = DaemonLock(options.home)
+        DaemonLock(options.home)  # until the process is gone: who finds it free finds nothing of us
         again = asyncio.run(Daemon(options, teller).run())
         if again:
             _begin_again(options, teller)
-        lock.release()
     except (ViscriptError, ExceptionGroup) as raised:
         error = _cause(raised)
         log.error("%s", error)  # noqa: TRY400 - said to people, a traceback would not help

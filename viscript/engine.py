@@ -193,6 +193,8 @@ class Engine:
             log.info("the broker is %s %s", launch.state, launch.reason)
             if self.recorder is not None:
                 self.recorder.broker_is(launch.state, launch.reason, self._cause)
+            if launch.state in FINAL:
+                self._spawn(self._clear(BROKER))
             return
         before = record.state
         if record.state != launch.state:
@@ -218,15 +220,19 @@ class Engine:
         """Its key is no longer let in, its folder goes if nothing lives in it, old records go too."""
         if self.membership is not None and all(r.key != record.key for r in self.records.values()):
             await self.membership.shut_out(record.key)
-        folder = self._folder(record.id)
-        for _ in range(LOOKS):  # its keeper says that all is over just before it ends itself
-            if processes.look(folder)[0] is Fate.ENDED:
-                processes.clear(folder)
-                break
-            await asyncio.sleep(PAUSE)
+        await self._clear(record.id)
         for old in self._store.prune():
             for path in self._home.logs.glob(f"{old.id}-*.log*"):
                 path.unlink(missing_ok=True)
+
+    async def _clear(self, number: int) -> None:
+        """Its keeper says that all is over just before it ends itself."""
+        folder = self._folder(number)
+        for _ in range(LOOKS):
+            if processes.look(folder)[0] is Fate.ENDED:
+                processes.clear(folder)
+                return
+            await asyncio.sleep(PAUSE)
 
     async def _terminate(self, number: int, *, force: bool) -> None:
         generation, record = self._generations.get(number), self.records.get(number)

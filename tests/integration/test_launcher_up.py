@@ -94,6 +94,26 @@ def test_nothing_stays_when_nobody_reads_it_any_more(tmp_path):
         assert running(made) == []
 
 
+def test_a_terminal_that_is_closed_takes_everything_down_unless_nohup_says_otherwise(tmp_path):
+    with instance(tmp_path / "h", up=False) as made:
+        process = up_in_the_foreground(made)
+        until(lambda: made.run("status", code=None).returncode == 0)
+        process.send_signal(signal.SIGHUP)
+        process.communicate(timeout=40)
+        assert process.returncode == 0
+        assert running(made) == []
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            process = up_in_the_foreground(made)
+        finally:
+            signal.signal(signal.SIGHUP, before)
+        until(lambda: made.run("status", code=None).returncode == 0)
+        process.send_signal(signal.SIGHUP)
+        made.run("down")
+        out, _ = process.communicate(timeout=40)
+        assert "stopping everything" not in out
+
+
 def test_ctrl_c_counts_when_the_reader_has_ended_by_it_too(tmp_path):
     with instance(tmp_path / "h", up=False) as made:
         process = up_in_the_foreground(made)

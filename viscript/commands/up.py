@@ -53,7 +53,10 @@ def run(home: Home, config: Path, *, detach: bool, as_json: bool) -> None:
     configuration.load(config)  # what is wrong with it is said before anything is started
     outcome = Outcome()
     show = _say if not as_json else _ignore if detach else _line_of_json
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A terminal that is closed says what Ctrl-C says; who wants it to stay up uses --detach.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, signal.default_int_handler)
     read, write = os.pipe()
     try:
         spawn_daemon(home, config, write)
