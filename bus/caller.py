@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Self
 
 from bus import sockets, subjects, wire
@@ -68,6 +69,25 @@ class Caller:
                     if settled.error is not None:
                         raise settled.error
                     return settled.body
+
+    def request_all(
+        self, subject: str, to: Mapping[str, bytes], *, timeout: float = 5.0
+    ) -> dict[str, bytes | BusError]:
+        """Ask several participants at once, `to` their keys: the answer of each, or why there is none."""
+        if not subjects.is_subject(subject):
+            raise LocalProtocolError(f"not a subject: {subject!r}")
+        now = time.monotonic()
+        asked = {
+            self._session.request(subject, body, key, timeout, now): key for key, body in to.items()
+        }
+        answers: dict[str, bytes | BusError] = {}
+        while asked:
+            due = time.monotonic() + self._session.next_timer(time.monotonic())
+            for settled in [*self._turn(due), *self._session.handle_timer(time.monotonic())]:
+                if settled.id in asked:
+                    answer = settled.body if settled.error is None else settled.error
+                    answers[asked.pop(settled.id)] = answer
+        return answers
 
     def _turn(self, deadline: float) -> list[Settled]:
         """Send, wait until something arrives or `deadline`, return what came to its end."""

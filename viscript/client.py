@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 WAIT = 5.0  # seconds for an answer, and for who is just coming back
+HOSTS_WAIT = 2.0  # seconds for the answers of all hosts; who is gone is known at once
 RETRY = 0.1
 
 
@@ -90,6 +92,15 @@ class Client:
         other.asks = host.key
         return other
 
+    def for_app(self, word: str) -> tuple[Client, str]:
+        """`HOST:APP` is APP there; any other word is for our own daemon, as is an id that is its."""
+        host, colon, app = word.partition(":")
+        known = [] if self.known is None or not colon else self.known.directory.accepted
+        for each in known:
+            if each.name == host:
+                return self.at(each), app
+        return self, word
+
     def at_first(self) -> None:
         """From now on ask the first host's daemon, which knows of the others."""
         if self.known is not None:
@@ -124,8 +135,42 @@ class Client:
                 return self.ask_participant(self.asks, subject, request, kind, timeout)
             except NotPresent:  # so nobody has heard the request
                 if time.monotonic() >= deadline:
-                    raise NoDaemon("the daemon is not on the bus; see: viscript status") from None
+                    raise self._absent() from None
                 time.sleep(RETRY)
+
+    def _absent(self) -> NoDaemon:
+        if self.asks == self.info.key or self.known is None:
+            return NoDaemon("the daemon is not on the bus; see: viscript status")
+        names = [host.name for host in self.known.directory.hosts if host.key == self.asks]
+        return NoDaemon(
+            f"{', '.join(names) or 'the host'} cannot be reached: its daemon is not on the bus; see: "
+            "viscript host ls"
+        )
+
+    def ask_hosts(
+        self, subject: str, asked: Sequence[tuple[HostInfo, object]], kind: type[T],
+        timeout: float = HOSTS_WAIT,
+    ) -> dict[str, T | ViscriptError]:  # fmt: skip
+        """What the daemon of each host answers, or why it does not, by its key; all at once."""
+        hosts = [host for host, _ in asked]
+        bodies = {host.key: msgspec.msgpack.encode(request) for host, request in asked}
+        try:
+            found = self._caller.request_all(subject, bodies, timeout=timeout)
+        except BusError as error:
+            raise _translated(error) from None
+        answers: dict[str, T | ViscriptError] = {}
+        for host in hosts:
+            answer = found[host.key]
+            if isinstance(answer, Refused):
+                answers[host.key] = accept(answer.err, f"{host.name}: {answer}")
+            elif isinstance(answer, BusError):
+                answers[host.key] = NoDaemon(f"{host.name} cannot be reached: {answer}")
+            else:
+                try:
+                    answers[host.key] = msgspec.msgpack.decode(answer, type=kind)
+                except msgspec.MsgspecError as error:
+                    answers[host.key] = Failed(f"{host.name} is not understood: {error}")
+        return answers
 
     def ask_participant(
         self, key: str, subject: str, request: object, kind: type[T], timeout: float = WAIT

@@ -161,7 +161,74 @@ def test_the_first_hosts_daemon_may_die_and_the_others_carry_on(tmp_path):
         beta = made.join("beta")
         number = beta.start("citizen")["id"]
         made.first.kill_daemon()
-        assert beta.ask("la")[0]["state"] == "running"
+        listed = json.loads(beta.run("la", "--json", code=10).stdout)
+        assert [(x["id"], x["state"]) for x in listed] == [(number, "running")]
         made.first.run("up", "--detach")
         until(lambda: state_of(made, "beta") == "connected")
         assert beta.start("citizen")["id"] == number + 1
+
+
+def test_la_and_ping_show_all_hosts(pair):
+    here, there = pair.first.start("sleeper")["id"], pair.beta.start("citizen")["id"]
+    shown = {x["id"]: x["host"] for x in pair.first.ask("la") if x["ended"] is None}
+    assert shown[there] == "beta"
+    assert shown[here] == pair.first.ask("host", "ls")[0]["name"]
+    pinged = pair.first.ask("ping", str(there))
+    assert (pinged["host"], pinged["bus"]["ok"]) == ("beta", True)
+    assert "beta" in pair.first.run("la").stdout
+    pair.beta.run("sd", str(there))
+
+
+def test_commands_go_to_the_host_that_has_it(pair):
+    started = json.loads(pair.first.run("start", "--json", "beta:sleeper").stdout)
+    number = started["id"]
+    assert (number > 100, started["host"]) == (True, "beta")
+    restarted = pair.first.ask("restart", str(number))[0]
+    assert (restarted["id"], restarted["host"], restarted["state"]) == (number, "beta", "running")
+    ended = pair.first.ask("sd", "beta:sleeper", "--yes")
+    assert number in {x["id"] for x in ended}
+    assert {x["host"] for x in ended} == {"beta"}
+    assert pair.first.run("sd", "beta:sleeper", code=5).stderr
+
+
+def test_people_of_a_joined_host_see_the_others_and_change_nothing_there(pair):
+    number = pair.first.start("sleeper")["id"]
+    assert number in {x["id"] for x in pair.beta.ask("la")}
+    refused = pair.beta.run("sd", str(number), code=4)
+    assert "viscript role set" in refused.stderr
+
+
+def test_with_the_invitation_of_an_operator_they_do(tmp_path):
+    with cluster(tmp_path) as made:
+        number = str(made.first.start("sleeper")["id"])
+        beta = made.join("beta", "--role", "operate")
+        assert beta.ask("sd", number)[0]["state"] == "exited"
+
+
+def test_with_no_role_they_see_nothing_of_the_others(tmp_path):
+    with cluster(tmp_path) as made:
+        made.first.start("sleeper")
+        beta = made.join("beta", "--role", "none", options=("--grant", "none"))
+        number = beta.start("sleeper")["id"]
+        assert [x["id"] for x in beta.ask("la")] == [number]
+        assert number not in {x["id"] for x in made.first.ask("la")}
+        assert made.first.run("sd", str(number), code=5).stderr
+
+
+def test_a_host_that_is_away_is_listed_and_commands_to_it_fail_clearly(tmp_path):
+    with cluster(tmp_path) as made:
+        made.first.start("sleeper")
+        beta = made.join("beta")
+        number = beta.start("sleeper")["id"]
+        until(lambda: made.first.ask("host", "ls")[1]["launches"] == {"running": 1})
+        beta.kill_daemon()
+        listed = made.first.run("la", "--json", code=10)
+        (away,) = [x for x in json.loads(listed.stdout) if x["id"] == number]
+        assert (away["host"], away["state"]) == ("beta", "running")
+        assert away["seen"] is not None
+        assert "as of" in made.first.run("la", code=10).stdout
+        assert "beta" in made.first.run("sd", str(number), code=6).stderr
+        assert "beta" in made.first.run("start", "beta:sleeper", code=6).stderr
+        partly = made.first.run("sd", "sleep*", "--yes", "--json", code=10)
+        assert [x["id"] for x in json.loads(partly.stdout)] == [1]
+        assert alive(away["pid"])

@@ -8,6 +8,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from msgspec import structs
+
 from bus.errors import BusError
 from bus.identity import is_key
 from bus.signals import (
@@ -53,7 +55,10 @@ ASK_TIMEOUT = 3.0
 
 
 class Registrar:
-    """`people` are the keys of the first host's own command line."""
+    """`people` are the keys of the first host's own command line.
+
+    Requests come at once, so nothing is awaited between reading the registry and replacing it.
+    """
 
     def __init__(self, bus: Bus, launcher: Launching, people: list[str], machine: str) -> None:
         self._bus = bus
@@ -115,28 +120,25 @@ class Registrar:
 
     async def invite(self, host: str, role: RoleName) -> Token:
         """A token for one host, which will be called `host` (empty: as it calls itself)."""
+        invite = await self._promised(host, role)
+        query = TokenQuery([talk.HOST_ROLE], invite.token, INVITED)
+        return unpack(await self._bus.request(ENROL_TOKEN, pack(query)), Token)
+
+    async def _promised(self, host: str, role: RoleName) -> Invite:
         registry = await self._begun()
-        token = f"host-{secrets.token_hex(4)}"
-        invite = Invite(token, host, role, time.time() + INVITED)
-        registry = registry.with_invite(invite, time.time())
-        query = TokenQuery([talk.HOST_ROLE], token, INVITED)
-        made = unpack(await self._bus.request(ENROL_TOKEN, pack(query)), Token)
-        self._take(registry)
-        return made
+        now = time.time()
+        invite = Invite(f"host-{secrets.token_hex(4)}", host, role, now + INVITED)
+        self._take(registry.with_invite(invite, now))
+        return invite
 
     async def pending(self) -> list[Enrolment]:
         return unpack(await self._bus.request(ENROL_LIST), Enrolments).pending
 
     async def accept(self, enrolment: Enrolment, host: str, role: RoleName) -> None:
         """Admit a key that waits, as a host."""
-        registry = await self._begun()
-        token = f"host-{secrets.token_hex(4)}"
-        registry = registry.with_invite(
-            Invite(token, host, role, time.time() + INVITED), time.time()
-        )
-        answer = EnrolmentAnswer(enrolment.key, token, [talk.HOST_ROLE])
+        invite = await self._promised(host, role)
+        answer = EnrolmentAnswer(enrolment.key, invite.token, [talk.HOST_ROLE])
         await self._bus.request(ENROL_ACCEPT, pack(answer))
-        self._take(registry)
 
     async def reject(self, enrolment: Enrolment) -> None:
         await self._bus.request(ENROL_REJECT, pack(EnrolmentAnswer(enrolment.key)))
@@ -166,8 +168,8 @@ class Registrar:
     # What hosts ask for. The sender's key is what the broker has verified.
 
     async def _hello(self, sender: str, hello: Hello) -> Welcome:
-        registry = await self._begun()
         allowed = await self._allowed()
+        registry = await self._begun()
         entry = allowed.get(sender)
         if entry is None or talk.HOST_ROLE not in entry.roles:
             raise Denied(f"the key {sender} is not a host's; it joins with: viscript join")
@@ -176,21 +178,15 @@ class Registrar:
         if hello.people in allowed and hello.people not in theirs:
             raise Denied("the key of the host's command line is on the access list already")
         registry, host = registry.admit(sender, entry.name, hello.name, hello.people, time.time())
+        self._take(registry.seen(sender, time.time()))
+        rules = talk.people_rules(host.role)
         await self._put(
-            AccessEntry(
-                host.people,
-                f"{host.name}-cli",
-                [],
-                talk.people_rules(host.role),
-                talk.NOT_FOR_PEOPLE,
-            )
+            AccessEntry(host.people, f"{host.name}-cli", [], rules, talk.NOT_FOR_PEOPLE)
         )
         if entry.name != host.name:
             await self._put(AccessEntry(sender, host.name, [talk.HOST_ROLE]))
-        for old in theirs:
-            if old not in host.keys:
-                await self._shut_out(old)
-        self._take(registry.seen(sender, time.time()))
+        for old in set(theirs) - set(host.keys):
+            await self._shut_out(old)
         return Welcome(host.name, self.directory())
 
     async def _report(self, sender: str, report: Report) -> Done:
@@ -208,7 +204,6 @@ class Registrar:
         return block
 
     async def _admit(self, sender: str, app: App) -> Done:
-        registry = self._member(sender)
         if app.role not in APP_ROLES:
             roles = " and ".join(sorted(APP_ROLES))
             raise Denied(
@@ -216,8 +211,10 @@ class Registrar:
             )
         if not is_key(app.key):
             raise Denied("what is to be let in is no key")
+        allowed = await self._allowed()
+        registry = self._member(sender)
         host = registry.accepted(sender)
-        if app.key not in host.apps and app.key in await self._allowed():
+        if app.key not in host.apps and app.key in allowed:
             raise Denied(f"the key {app.key} is on the access list already, not as this host's")
         self._take(
             registry.with_app(sender, app.key, app.slot)
@@ -288,8 +285,10 @@ class Registrar:
         files.save_registry(self._home, registry)
         if not registry.hosts and files.load_known(self._home) is None:
             return
-        self._launcher.be_called(registry.name)
         directory = self.directory()
+        if _same(self._launcher.directory, directory):
+            return
+        self._launcher.be_called(registry.name)
         self._launcher.directory = directory
         files.save_known(self._home, Known(registry.name, directory))
         try:
@@ -310,3 +309,12 @@ class Registrar:
         except BusError as error:
             if key in await self._allowed():
                 raise Conflict(f"the key {key} is still let in: {error}; try again") from None
+
+
+def _same(before: Directory | None, now: Directory) -> bool:
+    """But for when each was heard last."""
+    if before is None:
+        return False
+    return [structs.replace(x, seen=0) for x in before.hosts] == [
+        structs.replace(x, seen=0) for x in now.hosts
+    ]

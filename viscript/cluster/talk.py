@@ -79,13 +79,15 @@ class Report(Struct, frozen=True):
 
 
 def people_rules(role: RoleName) -> Rules:
-    """What the command line of another host may do on the bus; the daemons look at `role` themselves."""
+    """What the command line of another host may do on the bus: it reaches all daemons, its own as well.
+
+    Each of them looks at `role` itself.
+    """
     if role == "none":
-        return Rules(request=["viscript.host.list"])
+        return Rules(request=["viscript.>"])
+    seeing = ["viscript.>", "signal.ping", "signal.usage"]
     if role == "view":
-        return Rules(
-            request=["viscript.>", "signal.ping", "signal.usage"], subscribe=["viscript.events"]
-        )
+        return Rules(request=seeing, subscribe=["viscript.events"])
     return Rules(
         request=["viscript.>", "signal.>"], signal=["signal.>"], subscribe=["viscript.events"]
     )

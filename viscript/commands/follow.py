@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING
 from viscript.commands import job as jobs
 from viscript.commands.order import Reply, Request
 from viscript.commands.verdict import describe, verdict
-from viscript.errors import Conflict, NoDaemon, NotFound, Unknown
+from viscript.errors import Conflict, NoDaemon, NotFound, Unknown, ViscriptError
 from viscript.output import document, note, say
 from viscript.protocol import Job, Step
 
 if TYPE_CHECKING:
     from viscript.client import Client
+    from viscript.commands.fleet import Found
     from viscript.records import Status
 
+# What is known by its id has only one host; what is yet to be started is started here, or on HOST:APP.
+ON_ALL_HOSTS = frozenset({"viscript.stop", "viscript.restart", "viscript.reload", "viscript.kill"})
 TRIES = 3  # to place an order whose answer got lost: it is carried out once all the same
 
 
@@ -46,6 +49,9 @@ def carry_out(
     """
     request.dry, request.several = how.dry, how.yes
     deadline = time.monotonic() + how.timeout
+    if client.known is not None and subject in ON_ALL_HOSTS:
+        _carry_out_on_all(client, subject, request, how, tell)
+        return
     reply = _place(client, subject, request)
     if reply.job is None and not how.dry:
         _agree(reply.matched, how)
@@ -66,6 +72,58 @@ def carry_out(
     problem = verdict(job)
     if problem is not None:
         raise problem
+
+
+def _carry_out_on_all(client: Client, subject: str, request: Request, how: How, tell: Tell) -> None:
+    """As `carry_out`, a job on each host that has something of it; `Partial` when one is away."""
+    from viscript.commands import fleet
+
+    deadline = time.monotonic() + how.timeout
+    found = fleet.meant(client, request.select, ended=subject == "viscript.restart")
+    if how.dry:
+        _show_matched(found.launches, how)
+        return
+    if not how.yes and len(found.launches) > len(request.select):
+        _agree(found.launches, how)
+    placed, problems = _place_on_all(client, subject, request, found)
+    if how.wait:
+        placed = [(there, _see_through(there, job, deadline, how, tell)) for there, job in placed]
+        verdicts = [verdict(job) for _, job in placed]
+        problems += [problem for problem in verdicts if problem is not None]
+    _show_all([job for _, job in placed], how)
+    for problem in (*problems, found.problem()):
+        if problem is not None:
+            raise problem
+
+
+def _place_on_all(
+    client: Client, subject: str, request: Request, found: Found
+) -> tuple[list[tuple[Client, Job]], list[ViscriptError]]:
+    """The jobs that were taken, with who is to be asked about them, and why others were not."""
+    placed: list[tuple[Client, Job]] = []
+    problems: list[ViscriptError] = []
+    request.several = True
+    for host, launches in found.here:
+        there = client.at(host)
+        request.select = [str(status.id) for status in launches]
+        try:
+            reply = _place(there, subject, request)
+        except ViscriptError as problem:
+            problems.append(type(problem)(f"{host.name}: {problem}"))
+            continue
+        if reply.job is not None:
+            placed.append((there, reply.job))
+    return placed, problems
+
+
+def _show_all(placed: list[Job], how: How) -> None:
+    if how.as_json and how.wait:
+        document([step.launch for job in placed for step in job.steps])
+    elif how.as_json:
+        document(placed)
+    elif not how.wait:
+        for job in placed:
+            _show_job(job, how)
 
 
 def _place(client: Client, subject: str, request: Request) -> Reply:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
 from viscript.output import document, moment, say, table
-from viscript.records import Record, Status
+from viscript.records import Status
 
 if TYPE_CHECKING:
     from viscript.client import Client
     from viscript.launcher import Launcher
     from viscript.roles import Caller
 
+T = TypeVar("T", bound="Status")
 SUBJECT = "viscript.list"
 ENDED, ENDED_ALL = 10, 100
 
@@ -49,7 +50,7 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
     return Reply([record.status() for record in visible])
 
 
-def _meant(records: list[Record], words: list[str]) -> list[Record]:
+def _meant(records: list[T], words: list[str]) -> list[T]:
     from viscript import selectors
     from viscript.errors import NotFound
 
@@ -61,20 +62,43 @@ def _meant(records: list[Record], words: list[str]) -> list[Record]:
 
 
 def run(client: Client, words: list[str], *, everything: bool, as_json: bool) -> None:
+    if client.known is not None:
+        _run_on_all(client, words, everything=everything, as_json=as_json)
+        return
     launches = client.ask(SUBJECT, Request(everything, words), Reply).launches
+    _show(launches, as_json=as_json)
+
+
+def _run_on_all(client: Client, words: list[str], *, everything: bool, as_json: bool) -> None:
+    """Hosts that are away with what they said last; `Partial` says which."""
+    from viscript.commands import fleet
+
+    found = fleet.look(client, everything=everything)
+    launches = [*found.launches, *(status for away in found.away for status in away.launches)]
+    if words:
+        launches = _meant(launches, words)
+    _show(sorted(launches, key=lambda status: status.id), as_json=as_json)
+    problem = found.problem()
+    if problem is not None:
+        raise problem
+
+
+def _show(launches: list[Status], *, as_json: bool) -> None:
+    hosts = [] if all(not status.host for status in launches) else ["HOST"]
     if as_json:
         document(launches)
     elif launches:
-        table(("ID", "APP", "STATE", "SINCE", "PID", "KEY", ""), [_row(x) for x in launches])
+        head = ("ID", *hosts, "APP", "STATE", "SINCE", "PID", "KEY", "")
+        table(head, [_row(x, named=bool(hosts)) for x in launches])
     else:
         say("Nothing runs. What can be started: viscript apps")
 
 
-def _row(status: Status) -> tuple[str, ...]:
+def _row(status: Status, *, named: bool) -> tuple[str, ...]:
     from bus.identity import short
 
     return (
-        str(status.id), status.app, status.state, moment(status.since),
+        str(status.id), *([status.host] if named else []), status.app, status.state, moment(status.since),
         str(status.pid or "-"), short(status.key), remark(status),
     )  # fmt: skip
 
@@ -82,6 +106,10 @@ def _row(status: Status) -> tuple[str, ...]:
 def remark(status: Status) -> str:
     """How it ended, how often it was restarted, why it is as it is."""
     parts = []
+    if status.seen is not None:
+        from viscript.commands.hosts.ls import age
+
+        parts.append(f"as of {age(status.seen)} ago: its host is not reachable")
     if status.exit is not None and status.state != "running":
         parts.append(f"exit {status.exit}")
     if status.restarts:

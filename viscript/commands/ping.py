@@ -154,7 +154,26 @@ def _probe(launcher: Launcher, record: Record) -> Level:
 
 def run(client: Client, words: list[str], *, timeout: float, as_json: bool) -> None:
     """`Failed` when one does not answer on a level that it has."""
-    pinged = client.ask(SUBJECT, Request(words, timeout), Reply, timeout + MARGIN).pinged
+    problem = None
+    if client.known is not None:
+        from viscript.commands import fleet
+
+        found = fleet.meant(client, words)
+        pinged = []
+        for host, reply in fleet.gather(
+            client,
+            found,
+            SUBJECT,
+            lambda ids: Request(ids if words else [], timeout),
+            Reply,
+            timeout + MARGIN,
+        ):
+            for each in reply.pinged:
+                each.host = host.name
+            pinged += reply.pinged
+        problem = found.problem()
+    else:
+        pinged = client.ask(SUBJECT, Request(words, timeout), Reply, timeout + MARGIN).pinged
     single = len(words) == 1 and len(pinged) == 1
     if as_json:
         document(pinged[0] if single else pinged)
@@ -174,10 +193,13 @@ def run(client: Client, words: list[str], *, timeout: float, as_json: bool) -> N
             f"{len(silent)} of {len(pinged)} not well: {names}; {_told(silent[0])}; "
             f"see: viscript why {silent[0].id}"
         )
+    if problem is not None:
+        raise problem
 
 
 def _name(pinged: Pinged) -> str:
-    return f"{pinged.app} (ID {pinged.id})"
+    at = f" on {pinged.host}" if pinged.host else ""
+    return f"{pinged.app} (ID {pinged.id}){at}"
 
 
 def _told(pinged: Pinged) -> str:

@@ -77,13 +77,26 @@ HEAD = (
 
 
 def run(client: Client, targets: list[str], *, as_json: bool) -> None:
-    usage = client.ask(SUBJECT, Request(targets), Reply, timeout=15.0).usage
+    problem = None
+    if client.known is not None:
+        from viscript.commands import fleet
+
+        found = fleet.meant(client, targets)
+        replies = fleet.gather(
+            client, found, SUBJECT, lambda ids: Request(ids if targets else []), Reply, 15.0
+        )
+        usage = [x for _, reply in replies for x in reply.usage]
+        problem = found.problem()
+    else:
+        usage = client.ask(SUBJECT, Request(targets), Reply, timeout=15.0).usage
     if as_json:
         document(usage)
     elif usage:
         table(HEAD, [row(x) for x in usage])
     else:
         say("Nothing runs. What can be started: viscript apps")
+    if problem is not None:
+        raise problem
 
 
 def row(usage: Usage) -> tuple[str, ...]:

@@ -115,6 +115,8 @@ def _later(launcher: Launcher, thing: str | Record, args: list[str]) -> Doing:
 
 
 def run(client: Client, app: str, args: list[str], how: follow.How) -> None:
+    if client.known is not None:
+        client, app = client.for_app(app)
     request = Request(select=[app], args=args)
     follow.carry_out(client, SUBJECT, request, how, tell, one=not _GLOB & set(app))
 
