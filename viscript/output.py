@@ -102,6 +102,15 @@ def moment(seconds: float) -> str:
     return time.strftime(style, then)
 
 
+def age(then: float) -> str:
+    """How long ago, in one unit: 42 s, 5 min, 3 h, 2 d."""
+    seconds = max(0.0, time.time() - then)
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def size(count: float) -> str:
     """Bytes for people, in binary units."""
     units = ["B", "KiB", "MiB", "GiB", "TiB"]

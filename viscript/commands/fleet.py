@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 from viscript import selectors
 from viscript.commands import list as listing
 from viscript.commands.hosts import ls as hosts_ls
-from viscript.commands.hosts.ls import age
 from viscript.errors import NoDaemon, NotFound, Partial, ViscriptError
+from viscript.output import age
 
 if TYPE_CHECKING:
     from viscript.client import Client

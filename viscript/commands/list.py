@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
-from viscript.output import document, moment, say, table
+from viscript.output import age, document, moment, say, table
 from viscript.records import Status
 
 if TYPE_CHECKING:
@@ -46,11 +46,11 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
     visible = [records[number] for number in sorted(records)]
     visible = [record for record in visible if caller.may(Role.VIEW, record)]
     if request.select:
-        visible = _meant(visible, request.select)
+        visible = chosen(visible, request.select)
     return Reply([record.status() for record in visible])
 
 
-def _meant(records: list[T], words: list[str]) -> list[T]:
+def chosen(records: list[T], words: list[str]) -> list[T]:
     from viscript import selectors
     from viscript.errors import NotFound
 
@@ -62,28 +62,11 @@ def _meant(records: list[T], words: list[str]) -> list[T]:
 
 
 def run(client: Client, words: list[str], *, everything: bool, as_json: bool) -> None:
-    if client.known is not None:
-        _run_on_all(client, words, everything=everything, as_json=as_json)
-        return
     launches = client.ask(SUBJECT, Request(everything, words), Reply).launches
-    _show(launches, as_json=as_json)
+    show(launches, as_json=as_json)
 
 
-def _run_on_all(client: Client, words: list[str], *, everything: bool, as_json: bool) -> None:
-    """Hosts that are away with what they said last; `Partial` says which."""
-    from viscript.commands import fleet
-
-    found = fleet.look(client, everything=everything)
-    launches = [*found.launches, *(status for away in found.away for status in away.launches)]
-    if words:
-        launches = _meant(launches, words)
-    _show(sorted(launches, key=lambda status: status.id), as_json=as_json)
-    problem = found.problem()
-    if problem is not None:
-        raise problem
-
-
-def _show(launches: list[Status], *, as_json: bool) -> None:
+def show(launches: list[Status], *, as_json: bool) -> None:
     hosts = [] if all(not status.host for status in launches) else ["HOST"]
     if as_json:
         document(launches)
@@ -107,8 +90,6 @@ def remark(status: Status) -> str:
     """How it ended, how often it was restarted, why it is as it is."""
     parts = []
     if status.seen is not None:
-        from viscript.commands.hosts.ls import age
-
         parts.append(f"as of {age(status.seen)} ago: its host is not reachable")
     if status.exit is not None and status.state != "running":
         parts.append(f"exit {status.exit}")

@@ -147,8 +147,8 @@ def join(
     It is read from standard input or a file, never an argument: others could read that. With the endpoint and
     the broker's key instead an admin there decides: viscript host accept.
     """
+    from viscript.commands import join as command
     from viscript.commands.bus import join as joining
-    from viscript.commands.hosts import join as command
 
     joining.refuse_secrets(source, str(file), str(broker_key), name)
     place = options.home(home)
@@ -166,6 +166,6 @@ def join(
 
 def leave(home: HomeOption = None, json: JsonOption = False) -> None:
     """Stop being a host of another's cluster; everything must be down."""
-    from viscript.commands.hosts import join as command
+    from viscript.commands import join as command
 
     command.leave(options.home(home), as_json=as_json(json))

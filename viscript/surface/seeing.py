@@ -30,7 +30,12 @@ def list_(
     from viscript.commands import list as command
 
     with client(home) as daemon:
-        command.run(daemon, targets or [], everything=everything, as_json=as_json(json))
+        run = command.run
+        if daemon.known is not None:
+            from viscript.commands import list_all
+
+            run = list_all.run
+        run(daemon, targets or [], everything=everything, as_json=as_json(json))
 
 
 def status(targets: Everything = None, home: HomeOption = None, json: JsonOption = False) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from viscript.errors import Partial
-from viscript.output import document, note, table
+from viscript.output import age, document, note, table
 from viscript.records import Status
 from viscript.roles import Role
 
@@ -110,12 +110,3 @@ def _row(row: HostRow) -> tuple[str, ...]:
     live = row.state in {"first", "connected"}
     seen = "now" if live else "never" if row.seen is None else f"{age(row.seen)} ago"
     return (row.name, row.state, seen, row.role or "-", runs or "-", row.fingerprint)
-
-
-def age(then: float) -> str:
-    """How long ago, in one unit: 42 s, 5 min, 3 h, 2 d."""
-    seconds = max(0.0, time.time() - then)
-    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
