@@ -52,7 +52,7 @@ class Desk:
         self._acts: dict[Place, Act] = {}
         self._news = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
-        for job, request in store.load():
+        for job, request in sorted(store.load(), key=lambda x: x[0].ended or x[0].asked):
             self._book.restore(job, request)
             store.save(job)
 
@@ -121,6 +121,10 @@ class Desk:
         self._news.set()
 
     async def _carry_out(self, place: Place) -> None:
+        if not self._book.working(
+            place
+        ):  # another job came in between before this task had its turn
+            return
         asker.set(self._book.get(place.job).by)
         try:
             async with asyncio.timeout(LIMIT):

@@ -13,8 +13,11 @@ Rules:
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+
+import msgspec
 
 from viscript.errors import Conflict, NotFound
 from viscript.protocol import Job, JobState, Step, StepState
@@ -50,42 +53,60 @@ class Place:
 
 
 @dataclass
-class _Kept:
+class _Open:
+    """A job that is at work."""
+
     job: Job
     order: Order
     left: set[int] = field(default_factory=set)  # steps that have not ended
     stopped: bool = False  # nothing more of it begins
 
 
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A job that has ended, packed: thousands may be kept."""
+
+    text: bytes
+    key: str
+    request: str
+    ended: float
+
+
 class Book:
     """All jobs that are at work or ended lately."""
 
     def __init__(self) -> None:
-        self._kept: dict[int, _Kept] = {}
+        self._open: dict[int, _Open] = {}
+        self._ended: dict[int, _Ended] = {}
+        self._order: deque[int] = deque()  # of those that have ended, the oldest first
+        self._working: Counter[str] = Counter()  # open jobs of each key
         self._requests: dict[tuple[str, str], int] = {}
         self._queues: dict[str, list[Place]] = {}
-        self._changed: set[int] = set()
+        self._changed: dict[int, Job] = {}
 
     def __iter__(self) -> Iterator[Job]:
-        return (kept.job for kept in self._kept.values())
+        """All, those that have ended first."""
+        return (self.get(number) for number in [*self._ended, *self._open])
 
     def get(self, number: int) -> Job:
-        kept = self._kept.get(number)
-        if kept is None:
+        if number in self._open:
+            return self._open[number].job
+        ended = self._ended.get(number)
+        if ended is None:
             raise NotFound(
                 f"there is no job {number}; results are kept {KEPT / 60:.0f} minutes: viscript job ls"
             )
-        return kept.job
+        return msgspec.msgpack.decode(ended.text, type=Job)
 
     def changed(self) -> list[Job]:
         """What has changed since this was asked last."""
-        changed, self._changed = self._changed, set()
-        return [self._kept[number].job for number in sorted(changed) if number in self._kept]
+        changed, self._changed = self._changed, {}
+        return [changed[number] for number in sorted(changed)]
 
     def known(self, key: str, request: str) -> Job | None:
         """The job that this request has made before."""
         number = self._requests.get((key, request)) if request else None
-        return self._kept[number].job if number is not None else None
+        return self.get(number) if number is not None else None
 
     def restore(self, job: Job, request: str) -> None:
         """A job of an earlier daemon; what had not ended is unknown."""
@@ -98,14 +119,13 @@ class Book:
                     )
             job.state = "unknown"
             job.ended = max([job.asked, *(step.since for step in job.steps)])
-        order = Order(job.verb, job.key, job.by, request, (), ())
-        self._keep(_Kept(job, order))
+        self._close(job, request)
 
     def check(self, order: Order) -> None:
         """`Conflict` when it is too much."""
         if len(order.steps) > MAX_STEPS:
             raise Conflict(f"{len(order.steps)} targets, at most {MAX_STEPS} at once; select fewer")
-        waiting = sum(1 for job in self if job.key == order.key and job.ended is None)
+        waiting = self._working[order.key]
         if waiting >= MAX_OPEN:
             raise Conflict(f"{waiting} jobs of this key have not ended; see: viscript job ls")
 
@@ -116,7 +136,10 @@ class Book:
         for step in steps:
             step.since = now
         job = Job(number, order.verb, "working", order.by, order.key, now, steps=steps)
-        self._keep(_Kept(job, order, set(range(len(steps)))))
+        self._open[number] = _Open(job, order, set(range(len(steps))))
+        self._working[order.key] += 1
+        if order.request:
+            self._requests[order.key, order.request] = number
         self._touch(job)
         for index, queue in enumerate(order.queues):
             if order.verb in OVERRIDING:
@@ -137,7 +160,12 @@ class Book:
         return found
 
     def step(self, place: Place) -> Step:
-        return self._kept[place.job].job.steps[place.step]
+        return self._open[place.job].job.steps[place.step]
+
+    def working(self, place: Place) -> bool:
+        """Whether it has begun, and nothing has ended it since."""
+        found = self._open.get(place.job)
+        return found is not None and place.step in found.left
 
     def begin(self, place: Place, now: float) -> None:
         self._change(place, "working", now)
@@ -146,7 +174,7 @@ class Book:
         self, place: Place, state: StepState, now: float, text: str = "", error: str = ""
     ) -> None:
         """One step has come to its end; nothing if it had before."""
-        kept = self._kept.get(place.job)
+        kept = self._open.get(place.job)
         if kept is None or place.step not in kept.left:
             return
         step = self.step(place)
@@ -163,30 +191,36 @@ class Book:
         job = self.get(number)
         if job.ended is not None:
             raise Conflict(f"job {number} has ended: it is {job.state}; see: viscript job {number}")
-        self._stop(self._kept[number], now, f"cancelled by {by}")
+        self._stop(self._open[number], now, f"cancelled by {by}")
         self._finish(number, now)
         return job
 
     def prune(self, now: float) -> list[int]:
         """Forget results that are older than `KEPT`, and the oldest of too many; returns their numbers."""
-        ended = [job for job in self if job.ended is not None]
-        many = sorted(ended, key=lambda job: job.ended or 0.0)[: max(0, len(ended) - MAX_KEPT)]
-        old = {job.job for job in ended if now - (job.ended or now) >= KEPT} | {j.job for j in many}
-        for number in old:
-            kept = self._kept.pop(number)
-            self._requests.pop((kept.order.key, kept.order.request), None)
-        return sorted(old)
+        old = []
+        while self._order and self._is_old(self._ended[self._order[0]], now):
+            number = self._order.popleft()
+            ended = self._ended.pop(number)
+            self._requests.pop((ended.key, ended.request), None)
+            old.append(number)
+        return old
 
     # Inside.
 
-    def _keep(self, kept: _Kept) -> None:
-        self._kept[kept.job.job] = kept
-        if kept.order.request:
-            self._requests[kept.order.key, kept.order.request] = kept.job.job
+    def _is_old(self, ended: _Ended, now: float) -> bool:
+        return now - ended.ended >= KEPT or len(self._order) > MAX_KEPT
+
+    def _close(self, job: Job, request: str) -> None:
+        """From now on it only tells what came of it."""
+        text = msgspec.msgpack.encode(job)
+        self._ended[job.job] = _Ended(text, job.key, request, job.ended or job.asked)
+        self._order.append(job.job)
+        if request:
+            self._requests[job.key, request] = job.job
 
     def _free(self, number: int) -> int:
         """How many steps of it may begin beside those under way."""
-        kept = self._kept[number]
+        kept = self._open[number]
         if not kept.order.batch:
             return len(kept.left)
         return kept.order.batch - sum(1 for s in kept.job.steps if s.state == "working")
@@ -194,11 +228,11 @@ class Book:
     def _override(self, queue: str, number: int, now: float) -> None:
         """What is before it in the queue is not waited for any more."""
         for place in list(self._queues.get(queue, ())):
-            if place.job != number and self._kept[place.job].order.verb not in OVERRIDING:
+            if place.job != number and self._open[place.job].order.verb not in OVERRIDING:
                 text = f"job {number} came in between"
                 self.settle(place, "cancelled", now, text, Conflict.name)
 
-    def _stop(self, kept: _Kept, now: float, why: str) -> None:
+    def _stop(self, kept: _Open, now: float, why: str) -> None:
         if kept.stopped:
             return
         kept.stopped = True
@@ -210,10 +244,10 @@ class Book:
     def _change(self, place: Place, state: StepState, now: float) -> None:
         step = self.step(place)
         step.state, step.since = state, now
-        self._touch(self._kept[place.job].job)
+        self._touch(self._open[place.job].job)
 
     def _leave(self, place: Place) -> None:
-        kept = self._kept[place.job]
+        kept = self._open[place.job]
         kept.left.discard(place.step)
         queue = kept.order.queues[place.step]
         places = self._queues[queue]
@@ -222,15 +256,20 @@ class Book:
             del self._queues[queue]
 
     def _finish(self, number: int, now: float) -> None:
-        kept = self._kept[number]
-        if kept.left or kept.job.ended is not None:
+        kept = self._open.get(number)
+        if kept is None or kept.left:
             return
         kept.job.state, kept.job.ended = outcome(kept.job.steps), now
         self._touch(kept.job)
+        del self._open[number]
+        self._working[kept.order.key] -= 1
+        if not self._working[kept.order.key]:
+            del self._working[kept.order.key]
+        self._close(kept.job, kept.order.request)
 
     def _touch(self, job: Job) -> None:
         job.version += 1
-        self._changed.add(job.job)
+        self._changed[job.job] = job
 
 
 def outcome(steps: Iterable[Step]) -> JobState:

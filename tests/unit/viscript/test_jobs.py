@@ -100,6 +100,7 @@ def test_cancel_begins_nothing_more_and_calls_nothing_off():
     assert [step.state for step in job.steps] == ["working", "cancelled"]
     assert job.ended is None
     book.settle(Place(1, 0), "done", 2.0)
+    assert book.get(1) == job
     assert (job.state, job.ended) == ("cancelled", 2.0)
     with pytest.raises(Conflict, match="has ended"):
         book.cancel(1, "me", 3.0)
@@ -123,6 +124,18 @@ def test_nobody_fills_the_book():
     book.open(1001, order("start", "a", key="other"), 0.0)
     with pytest.raises(Conflict, match="select fewer"):
         book.open(1002, order("start", *["a"] * (jobs.MAX_STEPS + 1), key="other"), 0.0)
+
+
+def test_only_so_many_results_are_kept_the_latest(monkeypatch):
+    monkeypatch.setattr(jobs, "MAX_KEPT", 3)
+    book = Book()
+    for number in range(6):
+        book.open(number, order("stop", "a", request=str(number)), 0.0)
+        begin_all(book)
+        book.settle(Place(number, 0), "done", 1.0)
+    assert book.prune(1.0) == [0, 1, 2]
+    assert book.known(KEY, "2") is None
+    assert book.known(KEY, "3").job == 3
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -189,7 +202,9 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def batches_are_kept(self) -> None:
         for job in self.book:
-            batch = self.book._kept[job.job].order.batch
+            if job.ended is not None:
+                continue
+            batch = self.book._open[job.job].order.batch
             under_way = sum(1 for step in job.steps if step.state == "working")
             assert not batch or under_way <= batch
 
@@ -199,6 +214,12 @@ class AnyOrder(RuleBasedStateMachine):
             verbs = [self.book.get(place.job).verb for place in places]
             last = max((i for i, verb in enumerate(verbs) if verb in OVERRIDING), default=-1)
             assert all(verb in OVERRIDING for verb in verbs[: last + 1])
+
+    @invariant()
+    def what_is_counted_is_there(self) -> None:
+        open_ = [job for job in self.book if job.ended is None]
+        assert self.book._working[KEY] == len(open_) == len(self.book._open)
+        assert sorted(self.book._order) == sorted(self.book._ended)
 
     def teardown(self) -> None:
         """Whatever was asked for comes to an end once what is under way does."""
