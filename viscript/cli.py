@@ -162,9 +162,29 @@ def run(arguments: list[str]) -> int:
     return code
 
 
+def _for_prompt(arguments: list[str]) -> tuple[bool, str | None]:
+    """Whether nothing but a home was named on a terminal, and which."""
+    home = None
+    match arguments:
+        case []:
+            pass
+        case ["--home", named] if named:
+            home = named
+        case [word] if word.startswith("--home=") and word != "--home=":
+            home = word.removeprefix("--home=")
+        case _:
+            return False, None
+    return os.isatty(0) and os.isatty(1), home
+
+
 def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # as the arguments, whatever the locale says
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    wanted, home = _for_prompt(sys.argv[1:])
+    if wanted:
+        from viscript.shell import session
+
+        sys.exit(session.start(options.home(home), run))
     sys.exit(run(sys.argv[1:]))
 
 

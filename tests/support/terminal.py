@@ -59,7 +59,8 @@ class Terminal:
         deadline = time.monotonic() + seconds
         while not shows(text := self.text):
             assert time.monotonic() < deadline, f"{wanted!r} is not shown:\n{text}"
-            assert self._read(0.1), f"{wanted!r} is not shown, it has ended:\n{text}"
+            if not self._read(0.1):
+                assert shows(self.text), f"{wanted!r} is not shown, it has ended:\n{self.text}"
         return text
 
     def ended(self, seconds: float = 15.0) -> int:
