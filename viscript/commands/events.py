@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from viscript.commands import everywhere
 from viscript.errors import Failed
 from viscript.events import FETCH, Event, Fetch, Page, sentence
 from viscript.output import line, moment, note, say
@@ -41,7 +42,7 @@ class Shown:
     def __init__(self, words: list[str], *, as_json: bool) -> None:
         self._selector: Selector | None = parse(words) if words else None
         self._as_json = as_json
-        self._hosts: set[str] = set()  # whose snapshot was shown
+        self.hosts: set[str] = set()  # whose snapshot was shown
 
     def tell(self, told: Told) -> None:
         match told:
@@ -58,12 +59,12 @@ class Shown:
         if self._as_json:
             line(fields(event))
         else:
-            say(one_line(sentence(event, moment, host=len(self._hosts) > 1)))
+            say(one_line(sentence(event, moment, host=len(self.hosts) > 1)))
 
     def _snapshot(self, page: Page) -> None:
         launches = [x for x in page.launches or [] if self._wanted(x)]
-        again = page.host in self._hosts
-        self._hosts.add(page.host)
+        again = page.host in self.hosts
+        self.hosts.add(page.host)
         for event in page.events:
             self.event(event)
         if self._as_json:
@@ -73,7 +74,7 @@ class Shown:
         if again:
             note(f"events of {page.host} were missed; as it is now:")
         for status in launches:
-            say(one_line(_now(status, page.host if len(self._hosts) > 1 else "")))
+            say(one_line(_now(status, page.host if len(self.hosts) > 1 else "")))
 
     def _away(self, text: str) -> None:
         if self._as_json:
@@ -106,9 +107,13 @@ def _now(status: Status, host: str) -> str:
 
 def run(client: Client, words: list[str], *, newest: int, as_json: bool) -> None:
     """The newest events, oldest first."""
+    answers = everywhere.ask(client, SUBJECT, Fetch(None, newest), Page)
     shown = Shown(words, as_json=as_json)
-    for event in client.ask(SUBJECT, Fetch(None, newest), Page).events:
+    shown.hosts = {page.host for page in answers.replies}
+    events = [event for page in answers.replies for event in page.events]
+    for event in sorted(events, key=lambda event: event.ts)[max(0, len(events) - newest) :]:
         shown.event(event)
+    answers.complete()
 
 
 def run_on(home: Home, words: list[str], *, newest: int, as_json: bool) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from viscript.commands import everywhere
 from viscript.errors import BadUsage, NotFound
 from viscript.events import PAGE, Event, sentence
 from viscript.output import document, moment, say
@@ -60,13 +61,17 @@ def age(text: str) -> float:
 
 
 def run(client: Client, words: list[str], *, limit: int, since: float, as_json: bool) -> None:
-    events = client.ask(SUBJECT, Request(words, limit, since), Reply).events
+    answers = everywhere.ask(client, SUBJECT, Request(words, limit, since), Reply)
+    events = [event for reply in answers.replies for event in reply.events]
+    events = sorted(events, key=lambda event: event.ts)[-limit:]
     if as_json:
         document(events)
-        return
-    for event in events:
-        say(one_line(sentence(event, moment)))
-    if not events:
+    else:
+        several = len(answers.replies) > 1
+        for event in events:
+            say(one_line(sentence(event, moment, host=several)))
+    answers.complete()
+    if not events and not as_json:
         name = " ".join(words)
         raise NotFound(
             f"nothing is known of {name}; names and ids: viscript la --all"

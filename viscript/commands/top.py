@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from viscript import topview
+from viscript.commands import everywhere
 from viscript.commands.ru import DAEMON, measure
 from viscript.commands.seen import seen
 from viscript.errors import BadUsage, NoDaemon, NotFound, Unknown, ViscriptError
@@ -19,6 +20,7 @@ from viscript.supervision.launch import BROKER
 from viscript.topview import Frame, Host, View
 
 if TYPE_CHECKING:
+    from viscript.commands.everywhere import Answers
     from viscript.home import Home
     from viscript.launcher import Launcher
     from viscript.roles import Caller
@@ -90,13 +92,16 @@ def run(home: Home, asked: Asked, *, once: bool, as_json: bool) -> None:
     if not once and not as_json and terminal.is_full(os.environ):
         _live(home, asked.words, view)
         return
-    frame = _Source(home, asked.words).frame()
+    answers = _Source(home, asked.words).frames()
+    frames = answers.replies
     if as_json:
-        document(frame)
-        return
-    for text, _ in topview.lines([frame], view, WIDTH, len(frame.launches) + 5):
-        if not text.startswith("every "):
-            say(text)
+        document(frames[0] if len(frames) == 1 else frames)
+    else:
+        height = sum(len(frame.launches) + 2 for frame in frames) + 2
+        for text, _ in topview.lines(frames, view, WIDTH, height):
+            if not text.startswith("every "):
+                say(text)
+    answers.complete()
 
 
 class _Source:
@@ -109,14 +114,14 @@ class _Source:
         self._words = words
         self._client: Client | None = None
 
-    def frame(self) -> Frame:
+    def frames(self) -> Answers[Frame]:
         """`ViscriptError` when it cannot be had now; the next time a new session is tried."""
         from viscript.client import Client
 
         try:
             if self._client is None:
                 self._client = Client(self._home).__enter__()
-            return self._client.ask(SUBJECT, Request(self._words), Frame, ANSWER)
+            return everywhere.ask(self._client, SUBJECT, Request(self._words), Frame, ANSWER)
         except ViscriptError:
             self.close()
             raise
@@ -130,9 +135,11 @@ class _Source:
 class _Watch(threading.Thread):
     """Fetches frames beside the screen, so that keys are heard while the daemon is away."""
 
-    def __init__(self, source: _Source, frame: Frame, screen: Screen, interval: float) -> None:
+    def __init__(
+        self, source: _Source, frames: list[Frame], screen: Screen, interval: float
+    ) -> None:
         super().__init__(daemon=True)
-        self.frame = frame
+        self.frames = frames
         self.problem = ""
         self.interval = interval
         self.due = threading.Event()
@@ -147,10 +154,12 @@ class _Watch(threading.Thread):
             if self.over.is_set():
                 break
             try:
-                self.frame = self._source.frame()
-                self.problem = ""
+                answers = self._source.frames()
+                self.frames = answers.replies
+                self.problem = f"not reachable: {', '.join(answers.away)}" if answers.away else ""
             except (NoDaemon, Unknown) as error:
-                self.problem = f"as it was {time.time() - self.frame.host.at:.0f} s ago: {error}"
+                age = time.time() - min(frame.host.at for frame in self.frames)
+                self.problem = f"as it was {age:.0f} s ago: {error}"
             except ViscriptError as error:
                 self.problem = str(error)
             self._screen.wake()
@@ -161,15 +170,15 @@ def _live(home: Home, words: list[str], view: View) -> None:
     from viscript import terminal
 
     source = _Source(home, words)
-    frame = source.frame()  # what is wrong from the beginning is said as an error
+    frames = source.frames().replies  # what is wrong from the beginning is said as an error
     styles = WITHOUT_COLOUR if os.environ.get("NO_COLOR") else STYLES
     with terminal.screen(styles) as screen:
-        watch = _Watch(source, frame, screen, view.interval)
+        watch = _Watch(source, frames, screen, view.interval)
         watch.start()
         try:
             while not view.over:
                 width, height = screen.size
-                screen.draw(topview.lines([watch.frame], view, width, height, watch.problem))
+                screen.draw(topview.lines(watch.frames, view, width, height, watch.problem))
                 for key in screen.keys(view.interval):
                     view = topview.pressed(view, key)
                     watch.interval = view.interval

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from viscript import catalog
+from viscript.commands import everywhere
 from viscript.errors import BadConfig, NotFound
 from viscript.events import Event, sentence
 from viscript.output import document, moment, say
@@ -122,14 +123,19 @@ def _configured(launcher: Launcher, name: str) -> Explained:
 
 
 def run(client: Client, words: list[str], *, lines: int, as_json: bool) -> None:
-    explained = client.ask(SUBJECT, Request(words, lines), Reply).explained
+    answers = everywhere.ask(client, SUBJECT, Request(words, lines), Reply)
+    explained = [each for reply in answers.replies for each in reply.explained]
+    launched = {each.app for each in explained if each.status is not None}
+    # That it was never started on a host says nothing where it was on another.
+    explained = [x for x in explained if x.status is not None or x.app not in launched]
     if as_json:
         document(explained)
-        return
-    for position, each in enumerate(explained):
-        if position:
-            say()
-        _show(each)
+    else:
+        for position, each in enumerate(explained):
+            if position:
+                say()
+            _show(each)
+    answers.complete()
 
 
 def _show(each: Explained) -> None:
@@ -137,7 +143,9 @@ def _show(each: Explained) -> None:
         say(f"{each.app} {each.text}")
     else:
         since = moment(each.status.since)
-        say(f"{each.app} (ID {each.status.id}) is {each.status.state} since {since}: {each.text}")
+        host = f"{each.status.host}:" if each.status.host else ""
+        name = f"{host}{each.app} (ID {each.status.id})"
+        say(f"{name} is {each.status.state} since {since}: {each.text}")
     for wait in each.waits:
         mark = "done" if wait.met else "open"
         say(f"  needs {wait.app} to be {wait.until}: {mark}, it is {wait.state}")
