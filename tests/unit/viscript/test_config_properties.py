@@ -7,17 +7,19 @@ from pathlib import Path
 
 import jsonschema
 import yaml
-from hypothesis import assume, example, given
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from viscript import config, envfile
-from viscript.config import shown
+from viscript.config import planning, shown
 from viscript.config.entry import KEYS
 from viscript.config.values import LIMITS
 from viscript.errors import BadConfig
 
 FILE = Path("/etc/viscript.yaml")
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(config.schema().read_text()))
+# Other tests may need the processor: how long one example takes says nothing.
+RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Plain(yaml.SafeLoader):
@@ -78,6 +80,7 @@ files = st.fixed_dictionaries(
 )
 
 
+@RELAXED
 @given(st.binary(max_size=300))
 @example(b"%YAML 9.9\n---\n")
 @example(b"apps: &a {x: *a}\n")
@@ -94,12 +97,14 @@ def test_any_bytes_load_or_are_refused(data):
         assert str(error).startswith(f"{FILE}:")  # noqa: PT017 - its message is what is tested
 
 
+@RELAXED
 @given(st.text(alphabet="apsth: {}[],-&*!|>'\"\\\n\t#%@`?~<=0a", max_size=80))
 def test_any_yaml_loads_or_is_refused(text):
     loaded(f"apps:\n  a:\n    path: x\n    {text}\n")
     loaded(text)
 
 
+@RELAXED
 @given(files)
 def test_what_loads_is_valid_by_the_published_schema(tree):
     text = dumped(tree)
@@ -171,6 +176,7 @@ right = st.fixed_dictionaries(
 )  # fmt: skip
 
 
+@RELAXED
 @given(right, right)
 def test_what_is_right_loads_is_valid_and_can_be_shown_as_it_is(one, two):
     tree = {"apps": {"a": one, "b": {**two, "after": [{"app": "a", "until": "started"}]}}}
@@ -192,6 +198,7 @@ def _unplaced(app: config.App) -> config.App:
     return replace(app, place="", places={})
 
 
+@RELAXED
 @given(right, st.sampled_from(KEYS), st.data())
 def test_what_is_wrong_is_refused_by_both(entry, key, data):
     """One value of a kind that its key cannot have, or one key that there is not."""
@@ -206,9 +213,28 @@ def test_what_is_wrong_is_refused_by_both(entry, key, data):
     assert not VALIDATOR.is_valid(yaml.load(text, Plain))
 
 
+@RELAXED
+@given(right, right, st.integers(0, 2))
+def test_a_plan_that_was_carried_out_leaves_nothing_but_what_waits_for_a_start(one, two, running):
+    assume(all(x.get("instances") != 0 for x in (one, two)))
+    old, new = (config.parse(dumped({"apps": {"a": x}}).encode(), FILE) for x in (one, two))
+    before = planning.compact(old.apps["a"])
+    assert planning.make(old, old, {"a": [before] * running} if running else {}).apps == ()
+    outcome = planning.make(old, new, {"a": [before] * running} if running else {})
+    orders = outcome.orders
+    assert not (set(orders.restart) & set(orders.update))
+    assert running or not orders.restart + orders.update + orders.stop
+    after = planning.taken(before, new.apps["a"])
+    if orders.restart:
+        after = planning.compact(new.apps["a"])
+    left = planning.make(new, new, {"a": [after]} if running else {}).apps
+    assert {change.effect for app in left for change in app.changes} <= {planning.Effect.NEXT}
+
+
 # Files of environment variables.
 
 
+@RELAXED
 @given(st.text(max_size=100))
 @example('A="\\')
 @example("A='x")
@@ -222,6 +248,7 @@ def test_any_file_of_variables_is_read_or_refused(text):
         assert all(isinstance(value, str) and "\0" not in value for value in found.values())
 
 
+@RELAXED
 @given(st.dictionaries(names.map(lambda x: re.sub("[.-]", "_", x)), texts, max_size=4))
 def test_quoted_variables_come_as_they_were(variables):
     def quoted(value: str) -> str:
