@@ -60,3 +60,7 @@ def test_a_host_that_is_away_is_named_after_what_the_others_say(tmp_path):
             os.kill(daemon, signal.SIGCONT)
         assert "sleeper" in done.stdout
         assert "beta" in done.stderr
+
+
+def test_status_of_an_app_is_found_on_its_host(pair):
+    assert pair.first.run("status", "chatty").stdout.startswith("beta:chatty (ID ")

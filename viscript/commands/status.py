@@ -100,10 +100,12 @@ def _show(reply: Reply) -> None:
 
 def run_apps(client: Client, words: list[str], *, as_json: bool) -> None:
     """What is named, in full; of an app that does not run, its last launch. `NotRunning` then."""
+    from viscript.commands import everywhere
     from viscript.commands import list as listing
 
     request = listing.Request(all=True, select=words)
-    found = client.ask(listing.SUBJECT, request, listing.Reply).launches
+    answers = everywhere.ask(client, listing.SUBJECT, request, listing.Reply)
+    found = [status for reply in answers.replies for status in reply.launches]
     live = {status.app for status in found if status.ended is None}
     newest = {status.app: status.id for status in found}
     shown = [
@@ -114,6 +116,7 @@ def run_apps(client: Client, words: list[str], *, as_json: bool) -> None:
     else:
         for status in shown:
             _show_app(status)
+    answers.complete()
     down = [x for x in shown if x.state != "running"]
     if down:
         names = ", ".join(f"{x.app} (ID {x.id}) is {x.state}" for x in down[:5])
@@ -124,7 +127,8 @@ def _show_app(status: Status) -> None:
     from viscript.topview import duration
 
     age = duration(time.time() - status.since)
-    say(f"{status.app} (ID {status.id})  {status.state} for {age}, since {moment(status.since)}")
+    app = f"{status.host}:{status.app}" if status.host else status.app
+    say(f"{app} (ID {status.id})  {status.state} for {age}, since {moment(status.since)}")
     facts = {
         "pid": status.pid, "wanted": status.wanted, "arguments": " ".join(status.args),
         "groups": ", ".join(status.groups), "restarts": status.restarts,
