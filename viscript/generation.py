@@ -12,6 +12,7 @@ from pathlib import Path
 from bus.errors import BusError, NotAuthorised
 from viscript import processes
 from viscript.errors import ViscriptError
+from viscript.holding import Held
 from viscript.preparing import Prepared
 from viscript.processes import Fate, Link, Report, Spec
 from viscript.rules import StopStep
@@ -44,6 +45,7 @@ class Generation:
         self.printed_from = 0  # where in `output` its own begins
         self._ctl = ctl
         self._link: Link | None = None
+        self._held: Held | None = None
         self._asking = False
         self._steps: tuple[StopStep, ...] | None = (
             None  # for its keeper, as soon as there is a link
@@ -101,6 +103,8 @@ class Generation:
             if self._ended.is_set():
                 return
             if fate is Fate.ENDED:
+                if self._held is not None and report is not None and report.state != "gone":
+                    report = await asyncio.to_thread(self._held.finish, report)
                 seen = report is not None and report.state == "gone"
                 self.asked = self.asked if seen else self.asked or UNSEEN
                 self._end(report.exit if report is not None and seen else Exit(), feed)
@@ -133,6 +137,7 @@ class Generation:
         try:
             async for report in _chain(first, reports):
                 self.report = report
+                self._hold(report)
                 if not heard:
                     feed(events.Found(self.launch))
                 heard = True
@@ -148,6 +153,10 @@ class Generation:
             self._link.close()
             self._link = None
         return heard
+
+    def _hold(self, report: Report) -> None:
+        if self._held is None and report.state == "running":
+            self._held = Held.of(self.folder, report)
 
     async def _keep_again(self, report: Report) -> None:
         """Its keeper was killed: give it a new one, which takes over its output and its end."""
@@ -167,6 +176,8 @@ class Generation:
 
     def _end(self, how: Exit, feed: Feed) -> None:
         self._ended.set()
+        if self._held is not None:
+            self._held.release()
         feed(events.Ended(self.launch, self.number, how))
 
     def signal(self, number: int) -> bool:

@@ -97,6 +97,28 @@ def _zombies_of(parent: int) -> list[int]:
     return found
 
 
+def test_what_ends_between_two_keepers_has_its_code_and_its_last_lines(tmp_path):
+    script = "trap 'seq 1000; exit 5' USR1; echo ready; while :; do sleep 0.05; done"
+    with instance(tmp_path / "h", up=False) as made:
+        made.configure({"brief": {"path": "sh", "args": ["-c", script]}})
+        made.run("up", "--detach")
+        brief, daemon = made.start("brief"), made.daemon_pid()
+        number = str(brief["id"])
+        until(lambda: "ready" in made.run("logs", number).stdout)
+        os.kill(daemon, signal.SIGSTOP)
+        try:
+            os.kill(report(made, number)["keeper_pid"], signal.SIGKILL)
+            os.kill(brief["pid"], signal.SIGUSR1)
+            until(lambda: not alive(brief["pid"]))
+        finally:
+            os.kill(daemon, signal.SIGCONT)
+        until(lambda: made.launch(brief["id"])["ended"])
+        ended = made.launch(brief["id"])["exit"]
+        assert (ended["code"], ended["signal"]) == (5, None)
+        lines_told = made.run("logs", number, "-n", "2000").stdout.split()
+        assert [x for x in lines_told if x.isdecimal()] == [str(n) for n in range(1, 1001)]
+
+
 def test_a_keeper_killed_while_its_program_prints_loses_and_doubles_nothing(tmp_path):
     fast = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); echo line $i; done; echo over; exec sleep 1000"
     with instance(tmp_path / "h", up=False) as made:
