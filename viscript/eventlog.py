@@ -84,24 +84,27 @@ class EventLog:
     def _write(self, event: Event) -> None:
         line = msgspec.json.encode(event) + b"\n"
         try:
+            if self._fd is not None and self._size + len(line) > FILE_BYTES:
+                self._rotate()
             if self._fd is None:
                 self._fd = self._open()
             if self._fd is None:
                 return
-            if self._size + len(line) > FILE_BYTES:
-                self._rotate()
             written = os.write(self._fd, line)
             self._size += written
-            if written < len(
-                line
-            ):  # the disk is full: end the torn line, so that the next is whole
+            if written < len(line):
+                # The disk is full: end the torn line, so that the next is whole.
                 self._size += os.write(self._fd, b"\n")
         except OSError as error:
-            if not self._lost:
-                log.warning("%s: events are not written: %s", self._path, error)
-            self._lost = True
+            self._not_written(error)
         else:
             self._lost = False
+
+    def _not_written(self, error: OSError) -> None:
+        """Said once, until something can be written again."""
+        if not self._lost:
+            log.warning("%s: events are kept in memory only: %s", self._path, error)
+        self._lost = True
 
     def _open(self) -> int | None:
         try:
@@ -111,7 +114,7 @@ class EventLog:
             if self._size and os.pread(fd, 1, self._size - 1) != b"\n":  # torn by a kill
                 self._size += os.write(fd, b"\n")
         except OSError as error:
-            log.warning("%s: events are kept in memory only: %s", self._path, error)
+            self._not_written(error)
             return None
         return fd
 

@@ -13,13 +13,15 @@ from viscript.records import Record
 asker: ContextVar[str] = ContextVar("asker", default="")
 """Who asked for what is being done now; the daemon sets it around every command."""
 
-_ASKED = frozenset({"start", "stop", "down", "restart", "reload", "kill", "scale"})
+_ASKED = frozenset({"start", "stop", "down", "restart", "update"})
+_NAMES = {"again": "restart"}
 _WORDS = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 def cause_of(event: object) -> str:
     """The kind of a supervisor's event in words: SpawnFailed is `spawn failed`."""
-    return _WORDS.sub(" ", type(event).__name__).lower()
+    name = _WORDS.sub(" ", type(event).__name__).lower()
+    return _NAMES.get(name, name)
 
 
 class Recorder:

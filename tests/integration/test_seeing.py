@@ -154,6 +154,15 @@ def test_history_is_of_an_app_a_selector_or_everything(up: Instance):
     assert "looks like" in up.run("history", "--since", "soon", code=2).stderr
 
 
+def test_history_names_who_restarted_it(up: Instance):
+    number = str(up.start("chatty")["id"])
+    up.run("restart", number)
+    up.run("sd", number)
+    causes = {x["cause"]: x["by"] for x in up.ask("history", number)}
+    assert causes["restart"] == causes["stop"] == "cli"
+    assert causes["ended"] == ""
+
+
 def test_top_prints_one_table_where_there_is_no_terminal(up: Instance):
     shown = up.run("top", "--sort", "id").stdout.splitlines()
     assert "launches" in shown[1]

@@ -76,6 +76,18 @@ def test_a_disk_that_takes_nothing_costs_lines_not_numbers(tmp_path, monkeypatch
     assert [e.seq for e in log.history(lambda _: True, 10)] == [2]
 
 
+def test_a_folder_that_is_not_there_yet_costs_one_warning_and_no_event(tmp_path, caplog):
+    log = EventLog(tmp_path / "later" / "events.jsonl", "here", "b")
+    caplog.clear()
+    log.add(event())
+    log.add(event())
+    assert [e.seq for e in log.page(0, 0).events] == [1, 2]
+    assert caplog.records == []
+    (tmp_path / "later").mkdir()
+    log.add(event())
+    assert [e.seq for e in log.history(lambda _: True, 10)] == [3]
+
+
 def test_the_text_of_an_event_is_one_bounded_line(tmp_path):
     text = opened(tmp_path).add(event(text="a\nb\x1b[31m" + "x" * 1000)).text
     assert text.startswith("a\\nbx")
