@@ -19,7 +19,7 @@ from bus.errors import (
     Refused,
     Unreachable,
 )
-from viscript.errors import Denied, Failed, NoDaemon, Unknown, ViscriptError
+from viscript.errors import Denied, Failed, NoDaemon, NotFound, Unknown, ViscriptError
 from viscript.home import Home, is_locked
 from viscript.protocol import DaemonInfo, accept
 
@@ -74,6 +74,7 @@ class Client:
         self._address = Address(self.info.endpoint, self.info.broker_key)
         self._home = home
         self.asks = self.info.key  # whose daemon is asked
+        self.host = ""  # the name of its host, if that is another
 
     @cached_property
     def known(self) -> Known | None:
@@ -90,7 +91,16 @@ class Client:
         """The same session, asking the daemon of another host."""
         other = copy(self)
         other.asks = host.key
+        other.host = host.name if host.key != self.info.key else ""
         return other
+
+    def at_named(self, name: str) -> Client:
+        """The same session, asking the daemon of the host called so; `NotFound`."""
+        hosts = [] if self.known is None else self.known.directory.accepted
+        for host in hosts:
+            if host.name == name:
+                return self.at(host)
+        raise NotFound(f"no host is called {name!r}; see: viscript host ls")
 
     def for_app(self, word: str) -> tuple[Client, str]:
         """`HOST:APP` is APP there; any other word is for our own daemon, as is an id that is its."""

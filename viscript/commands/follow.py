@@ -85,15 +85,53 @@ def _carry_out_on_all(client: Client, subject: str, request: Request, how: How, 
         return
     if not how.yes and len(found.launches) > len(request.select):
         _agree(found.launches, how)
-    placed, problems = _place_on_all(client, subject, request, found)
-    if how.wait:
-        placed = [(there, _see_through(there, job, deadline, how, tell)) for there, job in placed]
-        verdicts = [verdict(job) for _, job in placed]
-        problems += [problem for problem in verdicts if problem is not None]
-    _show_all([job for _, job in placed], how)
+    if request.batch and how.wait:
+        done, problems = _one_by_one(client, subject, request, found, deadline, how, tell)
+    else:
+        placed, problems = _place_on_all(client, subject, request, found)
+        done = _see_all_through(placed, problems, deadline, how, tell)
+    _show_all(done, how)
     for problem in (*problems, found.problem()):
         if problem is not None:
             raise problem
+
+
+def _one_by_one(
+    client: Client, subject: str, request: Request, found: Found, deadline: float, how: How, tell: Tell,
+) -> tuple[list[Job], list[ViscriptError]]:  # fmt: skip
+    """With --batch one host after the other, and no further one after the first problem."""
+    from viscript.commands.fleet import Found
+
+    done: list[Job] = []
+    problems: list[ViscriptError] = []
+    for at, each in enumerate(found.here):
+        placed, problems = _place_on_all(client, subject, request, Found([each], []))
+        done += _see_all_through(placed, problems, deadline, how, tell)
+        if problems:
+            left = ", ".join(host.name for host, _ in found.here[at + 1 :])
+            if left:
+                note(f"not begun on {left}")
+            break
+    return done, problems
+
+
+def _see_all_through(
+    placed: list[tuple[Client, Job]], problems: list[ViscriptError], deadline: float, how: How, tell: Tell,
+) -> list[Job]:  # fmt: skip
+    """What became of each; what is not known of one host does not hide what is of another."""
+    if not how.wait:
+        return [job for _, job in placed]
+    done = []
+    for there, job in placed:
+        try:
+            seen = _see_through(there, job, deadline, how, tell)
+        except Unknown as unknown:
+            problems.append(unknown)
+            continue
+        done.append(seen)
+        if (problem := verdict(seen)) is not None:
+            problems.append(problem)
+    return done
 
 
 def _place_on_all(
@@ -190,15 +228,15 @@ def _see_through(client: Client, job: Job, deadline: float, how: How, tell: Tell
         if left <= 0:
             late = ", ".join(describe(step) for step in job.steps if step.state == "working")
             raise Unknown(
-                f"unknown, job {number}: {late} after {how.timeout:g} s; {_later(number)}"
+                f"unknown, job {number}: {late} after {how.timeout:g} s; {_later(client, number)}"
             )
         try:
             job = jobs.wait(client, job, left)
         except (NoDaemon, Unknown, NotFound) as error:
-            raise Unknown(f"unknown, job {number}: {error}; {_later(number)}") from None
+            raise Unknown(f"unknown, job {number}: {error}; {_later(client, number)}") from None
         show(job)
     return job
 
 
-def _later(number: int) -> str:
-    return f"later: viscript job {number}"
+def _later(client: Client, number: int) -> str:
+    return f"later: viscript job {number}" + (f" --host {client.host}" if client.host else "")

@@ -69,5 +69,6 @@ async def _scale(launcher: Launcher, step: Step, app: str, count: int) -> Outcom
 
 
 def run(client: Client, app: str, count: int, how: follow.How) -> None:
+    there, app = client.for_app(app)
     request = Request(select=[app], count=count)
-    follow.carry_out(client, SUBJECT, request, how, sentence)
+    follow.carry_out(there, SUBJECT, request, how, sentence)

@@ -78,23 +78,39 @@ def reached(status: Status, until: str) -> bool:
 def run(client: Client, select: list[str], until: str, timeout: float, *, as_json: bool) -> None:
     """`NotRunning` when it cannot come about any more, `Unknown` when it has not in time."""
     deadline = time.monotonic() + timeout
+    if client.known is None:
+        asked = [(client, select)]
+    else:
+        from viscript.commands import fleet
+
+        found = fleet.meant(client, select, ended=True)
+        asked = [(client.at(host), [str(x.id) for x in launches]) for host, launches in found.here]
+        if found.away:
+            raise found.problem() or Unknown("a host is away; see: viscript host ls")
+    replies = [_until(there, words, until, deadline) for there, words in asked]
+    launches = [status for reply in replies for status in reply.launches]
+    if as_json:
+        document(launches)
+    late = [_described(x) for x in launches if not reached(x, until)]
+    if any(reply.never for reply in replies):
+        raise NotRunning(f"{'; '.join(late)}: it does not become {until} any more")
+    if late:
+        raise Unknown(f"after {timeout:g} s not yet {until}: {'; '.join(late)}; see: viscript la")
+    if not as_json:
+        for status in launches:
+            say(_described(status))
+
+
+def _until(client: Client, select: list[str], until: str, deadline: float) -> Reply:
+    """What one daemon says, once it is there, cannot be any more, or time is up."""
+    timeout = max(0.0, deadline - time.monotonic())
     request = Request(select, until, min(timeout, ROUND))
     while True:
         reply = client.ask(SUBJECT, request, Reply, timeout=ROUND + MARGIN)
         left = deadline - time.monotonic()
         if reply.met or reply.never or left <= 0:
-            break
+            return reply
         request = Request([str(x.id) for x in reply.launches], until, min(left, ROUND))
-    if as_json:
-        document(reply.launches)
-    late = [_described(x) for x in reply.launches if not reached(x, until)]
-    if reply.never:
-        raise NotRunning(f"{'; '.join(late)}: it does not become {until} any more")
-    if not reply.met:
-        raise Unknown(f"after {timeout:g} s not yet {until}: {'; '.join(late)}; see: viscript la")
-    if not as_json:
-        for status in reply.launches:
-            say(_described(status))
 
 
 def _described(status: Status) -> str:

@@ -1,7 +1,5 @@
 """Arguments of `viscript job`."""
 
-# ruff: noqa: FBT002 - typer makes options of parameters
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
@@ -29,18 +27,21 @@ app = typer.Typer(
     cls=Jobs, help="What was asked for, and what has become of it; results are kept ten minutes.",
     no_args_is_help=True, rich_markup_mode=None,
 )  # fmt: skip
+HostName = Annotated[
+    str | None, typer.Option("--host", "-H", metavar="NAME", help="Of another host of the cluster.")
+]
 Number = Annotated[int, typer.Argument(metavar="JOB", min=1, help="See: viscript job ls.")]
 
 
 @app.command()
-def ls(home: HomeOption = None, json: JsonOption = False) -> None:
+def ls(*, host: HostName = None, home: HomeOption = None, json: JsonOption = False) -> None:
     """List jobs that are at work or ended lately."""
     from viscript import options
     from viscript.commands import job as command
 
     options.given.take(home, json=json)
     with client(home) as daemon:
-        command.ls(daemon)
+        command.ls(daemon.at_named(host) if host else daemon)
 
 
 @app.command()
@@ -49,6 +50,8 @@ def show(
     wait: Annotated[
         float, typer.Option("--wait", metavar="S", min=0.0, help="Wait so long for its end.")
     ] = 0.0,
+    *,
+    host: HostName = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -56,13 +59,17 @@ def show(
     from viscript.commands import job as command
 
     with client(home) as daemon:
-        command.show(daemon, number, timeout=wait, as_json=as_json(json))
+        asked = daemon.at_named(host) if host else daemon
+        command.show(asked, number, timeout=wait, as_json=as_json(json))
 
 
 @app.command()
-def cancel(number: Number, home: HomeOption = None, json: JsonOption = False) -> None:
+def cancel(
+    number: Number, *, host: HostName = None, home: HomeOption = None, json: JsonOption = False
+) -> None:
     """Begin nothing more of a job; what has begun goes on."""
     from viscript.commands import job as command
 
     with client(home) as daemon:
-        command.cancel(daemon, number, as_json=as_json(json))
+        asked = daemon.at_named(host) if host else daemon
+        command.cancel(asked, number, as_json=as_json(json))
