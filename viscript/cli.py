@@ -92,7 +92,11 @@ def complain(error: Exception, name: str, code: int, *, as_json: bool) -> int:
     if as_json:
         import json
 
-        text = json.dumps({"error": name, "message": str(error), "exit_code": code})
+        shown = {"error": name, "message": str(error), "exit_code": code}
+        for more in ("job", "host"):  # what is not known in time can be asked for later
+            if found := getattr(error, more, None):
+                shown[more] = found
+        text = json.dumps(shown)
     else:
         from viscript.words import clean
 

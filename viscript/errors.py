@@ -50,7 +50,12 @@ class NoDaemon(ViscriptError):
 
 
 class Unknown(ViscriptError):
-    """No answer in time: what was asked for may have happened or not."""
+    """No answer in time: what was asked for may have happened or not. `job` tells later, if there is one."""
+
+    def __init__(self, text: str = "", *, job: int | None = None, host: str = "") -> None:
+        super().__init__(text)
+        self.job = job
+        self.host = host  # whose job it is; empty: our own
 
     exit_code = 7
     name = "timeout"

@@ -101,7 +101,9 @@ def test_out_of_time_is_unknown_with_a_job_that_tells_later(made):
     number = made.start("deaf")["id"]
     done = made.run("sd", "deaf", "--timeout", "0.3", code=7)
     assert f"deaf (ID {number}) is stopping" in done.stderr
-    found = made.ask("job", "ls")[-1]
+    error = json.loads(made.run("sd", "deaf", "--timeout", "0.1", "--json", code=7).stderr)
+    assert made.ask("job", "ls")[-1]["job"] == error["job"]
+    found = made.ask("job", "ls")[-2]
     assert f"unknown, job {found['job']}: " in done.stderr
     assert (found["verb"], found["state"], found["by"]) == ("stop", "working", "cli")
     assert made.run("job", "show", str(found["job"]), code=7).stdout

@@ -227,16 +227,15 @@ def _see_through(client: Client, job: Job, deadline: float, how: How, tell: Tell
         left = deadline - time.monotonic()
         if left <= 0:
             late = ", ".join(describe(step) for step in job.steps if step.state == "working")
-            raise Unknown(
-                f"unknown, job {number}: {late} after {how.timeout:g} s; {_later(client, number)}"
-            )
+            raise _unknown(client, number, f"{late} after {how.timeout:g} s")
         try:
             job = jobs.wait(client, job, left)
         except (NoDaemon, Unknown, NotFound) as error:
-            raise Unknown(f"unknown, job {number}: {error}; {_later(client, number)}") from None
+            raise _unknown(client, number, str(error)) from None
         show(job)
     return job
 
 
-def _later(client: Client, number: int) -> str:
-    return f"later: viscript job {number}" + (f" --host {client.host}" if client.host else "")
+def _unknown(client: Client, number: int, why: str) -> Unknown:
+    later = f"later: viscript job {number}" + (f" --host {client.host}" if client.host else "")
+    return Unknown(f"unknown, job {number}: {why}; {later}", job=number, host=client.host)

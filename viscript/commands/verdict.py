@@ -29,7 +29,7 @@ def verdict(job: Job) -> ViscriptError | None:
     if len(bad) > 10:
         text += f"; and {len(bad) - 10} more: viscript job {job.job}"
     if job.state == "unknown":
-        return Unknown(f"unknown, job {job.job}: {text}")
+        return Unknown(f"unknown, job {job.job}: {text}", job=job.job)
     kinds = {step.error for step in bad if step.error}
     kind = BY_NAME.get(kinds.pop(), Failed) if len(kinds) == 1 else Failed
     return kind(text or f"job {job.job} is {job.state}")
