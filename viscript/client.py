@@ -182,6 +182,10 @@ class Client:
                     answers[host.key] = Failed(f"{host.name} is not understood: {error}")
         return answers
 
+    def ask_broker(self, subject: str, body: bytes, timeout: float = WAIT) -> bytes:
+        """The broker's own answer; `BusError`."""
+        return self._caller.request(subject, body, timeout=timeout)
+
     def ask_participant(
         self, key: str, subject: str, request: object, kind: type[T], timeout: float = WAIT
     ) -> T:

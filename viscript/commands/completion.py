@@ -54,13 +54,18 @@ def install(shell: str | None, problem: str | None, *, as_json: bool) -> None:
 
 def installed(shell: str) -> bool | None:
     """Whether the script in its place is ours as of now; None: there is none."""
-    found = _text(Path(Directories(os.environ).completion(shell)))
+    found = _text(Path(place(shell)))
     return found == script(shell) if found else None
 
 
 def _warn(problem: str | None) -> None:
     if problem is not None:
         note(f"warning: options are not completed: {problem}")
+
+
+def place(shell: str) -> str:
+    """Where its script belongs."""
+    return Directories(os.environ).completion(shell)
 
 
 def _shell(named: str | None) -> str:

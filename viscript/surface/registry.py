@@ -200,6 +200,7 @@ THEMES: tuple[Theme, ...] = (
                 verbs=("restart", "stop", "status", "logs"),
             ),
             Entry("bus", "viscript.commands.bus:app", "The message bus by hand."),
+            Entry("doctor", f"{_S}system:doctor", "What is wrong with this installation, what to do."),
             Entry(
                 "completion", f"{_S}system:completion", "Completion for bash, zsh and fish.",
                 verbs=("bash", "zsh", "fish", "install"),

@@ -11,7 +11,7 @@ import typer
 
 from viscript import options
 from viscript.options import HomeOption, JsonOption
-from viscript.surface.arguments import as_json
+from viscript.surface.arguments import ConfigOption, as_json, config_file
 
 completion = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None,
@@ -51,6 +51,14 @@ def install(
 
     options.given.take(home, json=json)
     command.install(shell, tree.write(os.environ), as_json=as_json(json))
+
+
+def doctor(config: ConfigOption = None, home: HomeOption = None, json: JsonOption = False) -> int:
+    """What is wrong here, and what to do. Exit code 0: all is well, 1: warnings, 2: something is broken."""
+    from viscript.commands import doctor as command
+
+    place = options.home(home)
+    return command.run(place, lambda: config_file(config, place), as_json=as_json(json))
 
 
 def _show(shell: str) -> None:
