@@ -14,7 +14,6 @@ import pytest
 
 from tests.support.instance import Instance, alive, instance, until
 
-
 AS_NOBODY = """\
 import os, sys
 from pathlib import Path
