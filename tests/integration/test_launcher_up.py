@@ -41,6 +41,20 @@ def test_output_is_shown_and_ctrl_c_takes_everything_down(tmp_path):
         made.run("status", code=3)
 
 
+def test_it_stays_while_the_daemon_is_restarted(tmp_path):
+    with instance(tmp_path / "h", up=False) as made:
+        process = up_in_the_foreground(made)
+        until(lambda: made.run("status", code=None).returncode == 0)
+        made.run("daemon", "restart")
+        made.run("start", "chatty")
+        until(lambda: "line 5" in made.run("logs", "chatty").stdout)
+        os.kill(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 0, err
+        assert "chatty | line 1\nchatty | line 2\n" in out
+        assert "down: everything has ended" in out
+
+
 def test_its_events_can_be_read_as_json_lines(tmp_path):
     with instance(tmp_path / "h", up=False) as made:
         process = up_in_the_foreground(made, "--json")

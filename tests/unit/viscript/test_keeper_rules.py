@@ -4,13 +4,22 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from tests.support.instance import alive, until
 from tests.unit.viscript.test_keeper import Folder
 from viscript import processes
+from viscript.errors import Failed
+from viscript.keeping import start
+from viscript.keeping.child import Identity
 from viscript.keeping.notify import parse
+from viscript.keeping.output import Pipe
+from viscript.keeping.start import StartProblem
 from viscript.keeping.stopping import Stopping
 from viscript.processes import Fate
 from viscript.rules import StopStep
@@ -224,3 +233,61 @@ def test_asked_again_it_comes_sooner_never_later():
     assert clocked.sent == [(0.0, 15), (2.0, 2), (3.0, 9)]
     clocked.stopping.ask([], 3.05)
     assert clocked.stopping.killing
+
+
+def test_a_program_whose_pid_cannot_be_written_down_never_begins(tmp_path):
+    spec = {
+        "argv": ["/bin/sh", "-c", f"echo > {tmp_path}/begun"], "cwd": "/", "limits": {}, "nice": None,
+        "umask": 0o077,
+    }  # fmt: skip
+    output = Pipe.make(str(tmp_path / "output"))
+    pids: list[int] = []
+
+    def full(pid: int) -> None:
+        pids.append(pid)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(StartProblem, match="No space left"):
+        start.spawn(spec, {}, Identity("", ""), output, full)
+    os.close(output.fileno())
+    assert not alive(pids[0])
+    assert not (tmp_path / "begun").exists()
+
+
+def test_a_keeper_killed_at_any_moment_of_the_start_leaves_nothing_unknown(folder):
+    state = folder.path / "state.json"
+    for attempt in range(12):
+        state.unlink(missing_ok=True)
+        seconds = str(5000 + attempt)  # tells this program from all others
+
+        def begin(seconds: str = seconds) -> None:
+            with suppress(Failed):  # its keeper was killed before it could answer
+                folder.spawn("/bin/sleep", seconds)
+
+        beginning = threading.Thread(target=begin)
+        beginning.start()
+        until(state.exists)
+        report = processes.read_report(folder.path)
+        if attempt % 2:
+            time.sleep(attempt / 2000)
+        os.kill(report.keeper_pid, signal.SIGKILL)
+        beginning.join()
+        until(lambda: processes.look(folder.path)[0] is not Fate.KEPT)
+        fate, report = processes.look(folder.path)
+        if fate is Fate.ENDED:
+            until(lambda seconds=seconds: not _running("/bin/sleep", seconds))
+        else:
+            assert _running("/bin/sleep", seconds) == [report.pid]
+            os.kill(report.pid, signal.SIGKILL)
+            until(lambda: processes.look(folder.path)[0] is Fate.ENDED)
+    state.unlink()
+
+
+def _running(*argv: str) -> list[int]:
+    wanted = "\0".join([*argv, ""]).encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if path.read_bytes() == wanted:
+                found.append(int(path.parent.name))
+    return found
