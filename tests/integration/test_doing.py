@@ -235,6 +235,15 @@ def test_run_is_the_command_with_its_output_and_its_code(made):
     assert "sh is an app in" in made.run("run", "sh", "-c", script, code=9).stderr
 
 
+def test_run_shows_all_that_is_printed_also_without_a_last_newline(made):
+    script = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo $i; done; printf end"
+    done = made.run("run", "--name", "much", "--", "sh", "-c", script)
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "end"
+    assert lines[:-1] == [str(i) for i in range(1, 20001)]
+    assert not done.stdout.endswith("\n")
+
+
 def test_run_takes_a_name_a_folder_and_signals_as_128_and_more(made, tmp_path):
     (tmp_path / "script").write_text("#!/bin/sh\npwd\nkill -9 $$\n")
     (tmp_path / "script").chmod(0o755)

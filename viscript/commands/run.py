@@ -6,10 +6,11 @@ import secrets
 import signal
 import sys
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from viscript.commands import follow, order, sd, start, wait
 from viscript.errors import BadUsage, Unknown
+from viscript.logfiles import Reader
 from viscript.output import note
 from viscript.protocol import Step
 from viscript.records import AdHoc, Status
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 SUBJECT = "viscript.run"
 ROUND = 0.2  # seconds between two looks at the output
-CHUNK = 1 << 16
 MAX_WORDS = 4096
 
 
@@ -93,7 +93,7 @@ def _until_ended(client: Client, number: int, output: _Output) -> Status:
         (status,) = client.ask(wait.SUBJECT, request, wait.Reply).launches
         output.show()
         if wait.reached(status.state, "ended"):
-            output.show()
+            output.end()
             return status
 
 
@@ -111,17 +111,22 @@ class _Output:
     """What was printed since the last look; remote text does not steer our terminal."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: IO[bytes] | None = None
+        self._reader = Reader(path)
+        self._raw = not sys.stdout.isatty()
 
     def show(self) -> None:
-        if self._file is None:
-            try:
-                self._file = self._path.open("rb")
-            except OSError:  # nothing was printed yet
-                return
-        while data := self._file.read(CHUNK):
-            if sys.stdout.isatty():
-                data = clean(data.decode(errors="replace")).encode()
-            sys.stdout.buffer.write(data)
+        for line in self._reader.lines():
+            self._write(line.text + b"\n")
         sys.stdout.flush()
+
+    def end(self) -> None:
+        """Also what has no end of line."""
+        self.show()
+        for line in self._reader.rest():
+            self._write(line.text)
+        self._reader.close()
+        sys.stdout.flush()
+
+    def _write(self, text: bytes) -> None:
+        shown = text if self._raw else clean(text.decode(errors="replace")).encode()
+        sys.stdout.buffer.write(shown)
