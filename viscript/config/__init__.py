@@ -5,8 +5,9 @@ config/config.schema.json describe it. What a path names is not looked at here b
 started, so that a file made for another machine still loads and lists.
 """
 
-from viscript.config.file import BadFile, find, load, parse, read, schema, shipped
+from viscript.config.file import find, load, parse, read, schema, shipped
 from viscript.config.model import App, Config, Role
+from viscript.config.nodes import BadFile
 
 __all__ = [
     "App", "BadFile", "Config", "Role", "find", "load", "parse", "read", "schema", "shipped",

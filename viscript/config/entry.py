@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import cast
 
 import yaml
 
 from viscript.config import values
 from viscript.config.model import App, Role
-from viscript.config.nodes import Fields, Reader
+from viscript.config.nodes import BadFile, Fields, Reader, TooMuch
 from viscript.config.parts import Parts
+from viscript.errors import BadConfig
 from viscript.rules import NO_PROBE, STOP, Probe
 
 KEYS = (
@@ -21,33 +23,58 @@ ROLES = ("app", "node", "manager", "observer")
 MAX_INSTANCES = 1000
 
 
+_PLACE = re.compile(r":([0-9]+):([0-9]+): ")
+
+
+def _position(problem: str) -> tuple[int, int]:
+    """Line and column of a complaint, to tell them in the order of the file."""
+    found = _PLACE.search(problem)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
 class Entry:
-    """An app, and the nodes of the names that can only be looked up when all entries are read."""
+    """An app, and the nodes of the names that can only be looked up when all entries are read.
+
+    `BadFile` has all that is wrong with it.
+    """
 
     def __init__(self, reader: Reader, name: str, node: yaml.Node, key: yaml.Node) -> None:
+        self.node = node
+        reader.places = {}
+        problems: list[str] = []
+        try:
+            self._read_all(reader, name, key, problems)
+        except TooMuch:
+            raise
+        except BadConfig as error:
+            problems.append(str(error))
+        if problems:
+            raise BadFile(*sorted(set(problems), key=_position))
+
+    def _read_all(self, reader: Reader, name: str, key: yaml.Node, problems: list[str]) -> None:
         if not values.NAME.fullmatch(name):
             raise reader.bad(
                 key, f"app name {name!r}: a letter, then letters, digits and '_.-', at most 64"
             )
-        self.node = node
-        reader.places = {}
-        self._fields = Fields(reader, node, f"apps.{name}", KEYS)
+        self._fields = Fields(reader, self.node, f"apps.{name}", KEYS, problems)
+        if "path" not in self._fields and not problems:  # else its key may be misspelt
+            problems.append(str(reader.bad(self.node, f"apps.{name}: the key 'path' is missing")))
         self._after = self._fields.many("after", Parts(reader).after)
         self.after = tuple(place for _, place in self._after)
         self.short = self._fields.many("short", lambda item, _: item)
         self.app = self._read(reader, name)
-        if self.app.autostart and self.app.instances == 0:
+        if not problems and self.app.autostart and self.app.instances == 0:
             raise self._fields.bad("autostart", "there is nothing to start (instances: 0)")
 
     def _read(self, reader: Reader, name: str) -> App:
         parts, get, value = Parts(reader), self._fields.get, reader.value
         prefix = f"apps.{name}."
         names = reader.many(value(values.name))
-        path = self._fields.need("path", value(values.some_text))
+        path = get("path", value(values.some_text), "")
         # As one of ours it is a bus participant, unless the file says that it is none.
         usual = Probe("bus") if path.startswith("python:") else NO_PROBE
         return App(
-            name, path, self._fields.place("path"),
+            name, path, reader.place(self.node) if not path else self._fields.place("path"),
             desc=get("desc", reader.text, ""),
             help=get("help", reader.text, ""),
             daemon=get("daemon", reader.boolean, False),

@@ -11,7 +11,7 @@ import yaml
 from viscript.config import names, values
 from viscript.config.entry import Entry
 from viscript.config.model import Config
-from viscript.config.nodes import Fields, Reader, TooMuch, is_null, keys
+from viscript.config.nodes import BadFile, Fields, Reader, is_null, keys
 from viscript.errors import BadConfig
 
 # The C loader is ten times faster; both build the same nodes and neither makes objects.
@@ -89,16 +89,6 @@ def _tree(text: bytes, file: Path) -> yaml.Node | None:
     return root
 
 
-class BadFile(BadConfig):
-    """`problems` are all complaints, `str` is about the first."""
-
-    def __init__(self, *problems: str) -> None:
-        more = len(problems) - 1
-        tail = f" (and {more} more: viscript config check)" if more > 0 else ""
-        super().__init__(f"{problems[0]}{tail}")
-        self.problems = problems
-
-
 def _config(reader: Reader, root: yaml.Node | None, file: Path) -> Config:
     if root is None:
         raise BadConfig(f"{file}:1:1: the file is empty; it needs `apps:`")
@@ -111,10 +101,8 @@ def _config(reader: Reader, root: yaml.Node | None, file: Path) -> Config:
     for name, key in keys(top["apps"]):
         try:
             entries[name] = Entry(reader, name, nodes[name], key)
-        except TooMuch:
-            raise
-        except BadConfig as error:
-            problems.append(str(error))
+        except BadFile as error:
+            problems += error.problems
     endpoint: str | None = None
     settings: dict[str, bool] = {}
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +20,16 @@ T = TypeVar("T")
 Read = Callable[[yaml.Node, str], T]  # a node, and what it is called in complaints
 
 
+class BadFile(BadConfig):
+    """`problems` are all complaints, `str` is about the first."""
+
+    def __init__(self, *problems: str) -> None:
+        more = len(problems) - 1
+        tail = f" (and {more} more: viscript config check)" if more > 0 else ""
+        super().__init__(f"{problems[0]}{tail}")
+        self.problems = problems
+
+
 class TooMuch(BadConfig):
     """It is not worth reading on."""
 
@@ -33,9 +43,16 @@ class Reader:
         self.places: dict[str, str] = {}  # file:line of each key that has a value, by its full name
 
     def mapping(
-        self, node: yaml.Node, where: str, known: tuple[str, ...] | None = None
+        self,
+        node: yaml.Node,
+        where: str,
+        known: tuple[str, ...] | None = None,
+        problems: list[str] | None = None,
     ) -> dict[str, yaml.Node]:
-        """Keys and values; all keys must be in `known`. Without `known`, nothing is an empty mapping."""
+        """Keys and values; all keys must be in `known`. Without `known`, nothing is an empty mapping.
+
+        With `problems`, keys that cannot be are told there and left out.
+        """
         if is_null(node) and known is None:
             return {}
         if not isinstance(node, yaml.MappingNode):
@@ -44,16 +61,25 @@ class Reader:
         places: dict[str, yaml.Node] = {}
         for key, value in node.value:
             self._count()
-            name = self._key(key, where, known)
-            if name in places:
-                line = places[name].start_mark.line + 1
-                raise self.bad(key, f"{where}: duplicate key {name!r}, first in line {line}")
+            try:
+                name = self._key(key, where, known, places)
+            except BadConfig as error:
+                if problems is None:
+                    raise
+                problems.append(str(error))
+                continue
             found[name], places[name] = value, key
             if not is_null(value):
                 self.places[f"{where}.{name}"] = self.place(key)
         return found
 
-    def _key(self, key: yaml.Node, where: str, known: tuple[str, ...] | None) -> str:
+    def _key(
+        self,
+        key: yaml.Node,
+        where: str,
+        known: tuple[str, ...] | None,
+        places: Mapping[str, yaml.Node],
+    ) -> str:
         if not isinstance(key, yaml.ScalarNode):
             raise self.bad(key, f"{where}: a key must be a word, not {kind(key)}")
         name: str = key.value
@@ -61,6 +87,9 @@ class Reader:
             raise self.bad(key, f"{where}: merging with '<<' is not supported; write the keys out")
         if known is not None and name not in known:
             raise self.bad(key, f"{where}: unknown key {name!r}{did_you_mean(name, known)}")
+        if name in places:
+            line = places[name].start_mark.line + 1
+            raise self.bad(key, f"{where}: duplicate key {name!r}, first in line {line}")
         return name
 
     def text(self, node: yaml.Node, where: str) -> str:
@@ -133,18 +162,39 @@ class Reader:
 
 
 class Fields:
-    """The keys of one mapping. A key without a value counts as not written."""
+    """The keys of one mapping. A key without a value counts as not written.
 
-    def __init__(self, reader: Reader, node: yaml.Node, where: str, known: tuple[str, ...]) -> None:
+    With `problems`, what is wrong with a key that may be missing is told there, and it counts as not written.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        node: yaml.Node,
+        where: str,
+        known: tuple[str, ...],
+        problems: list[str] | None = None,
+    ) -> None:
         self.node = node
         self._reader = reader
         self._where = where
-        found = reader.mapping(node, where, known)
+        self._problems = problems
+        found = reader.mapping(node, where, known, problems)
         self._found = {key: value for key, value in found.items() if not is_null(value)}
 
     def get(self, key: str, read: Read[T], default: T) -> T:
         found = self._found.get(key)
-        return default if found is None else read(found, f"{self._where}.{key}")
+        if found is None:
+            return default
+        try:
+            return read(found, f"{self._where}.{key}")
+        except TooMuch:
+            raise
+        except BadConfig as error:
+            if self._problems is None:
+                raise
+            self._problems.append(str(error))
+            return default
 
     def many(self, key: str, read: Read[T]) -> tuple[T, ...]:
         """A list of what `read` takes; empty when it is not written."""

@@ -180,6 +180,29 @@ def test_all_problems_of_a_file_are_found_at_once():
     assert str(caught.value).endswith("(and 2 more: viscript config check)")
 
 
+def test_all_that_is_wrong_with_an_entry_is_found_in_the_order_of_the_file():
+    text = """\
+apps:
+  a:
+    nice: 99
+    pth: x
+    nice: 1
+    restart: {policy: alwys}
+    after: 7
+    short: 8
+"""
+    with pytest.raises(config.BadFile) as caught:
+        config.parse(text.encode(), FILE)
+    assert [x.removeprefix(f"{FILE}:").split(";")[0] for x in caught.value.problems] == [
+        "3:11: apps.a.nice: '99' is not a whole number from -20 to 19",
+        "4:5: apps.a: unknown key 'pth'",
+        "5:5: apps.a: duplicate key 'nice', first in line 3",
+        "6:23: apps.a.restart.policy: 'alwys' is not one of never, on-failure, always",
+        "7:12: apps.a.after: must be a list, not '7'",
+        "8:12: apps.a.short: must be a list, not '8'",
+    ]
+
+
 def test_patterns_of_the_published_schema_are_those_of_the_reader():
     definitions = SCHEMA["$defs"]
     for name, pattern in (
