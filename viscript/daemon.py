@@ -273,7 +273,7 @@ class Daemon:
         self._tell(Event("broker", text=address.endpoint))
         started = self._autostart(launcher)
         await launcher.wait(lambda: all(r.state in SETTLED for r in started), SETTLE)
-        well = {State.RUNNING, State.EXITED}
+        well = {State.RUNNING, State.DEGRADED, State.EXITED}
         self._tell(Event("up", failed=[r.app for r in started if r.state not in well]))
 
     def _autostart(self, launcher: Launcher) -> list[Record]:

@@ -100,6 +100,8 @@ class Engine:
         launch = replace(launch, generation=report.generation if report else launch.generation)
         generation = self._generation(launch.id, launch.generation)
         generation.report = report
+        if launch.id in self.records:
+            generation.printed_from = self.records[launch.id].printed_from
         if fate is Fate.LEFT and report is not None:
             processes.sweep(report)
         elif fate is not Fate.ENDED:
@@ -202,6 +204,8 @@ class Engine:
             log.info("%s (ID %s) is %s %s", record.app, record.id, launch.state, launch.reason)
         _take(record, launch)
         generation = self._generations.get(launch.id)
+        if generation is not None:
+            record.printed_from = generation.printed_from
         record.pid = generation.pid if generation is not None and launch.living else None
         if launch.state in FINAL and not launch.living:
             record.ended = time.time()

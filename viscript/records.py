@@ -87,6 +87,7 @@ class Record(Status, kw_only=True):
     ad_hoc: AdHoc | None = None
     again: bool = False  # and then started
     problem: str = ""  # why we stop it, if nobody wanted it
+    printed_from: int = 0  # bytes: where in its log the output of this run begins
     streak: int = 0  # restarts in a row since it was last stable
     cleared: bool = False  # it has failed and nobody wants to see that any more
 

@@ -26,8 +26,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 if kind == "notify":
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
         path = os.environ["NOTIFY_SOCKET"]
-        told.connect("\\0" + path[1:] if path.startswith("@") else path)
-        told.send(b"READY=1\\nSTATUS=all is well")
+        told.sendto(b"READY=1\\nSTATUS=all is well", path)
 elif kind == "log":
     print("server: listening", flush=True)
 elif kind in ("tcp", "http"):
@@ -35,7 +34,10 @@ elif kind in ("tcp", "http"):
 elif kind == "exec":
     (here / "made").touch()
 while True:
-    time.sleep(100)
+    time.sleep(0.1 if kind == "notify" else 100)
+    if kind == "notify" and not (here / f"ill-{name}").exists():
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+            told.sendto(b"WATCHDOG=1", os.environ["NOTIFY_SOCKET"])
 """
 
 
@@ -71,7 +73,10 @@ def home(tmp_path_factory, ports):
         ),
         "exec": server("exec", ready={"exec": ["/bin/sh", "-c", "test -e $VISCRIPT_HOME/made"]}),
         "log": server("log", ready={"log": "^server: listening$"}),
-        "notify": server("notify", ready={"notify": True}),
+        "notify": server(
+            "notify", ready={"notify": True},
+            alive={"notify": True, "timeout": "1s", "every": "0.1s", "failures": 1},
+        ),
     }  # fmt: skip
     with instance(tmp_path_factory.mktemp("home") / "h") as made:
         (made.root / "server.py").write_text(SERVER)
@@ -99,6 +104,15 @@ def test_what_is_not_well_is_degraded_and_recovers(home: Instance):
     (home.root / "ill-http").unlink()
     until(lambda: home.launch(number)["state"] == "running")
     assert home.launch(number)["pid"] == pid
+
+
+def test_a_watchdog_that_is_silent_is_not_well(home: Instance):
+    [found] = [x for x in home.ask("la") if x["app"] == "notify"]
+    (home.root / "ill-notify").touch()
+    until(lambda: home.launch(found["id"])["state"] == "degraded")
+    assert "WATCHDOG=1" in home.launch(found["id"])["reason"]
+    (home.root / "ill-notify").unlink()
+    until(lambda: home.launch(found["id"])["state"] == "running")
 
 
 def test_what_stays_unwell_is_started_again(home: Instance):

@@ -150,7 +150,7 @@ class Supervisor:
         known = self._launches.get(launch.id)
         if known is not None:
             rules = {x: getattr(launch, x) for x in ("after", "ready", "alive", "restart", "stops")}
-            self._launches[launch.id] = replace(known, **rules)
+            self._set(replace(known, **rules))
 
     def _spawned(self, launch: Launch, now: float) -> None:
         launch = replace(launch, spawned=True)
