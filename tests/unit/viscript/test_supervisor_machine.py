@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.support.supervising import BUS, Talk
 from viscript.rules import NO_PROBE, After, Probe, RestartRule
@@ -50,6 +50,7 @@ class Machine(RuleBasedStateMachine):
         self.living: dict[int, set[int]] = {}  # generations that were spawned and have not ended
         self.started: set[int] = set()
         self.stopped: set[int] = set()  # whose last wish is that they do not run
+        self.given_up: set[int] = set()  # by `Down`, although something of them lives
 
     def do(self, actions: list[Action]) -> None:
         for action in actions:
@@ -61,6 +62,12 @@ class Machine(RuleBasedStateMachine):
                 assert self.living.get(action.id), "ends what does not live"
 
     # What people want.
+
+    @initialize(policies=st.lists(st.sampled_from(POLICIES), min_size=5, max_size=5),
+                untils=st.lists(st.sampled_from(UNTIL), min_size=5, max_size=5))  # fmt: skip
+    def start_all(self, policies, untils):
+        for number, (policy, until) in enumerate(zip(policies, untils, strict=True)):
+            self.start(number, NO_PROBE, BUS, policy, 0, until)
 
     @rule(number=numbers, ready=st.sampled_from([BUS, NO_PROBE, Probe("tcp", "localhost:1")]),
           alive=st.sampled_from([None, BUS]), policy=st.sampled_from(POLICIES),
@@ -80,7 +87,10 @@ class Machine(RuleBasedStateMachine):
     def stop(self, number, force):
         if number in self.talk.supervisor.launches:
             mine = {number, *(x.id for x in self.talk.supervisor.dependants(number))}
-            self.do(self.talk.say(Stop(number, force)))
+            lost = self.talk.supervisor.launches[number].state in {State.LOST, State.FAILED}
+            actions = self.talk.say(Stop(number, force))
+            assert not lost or any(isinstance(x, Terminate) and x.id == number for x in actions)
+            self.do(actions)
             self.stopped |= mine
             self.over()
 
@@ -175,6 +185,7 @@ class Machine(RuleBasedStateMachine):
         assert all(launch.state in FINAL for launch in self.talk.told.values())
         self.talk.supervisor = Supervisor(lambda: 1.0)
         self.started -= {n for n in self.started if not self.living.get(n)}
+        self.given_up = set(self.started)
         self.stopped -= {n for n in self.stopped if not self.living.get(n)}
 
     @known
@@ -206,6 +217,7 @@ class Machine(RuleBasedStateMachine):
         gone = {n for n in gone if not self.living.get(n)}
         self.started -= gone
         self.stopped -= gone
+        self.given_up -= gone
 
     @invariant()
     def nothing_waits_for_ever(self):
@@ -220,7 +232,7 @@ class Machine(RuleBasedStateMachine):
         """No living generation is forgotten but by `Down`, which gives up at the end."""
         launches = self.talk.supervisor.launches
         for number, living in self.living.items():
-            if living and number in self.started and number in launches:
+            if living and number not in self.given_up:
                 assert launches[number].living
                 assert launches[number].generation in living
 
