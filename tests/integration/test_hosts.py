@@ -1,10 +1,12 @@
 """A cluster of homes on one machine: joining, ids, rights, revoking; real daemons, one broker."""
 
 import json
+import os
+import signal
 
 import pytest
 
-from tests.support.cluster import Cluster, cluster
+from tests.support.cluster import QUIET, Cluster, cluster
 from tests.support.instance import alive, until
 
 
@@ -232,3 +234,46 @@ def test_a_host_that_is_away_is_listed_and_commands_to_it_fail_clearly(tmp_path)
         partly = made.first.run("sd", "sleep*", "--yes", "--json", code=10)
         assert [x["id"] for x in json.loads(partly.stdout)] == [1]
         assert alive(away["pid"])
+
+
+def test_what_is_marked_autostart_starts_on_a_joined_host_and_is_adopted(tmp_path):
+    with cluster(tmp_path) as made:
+        text = made.invite("--name", "beta")
+        beta = made.home("beta")
+        beta.configure(
+            {name: {**app, "autostart": name == "citizen"} for name, app in QUIET.items()}
+        )
+        beta.run("join", input=text + "\n")
+        (before,) = beta.ask("la")
+        assert (before["app"], before["state"]) == ("citizen", "running")
+        beta.kill_daemon()
+        beta.run("up", "--detach")
+        (after,) = beta.ask("la")
+        assert (after["id"], after["pid"]) == (before["id"], before["pid"])
+        beta.run("daemon", "restart")
+        assert beta.ask("la")[0]["pid"] == before["pid"]
+        assert made.first.ask("ping", str(before["id"]))["bus"]["ok"] is True
+
+
+def test_without_the_first_host_a_host_does_not_come_up_and_says_why(tmp_path):
+    with cluster(tmp_path) as made:
+        beta = made.join("beta")
+        beta.run("down")
+        made.first.run("down")
+        said = beta.run("up", "--detach", code=6).stderr
+        assert made.endpoint in said
+        assert "viscript up" in said
+        made.first.run("up", "--detach")
+        beta.run("up", "--detach")
+        assert state_of(made, "beta") == "connected"
+
+
+def test_the_broker_may_die_and_all_find_it_again(tmp_path):
+    with cluster(tmp_path) as made:
+        beta = made.join("beta")
+        started = beta.start("citizen")
+        os.kill(made.first.ask("status")["broker"]["pid"], signal.SIGKILL)
+        until(lambda: made.first.run("ping", str(started["id"]), code=None).returncode == 0, 20)
+        assert made.first.ask("ping", str(started["id"]))["host"] == "beta"
+        assert alive(started["pid"])
+        until(lambda: state_of(made, "beta") == "connected")

@@ -111,8 +111,10 @@ def meant(client: Client, words: Sequence[str], *, ended: bool = False) -> Found
     selector = selectors.parse(words)
     names = selectors.named(selector)
     chosen = [(host, _chosen(selector, launches, ended=ended)) for host, launches in found.here]
-    for away in found.away:
-        away.launches = _chosen(selector, away.launches, ended=False)
+    answered = {status.id for status in found.launches}
+    for away in found.away:  # what it said once does not count against who answers now
+        last = [status for status in away.launches if status.id not in answered]
+        away.launches = _chosen(selector, last, ended=False)
     missing = [away for away in found.away if away.launches or _names(names, away)]
     result = Found([(host, x) for host, x in chosen if x], missing)
     for name in names:
