@@ -19,6 +19,8 @@ MAX_BYTES = 16 << 20  # of one file
 KEPT = 8  # older files
 MAX_ASKED = 2000  # characters of what was asked that are kept
 REFUSED_PER_SECOND = 20  # lines for refused keys; those beyond are counted
+SELDOM = 60.0  # seconds
+MAX_LATELY = 10_000
 # What was typed or given in secret is nobody's business.
 _HIDDEN = frozenset({"request", "data", "text", "token", "secret", "password", "env"})
 
@@ -59,6 +61,16 @@ class AuditLog:
         self._size = 0
         self._second = 0
         self._refused = 0
+        self._lately: dict[tuple[str, str], float] = {}
+
+    def write_seldom(self, line: Line) -> None:
+        """Once a minute for each key and command: what is asked all the time, only to look."""
+        if len(self._lately) > MAX_LATELY:
+            self._lately.clear()
+        last = self._lately.get((line.key, line.command))
+        if last is None or not 0 <= line.ts - last < SELDOM:
+            self._lately[line.key, line.command] = line.ts
+            self.write(line)
 
     def write(self, line: Line) -> None:
         if line.result == "denied" and self._too_many(line):

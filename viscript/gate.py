@@ -91,10 +91,10 @@ class Gate:
         text: str,
         job: object = None,
     ) -> None:
-        if not served.audited and result != "denied":
-            return
         number = getattr(job, "job", None)
-        self._audit.write(
+        often = served.audited or result == "denied"
+        write = self._audit.write if often else self._audit.write_seldom
+        write(
             audit.Line(
                 audit.now(), caller.key, caller.name, served.module.SUBJECT, audit.shown(asked),
                 result, text[: audit.MAX_ASKED], number if isinstance(number, int) else None,

@@ -53,7 +53,7 @@ class Served:
     module: ModuleType
     role: Role
     scoped: bool = False
-    audited: bool = True  # not what other commands ask for behind the scenes
+    audited: bool = True  # each time; what only looks, again and again: once a minute for each key
 
 
 TABLE: tuple[Served, ...] = (

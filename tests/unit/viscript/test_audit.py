@@ -31,6 +31,14 @@ def test_refusals_beyond_twenty_a_second_are_counted_not_written(tmp_path):
     ]  # fmt: skip
 
 
+def test_what_only_looks_again_and_again_is_there_once_a_minute(tmp_path):
+    log = AuditLog(tmp_path / "audit.jsonl")
+    for ts in (0.0, 1.0, 59.0, 61.0, 3.0):  # the last after a clock that was set back
+        log.write_seldom(line(ts))
+    log.close()
+    assert [x.ts for x in audit.read(tmp_path / "audit.jsonl")] == [0.0, 61.0, 3.0]
+
+
 def test_it_goes_on_in_a_new_file_and_the_oldest_go(tmp_path, monkeypatch):
     monkeypatch.setattr(audit, "MAX_BYTES", 4000)
     monkeypatch.setattr(audit, "KEPT", 2)
