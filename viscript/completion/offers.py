@@ -179,8 +179,7 @@ _OF = {"app": _apps, "launch": _launches}
 
 
 def _of_field(field: str, snapshot: Snapshot) -> Iterator[Offer]:
-    name = field.removesuffix("!")
-    match name:
+    match field:
         case "state":
             found: Sequence[str] = STATES
         case "group":
@@ -203,7 +202,8 @@ def _rows(snapshot: Snapshot, name: str, *needed: str) -> list[dict[str, Any]]:
     found = snapshot.get(name, ())
     if not isinstance(found, list | tuple):
         return []
-    return [row for row in found if isinstance(row, dict) and all(n in row for n in needed)]
+    rows = [row for row in found if isinstance(row, dict)]
+    return [row for row in rows if all(isinstance(row.get(n), str | int) for n in needed)]
 
 
 def _names(where: Mapping[str, Any], name: str) -> list[str]:

@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typer._click import Context
+
 from viscript.completion import stored
 from viscript.surface import group, registry
 
@@ -33,6 +35,9 @@ EVERYWHERE = {
 }
 
 
+_NAMED = {"--context": "context"}
+
+
 def build() -> dict[str, Any]:
     """The whole tree; imports every command."""
     known = registry.tree()["subs"]
@@ -47,7 +52,7 @@ def _node(command: Command, known: Mapping[str, Any]) -> dict[str, Any]:
     """A command and those below it. What the registry knows of its arguments comes first."""
     options: dict[str, Any] = {}
     kinds: list[str] = []
-    for parameter in command.params:
+    for parameter in command.get_params(Context(command)):
         if parameter.param_type_name == "argument":
             kinds.append(_kind(parameter.metavar or parameter.name or "", argument=True))
             continue
@@ -55,10 +60,12 @@ def _node(command: Command, known: Mapping[str, Any]) -> dict[str, Any]:
         if getattr(parameter, "hidden", False) or not names:
             continue
         flag = getattr(parameter, "is_flag", False) or getattr(parameter, "count", False)
-        value = "" if flag else _kind(_metavar(parameter), argument=False) or "text"
+        kind = _NAMED.get(names[0]) or _kind(_metavar(parameter), argument=False)
+        value = "" if flag else kind or "text"
+        names = [name for name in names if name.startswith("-")]
         shown = {"help": getattr(parameter, "help", None) or "", "value": value}
         options |= dict.fromkeys(names, shown)
-    options["--help"] = {"help": "Show the help.", "value": ""}
+    options["--help"] = EVERYWHERE["--help"]
     node = {
         "help": (command.get_short_help_str(100) or ""), "options": options,
         "kinds": _kinds(kinds, known.get("kinds") or ()), "many": known.get("many", False),
@@ -72,7 +79,6 @@ def _node(command: Command, known: Mapping[str, Any]) -> dict[str, Any]:
 
 def _below(command: Command) -> dict[str, Command]:
     """The commands of a group, also of one that makes them when they are asked for."""
-    from typer._click import Context
     from typer.core import TyperGroup
 
     if not isinstance(command, TyperGroup):
