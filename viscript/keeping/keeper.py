@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from viscript.keeping import kernel, orders
+from viscript.keeping import files, kernel, orders
 from viscript.keeping.child import Identity
 from viscript.keeping.log import Log
 from viscript.keeping.notify import Notify
@@ -357,11 +357,7 @@ class Keeper:
         """`lasting`: also through a power cut, after which nothing else of it counts."""
         path = f"{self._folder}/state.json"
         try:
-            with open(f"{path}.new", "w") as file:  # noqa: PTH123
-                json.dump(self.state, file)
-                file.flush()
-                if lasting:
-                    os.fsync(file.fileno())
+            files.write(f"{path}.new", json.dumps(self.state).encode(), lasting=lasting)
             os.rename(f"{path}.new", path)  # noqa: PTH104
         except OSError:
             if self.state["state"] == "starting":

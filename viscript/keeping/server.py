@@ -92,6 +92,8 @@ def _read(connection: socket.socket) -> dict[str, Any]:
 
 def _spec(folder: str, request: dict[str, Any]) -> dict[str, Any]:
     """What is to run; to take over, what the keeper before was told, if that can be read."""
+    from viscript.keeping import files
+
     path = f"{folder}/spec.json"
     spec: dict[str, Any] = request["spec"]
     if spec["adopt"] is not None:
@@ -99,9 +101,7 @@ def _spec(folder: str, request: dict[str, Any]) -> dict[str, Any]:
             before = json.load(file)
             if before["generation"] == spec["generation"] and "rule" in before:
                 return {**before, "adopt": spec["adopt"]}
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags, 0o600), "w") as file:
-        json.dump(spec, file)
+    files.write(path, json.dumps(spec).encode())
     return spec
 
 
