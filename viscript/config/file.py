@@ -11,7 +11,7 @@ import yaml
 from viscript.config import names, values
 from viscript.config.entry import Entry
 from viscript.config.model import Config
-from viscript.config.nodes import BadFile, Fields, Reader, is_null, keys
+from viscript.config.nodes import MAX_PROBLEMS, BadFile, Fields, Reader, is_null, keys
 from viscript.errors import BadConfig
 
 # The C loader is ten times faster; both build the same nodes and neither makes objects.
@@ -103,6 +103,8 @@ def _config(reader: Reader, root: yaml.Node | None, file: Path) -> Config:
             entries[name] = Entry(reader, name, nodes[name], key)
         except BadFile as error:
             problems += error.problems
+            if len(problems) >= MAX_PROBLEMS:
+                raise BadFile(*problems[:MAX_PROBLEMS]) from None
     endpoint: str | None = None
     settings: dict[str, bool] = {}
     try:

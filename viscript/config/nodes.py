@@ -11,6 +11,7 @@ import yaml
 from viscript.errors import BadConfig
 from viscript.words import did_you_mean
 
+MAX_PROBLEMS = 100  # that are told of one file
 MAX_NODES = 100_000  # with aliases expanded
 _PLAIN = frozenset(
     f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "timestamp", "value")
@@ -64,7 +65,7 @@ class Reader:
             try:
                 name = self._key(key, where, known, places)
             except BadConfig as error:
-                if problems is None:
+                if problems is None or len(problems) >= MAX_PROBLEMS:
                     raise
                 problems.append(str(error))
                 continue

@@ -203,6 +203,15 @@ apps:
     ]
 
 
+def test_no_more_than_a_hundred_problems_are_told_of_a_file():
+    one = ", ".join(f"k{number}: 1" for number in range(5000))
+    many = "\n".join(f"  a{number}: {{pth: x}}" for number in range(5000))
+    for text in (f"apps:\n  a: {{{one}}}\n", f"apps:\n{many}\n"):
+        with pytest.raises(config.BadFile) as caught:
+            config.parse(text.encode(), FILE)
+        assert len(caught.value.problems) == 100
+
+
 def test_patterns_of_the_published_schema_are_those_of_the_reader():
     definitions = SCHEMA["$defs"]
     for name, pattern in (
