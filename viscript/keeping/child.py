@@ -83,7 +83,7 @@ def become(
         if spec["nice"] is not None:
             step = "nice: "
             os.setpriority(os.PRIO_PROCESS, 0, spec["nice"])
-        step = f"user {who.name or who.uid}, group {who.gid}: "
+        step = f"user {who.name}: " if who.name else f"group {who.gid}: "
         if who.gid >= 0:
             if os.geteuid() == 0:
                 os.setgroups(who.groups)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -169,3 +170,30 @@ def test_a_process_that_only_has_the_same_pid_is_not_taken_over(folder, tmp_path
 def test_processes_are_read_whatever_their_name(tmp_path):
     assert kernel.process_stat(os.getpid())
     assert kernel.process_stat(2**22 + 1) is None
+
+
+def test_what_a_keeper_of_an_earlier_version_left_is_taken_over(folder):
+    read, write = os.pipe()
+    both = os.open(f"/proc/self/fd/{write}", os.O_RDWR)  # as that one did it, without a name
+    script = "trap 'echo term; exit 8' TERM; echo begun; while :; do sleep 0.05; done"
+    program = subprocess.Popen(["/bin/sh", "-c", script], stdout=both, start_new_session=True)
+    os.close(write)
+    os.close(both)
+    found = kernel.process_stat(program.pid)
+    left = {
+        "proto": 1, "id": "1", "generation": 1, "state": "running", "pid": program.pid,
+        "start_ticks": found[3], "boot_id": kernel.boot_id(), "keeper_pid": 1, "code": None,
+        "signal": None, "errno": None, "error": None, "killed": False, "started": 5.0, "ended": None,
+        "left": [],
+    }  # fmt: skip
+    folder.path.mkdir()
+    (folder.path / "state.json").write_text(json.dumps(left))
+    fate, report = processes.look(folder.path)
+    assert fate is Fate.ORPHANED
+    assert folder.spawn(adopt=report).pid == program.pid
+    os.close(read)
+    folder.until("begun")
+    folder.order(do="stop", grace=10)
+    assert folder.wait("gone").code == 8
+    assert program.wait() == 8
+    assert folder.log.read_text().endswith("term\n")
