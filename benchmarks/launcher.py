@@ -2,8 +2,8 @@
 
 Rows: start-50 (nothing runs until 50 apps have said that they are there), la-50 (`viscript la` against
 `supervisorctl status`, whole processes), tick-50 (CPU of one look at what 50 apps use), rss-daemon and
-pss-keeper (memory with 50 apps), cycles-1000 (growth of the daemon over start/stop cycles), event-p99 (an
-app is killed until `viscript events -f` has said so), la-1000 and ping-1000 (a cluster of 20 simulated hosts).
+pss-keeper (memory with 50 apps), cycles-… (growth of the daemon over 1,000 starts and stops), event-p99 (an
+app is killed until `viscript events -f` has said so), la-1000 and ping-1000 (20 simulated hosts).
 """
 
 from __future__ import annotations

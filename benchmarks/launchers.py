@@ -118,6 +118,7 @@ class Peer(Launcher):
     """A launcher that is one process in the foreground."""
 
     command: list[str]
+    control: list[str] = []  # to end it, where it does not hear signals while it starts its apps
     _process: subprocess.Popen[bytes] | None = None
 
     def begin(self) -> None:
@@ -127,11 +128,11 @@ class Peer(Launcher):
     def end(self) -> None:
         if self._process is None:
             return
-        self.tell_to_end(self._process)
+        if self.control:
+            quietly([*self.control, "quit"])
+        else:
+            self._process.send_signal(signal.SIGTERM)
         self._process.wait(PATIENCE)
-
-    def tell_to_end(self, process: subprocess.Popen[bytes]) -> None:
-        process.send_signal(signal.SIGTERM)
 
     def daemon(self) -> int:
         assert self._process is not None
@@ -179,9 +180,6 @@ class Circus(Peer):
         self.command = [str(BIN / "circusd"), str(config)]
         self.control = [str(BIN / "circusctl"), "--endpoint", endpoint]
         self.listing = [*self.control, "status"]
-
-    def tell_to_end(self, process: subprocess.Popen[bytes]) -> None:
-        quietly([*self.control, "quit"])  # while it starts its apps it does not hear signals
 
 
 def quietly(command: list[str]) -> None:
