@@ -118,7 +118,9 @@ class Peer(Launcher):
     """A launcher that is one process in the foreground."""
 
     command: list[str]
-    control: list[str] = []  # to end it, where it does not hear signals while it starts its apps
+    control: tuple[
+        str, ...
+    ] = ()  # to end it, where it does not hear signals while it starts its apps
     _process: subprocess.Popen[bytes] | None = None
 
     def begin(self) -> None:
@@ -178,7 +180,7 @@ class Circus(Peer):
             )
         config.write_text(text)
         self.command = [str(BIN / "circusd"), str(config)]
-        self.control = [str(BIN / "circusctl"), "--endpoint", endpoint]
+        self.control = (str(BIN / "circusctl"), "--endpoint", endpoint)
         self.listing = [*self.control, "status"]
 
 
