@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bus.errors import BusError
 from viscript import processes
-from viscript.errors import ViscriptError
+from viscript.errors import Failed, ViscriptError
 from viscript.generation import UNSEEN, Generation
 from viscript.home import Home
 from viscript.membership import Membership
@@ -215,7 +215,10 @@ class Engine:
             tidying = self._spawn(self._tidy(record))
             self._tidying.add(tidying)
             tidying.add_done_callback(self._tidying.discard)
-        self._store.save(record)
+        try:
+            self._store.save(record)
+        except Failed as error:  # what runs is not worse for it; the next change tries again
+            log.error("%s (ID %s) is not stored: %s", record.app, record.id, error)  # noqa: TRY400
         if self.recorder is not None:
             self.recorder.changed(record, before, self._cause)
         self._changed(record)

@@ -31,6 +31,7 @@ class Store:
     """The database of one home. `Failed` when it cannot be used; every change is on disk on return."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self.more_numbers: Callable[[], Block | None] = lambda: None  # of a cluster
         try:
             path.touch(mode=0o600)
@@ -49,7 +50,7 @@ class Store:
 
     def add(self, record: Record) -> Record:
         """Store a new launch and give it the next id; `Conflict` when the cluster has handed out no more."""
-        row = self._db.execute(
+        row = self._change(
             "INSERT INTO launches (id, app, live, record) VALUES (?, ?, 1, '')",
             (self._next_number(), record.app),
         )
@@ -58,10 +59,17 @@ class Store:
         return record
 
     def save(self, record: Record) -> None:
-        self._db.execute(
+        self._change(
             "UPDATE launches SET live = ?, record = ? WHERE id = ?",
             (record.live, msgspec.json.encode(record).decode(), record.id),
         )
+
+    def _change(self, order: str, values: tuple[object, ...]) -> sqlite3.Cursor:
+        """`Failed` when the disk is full or cannot be written."""
+        try:
+            return self._db.execute(order, values)
+        except sqlite3.Error as error:
+            raise Failed(f"{self._path}: cannot be written: {error}; make room for it") from None
 
     def get(self, number: int) -> Record | None:
         found = self._select("WHERE id = ?", number)
@@ -87,7 +95,8 @@ class Store:
     def prune(self) -> list[Record]:
         """Forget the oldest ended launches; returns them, so that their logs can go too."""
         old = self._select("WHERE NOT live ORDER BY id DESC LIMIT -1 OFFSET ?", KEPT)
-        self._db.executemany("DELETE FROM launches WHERE id = ?", [(r.id,) for r in old])
+        for record in old:
+            self._change("DELETE FROM launches WHERE id = ?", (record.id,))
         return old
 
     @property

@@ -76,3 +76,41 @@ def test_how_an_end_is_told():
     assert str(ExitInfo.of(None, 9, "stopped")) == "SIGKILL, stopped"
     assert ExitInfo.of(None, 40, "by itself").signal == "SIG40"
     assert str(ExitInfo.of(None, None, UNSEEN)) == "unknown, nobody saw it end"
+
+
+def test_a_full_disk_is_said_and_what_is_stored_stays(tmp_path):
+    store = Store(tmp_path / "db")
+    kept = store.add(record())
+    store._db.execute("PRAGMA max_page_count = 1")  # that is: as many as there are
+    kept.reason = "x" * 100_000
+    with pytest.raises(Failed, match=r"db: cannot be written: .*full"):
+        store.save(kept)
+    found = store.get(kept.id)
+    assert found is not None
+    assert found.reason == ""
+
+
+def test_what_the_first_release_stored_is_still_understood(tmp_path):
+    store = Store(tmp_path / "db")
+    old = (
+        '{"id": 1, "app": "a", "state": "running", "key": "k", "since": 1.5, "args": [], "started": 1.0,'
+        '"slot": "a-2", "session": 1, "role": "app", "after": ["b"], "on_bus": true, "restart": "always"}'
+    )
+    store._db.execute("INSERT INTO launches (id, app, live, record) VALUES (1, 'a', 1, ?)", (old,))
+    [found] = store.live()
+    assert (found.restart.policy, found.after[0].app, found.instance) == ("always", "b", 1)
+    assert found.on_bus
+
+
+def test_what_has_failed_is_listed_until_it_is_cleared(tmp_path):
+    store = Store(tmp_path / "db")
+    failed = store.add(record())
+    failed.state, failed.ended = "failed", 2.0
+    store.save(failed)
+    well = store.add(record())
+    well.state, well.ended = "exited", 2.0
+    store.save(well)
+    assert store.failed() == [failed]
+    failed.cleared = True
+    store.save(failed)
+    assert store.failed() == []
