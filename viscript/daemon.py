@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import signal
@@ -29,11 +28,8 @@ from bus.access import AccessError, AccessList
 from bus.client import Bus, connect
 from bus.errors import BusError, KeyFileError, NotAuthorised, Unreachable
 from bus.identity import Address, KeyPair
-from bus.settings import BrokerSettings, SettingsError
-from bus.settings import load as load_broker
-from bus.settings import save as save_broker
 from bus.signals import AccessEntry
-from viscript import catalog, config, processes
+from viscript import catalog, config, endpoints, processes
 from viscript.announcing import Announcer
 from viscript.cluster import files
 from viscript.cluster.dialling import dial
@@ -144,7 +140,10 @@ class Daemon:
             ended.set()
 
         address = (
-            Address(self._endpoint(), self._broker_key.public)
+            Address(
+                endpoints.choose(self._home, self._settings.endpoint, is_up=self._store.is_up),
+                self._broker_key.public,
+            )
             if self._joined is None
             else Address(self._joined.endpoint, self._joined.broker_key)
         )
@@ -292,26 +291,6 @@ class Daemon:
                 self._tell(Event("problem", app=app.name, text=str(error), error=error.name))
         return started
 
-    def _endpoint(self) -> str:
-        """Where the broker listens: where it does already, as configured, or a free loopback port.
-
-        What was not taken down comes back to its old place, unless that is another program's now.
-        """
-        alive = processes.look(self._home.launches / "broker")[0] is not Fate.ENDED
-        try:
-            found = load_broker(self._home.broker) if self._home.broker.exists() else None
-        except SettingsError as error:
-            raise Failed(f"{error}; move it away to have a new one made") from None
-        kept = found.endpoint if found is not None else None
-        if kept is not None and (alive or (self._store.is_up and not _taken(kept))):
-            if self._settings.endpoint not in (None, kept):
-                log.warning("the broker stays at %s until `viscript down`", kept)
-            return kept
-        endpoint = self._settings.endpoint or _free_endpoint()
-        settings = found or BrokerSettings(endpoint, "keys/broker.key", "access.json")
-        save_broker(self._home.broker, msgspec.structs.replace(settings, endpoint=endpoint))
-        return endpoint
-
     def _changed(self, record: Record) -> None:
         self._reporting()
         if self._snapshots is not None:
@@ -352,25 +331,6 @@ def _write(path: Path, text: bytes) -> None:
     temporary.touch(mode=0o600)
     temporary.write_bytes(text + b"\n")
     temporary.replace(path)
-
-
-def _free_endpoint() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-
-
-def _taken(endpoint: str) -> bool:
-    """Whether somebody else listens there, as far as can be told."""
-    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-    try:
-        socket.create_server((host.strip("[]"), int(port)), family=family).close()
-    except ValueError:
-        return False
-    except OSError as error:
-        return error.errno == errno.EADDRINUSE
-    return False
 
 
 def parse(arguments: list[str]) -> Options:
