@@ -9,7 +9,7 @@ import pytest
 from bus import keystore
 from bus.caller import Caller
 from bus.errors import BusError, NotAuthorised, Refused
-from bus.identity import Address
+from bus.identity import Address, to_hex
 from tests.support.instance import APPS, instance
 from viscript.commands import find, job, role, sd, start
 from viscript.commands import list as listing
@@ -28,7 +28,7 @@ class Other:
         found = json.loads((made.root / "daemon.json").read_text())
         self._address, self._daemon = Address(found["endpoint"], found["broker_key"]), found["key"]
         if roles:
-            made.run("bus", "keys", "allow", self.key, "--role", roles, "--name", "other")
+            made.run("bus", "keys", "allow", to_hex(self.key), "--role", roles, "--name", "other")
 
     def ask(self, subject: str, request: object, kind: type = dict):
         body = request if isinstance(request, bytes) else msgspec.msgpack.encode(request)
