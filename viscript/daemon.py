@@ -209,6 +209,8 @@ class Daemon:
             member = Joined(bus, launcher.arrived, launcher, command_line)
             launcher.membership = member
             self._reporting = member.changed
+            if not self._options.down:
+                await member.numbered(JOIN)
             return [errands.create_task(member.follow()), errands.create_task(member.attend())]
         launcher.membership = membership = Membership(bus, launcher.arrived)
         following = errands.create_task(membership.follow())

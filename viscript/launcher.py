@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from asyncio import TaskGroup
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,9 +123,9 @@ class Launcher:
         """What has failed and ended, until it is cleared or its slot is used again."""
         return self.store.failed()
 
-    def dependants(self, record: Record) -> list[Record]:
-        """What is stopped before it, as it needs it; in the order in which they stop."""
-        found = self._engine.supervisor.dependants(record.id)
+    def dependants(self, record: Record, others: Iterable[Record] = ()) -> list[Record]:
+        """What is stopped before it, as it needs it, if `others` stop as well; in the order of that."""
+        found = self._engine.supervisor.dependants(record.id, [other.id for other in others])
         return [self.records[launch.id] for launch in found if launch.id in self.records]
 
     # Starting.

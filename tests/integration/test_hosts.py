@@ -245,7 +245,7 @@ def test_what_is_marked_autostart_starts_on_a_joined_host_and_is_adopted(tmp_pat
         )
         beta.run("join", input=text + "\n")
         (before,) = beta.ask("la")
-        assert (before["app"], before["state"]) == ("citizen", "running")
+        assert (before["id"], before["app"], before["state"]) == (101, "citizen", "running")
         beta.kill_daemon()
         beta.run("up", "--detach")
         (after,) = beta.ask("la")
@@ -277,3 +277,15 @@ def test_the_broker_may_die_and_all_find_it_again(tmp_path):
         assert made.first.ask("ping", str(started["id"]))["host"] == "beta"
         assert alive(started["pid"])
         until(lambda: state_of(made, "beta") == "connected")
+
+
+def test_a_first_host_that_has_lost_its_database_gives_nobody_elses_ids(tmp_path):
+    with cluster(tmp_path) as made:
+        beta = made.join("beta")
+        number = beta.start("sleeper")["id"]
+        made.first.run("down")
+        for path in (made.first.root / "state").glob("viscript.db*"):
+            path.unlink()
+        made.first.run("up", "--detach")
+        assert made.first.start("sleeper")["id"] == 201
+        assert made.first.ask("ping", str(number))["host"] == "beta"

@@ -179,6 +179,15 @@ def test_a_roles_file_that_cannot_be_used_allows_nobody_but_the_home(made, opera
     assert operator.sees()
 
 
+def test_a_key_that_begins_with_a_dash_is_no_option(made):
+    for key in ("-h" + "k" * 38, "--home" + "k" * 34):
+        made.run("role", "set", key, "view", "--name", "dash")
+        assert key in {x["key"] for x in made.ask("role", "ls")}
+        made.run("role", "rm", key)
+        made.run("bus", "keys", "allow", key, "--role", "observer")
+        made.run("bus", "keys", "forbid", key)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -211,3 +211,15 @@ def test_a_hostile_history_file_does_not_keep_the_prompt_from_coming(tmp_path):
         shell.until("viscript h> fine")
         shell.type("\x03\x04")
         assert shell.ended() == 0
+
+
+def test_a_locale_without_utf_8_and_a_home_without_a_place_for_history_do_no_harm(tmp_path):
+    made = Instance(tmp_path / "h")
+    (made.root / "history").mkdir()  # so it can be neither read nor written
+    with prompt(made, LC_ALL="C", PYTHONUTF8="0") as shell:
+        shell.type("apps\r")
+        shell.until("citizen")
+        at_the_prompt(shell).type("help nöthing\r")
+        shell.until("no app")
+        at_the_prompt(shell).type("exit\r")
+        assert shell.ended() == 0

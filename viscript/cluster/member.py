@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -65,6 +66,20 @@ class Joined(Membership):
                     log.info("the first host is not reached: %s", error)
                     await asyncio.sleep(RETRY)
                     await self.bus.wait_connected()
+
+    async def numbered(self, patience: float) -> None:
+        """Until we have ids to give; `NoDaemon` when the first host hands out none in `patience` seconds."""
+        deadline = time.monotonic() + patience
+        while self._launcher.store.numbers is None:
+            try:
+                await self.hello()
+            except (BusError, NoDaemon) as error:
+                if time.monotonic() >= deadline:
+                    raise NoDaemon(
+                        f"the first host of the cluster does not answer: {error}; is its daemon up? Then: "
+                        "viscript up"
+                    ) from None
+                await asyncio.sleep(RETRY)
 
     async def _hear_of_hosts(self) -> None:
         """Learn anew who belongs when the first host says that this has changed."""

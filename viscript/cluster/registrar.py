@@ -85,6 +85,11 @@ class Registrar:
                 for key in set(host.keys) & allowed.keys():
                     await self._shut_out(key)
         await self._serve()
+        store = self._launcher.store
+        if store.numbers is None and (block := self._own_block()) is not None:
+            store.set_numbers(
+                Numbers((block,))
+            )  # the database is a new one, its ids are long others'
         self._take(self._registry)
 
     async def _serve(self) -> None:

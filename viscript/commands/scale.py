@@ -34,6 +34,11 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> order.
         raise BadUsage(f"scale one app, to between 0 and {MOST} instances")
     offered = launcher.offered(request.select[0])
     caller.require(Role.OPERATE, offered)
+    if not request.count:  # what needs it stops with the last of them
+        going = [x for x in launcher.records.values() if x.app == offered.app]
+        for record in going:
+            for dependant in launcher.dependants(record, going):
+                caller.require(Role.OPERATE, dependant)
     if request.dry:
         live = [x.status() for x in launcher.records.values() if x.app == offered.app]
         return order.Reply(None, live)

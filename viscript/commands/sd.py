@@ -47,7 +47,7 @@ def _with_dependants(launcher: Launcher, records: list[Record], caller: Caller) 
     """What needs one of them is shut down with it; `Denied` if it is not to be touched."""
     found = {record.id: record for record in records}
     for record in records:
-        for dependant in launcher.dependants(record) if record.live else ():
+        for dependant in launcher.dependants(record, records) if record.live else ():
             caller.require(Role.OPERATE, dependant)
             found.setdefault(dependant.id, dependant)
     return list(found.values())

@@ -70,14 +70,16 @@ def may_wait_on(launch: Launch, launches: Iterable[Launch]) -> bool:
     return True
 
 
-def dependants(launch: Launch, launches: Iterable[Launch]) -> list[Launch]:
+def dependants(
+    launch: Launch, launches: Iterable[Launch], going: Iterable[int] = ()
+) -> list[Launch]:
     """All that need this launch, directly or not, and would be left without; the last ones up first.
 
-    While another launch of the same app stays, nobody is left without.
+    While another launch of the same app stays, nobody is left without; those in `going` do not stay.
     """
     everything = [x for x in launches if x.id not in (BROKER, launch.id)]
     found: dict[int, Launch] = {}
-    gone = {launch.id}
+    gone = {launch.id, *going}
 
     def visit(needed: Launch) -> None:
         if any(x.app == needed.app and x.id not in gone and not x.stop for x in everything):

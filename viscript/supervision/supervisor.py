@@ -10,7 +10,7 @@ Feed events with `handle`, ask `next_timer` when to call `handle_timer`, carry o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import assert_never
 
@@ -67,10 +67,12 @@ class Supervisor:
             (x.deadline for x in self._launches.values() if x.deadline is not None), default=None
         )
 
-    def dependants(self, number: int) -> list[Launch]:
-        """What is stopped before this launch, in that order."""
+    def dependants(self, number: int, going: Iterable[int] = ()) -> list[Launch]:
+        """What is stopped before this launch, in that order, if those in `going` stop as well."""
         launch = self._launches.get(number)
-        return order.dependants(launch, self._launches.values()) if launch is not None else []
+        if launch is None:
+            return []
+        return order.dependants(launch, self._launches.values(), going)
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Apply one event and return what must now be done. Events of other generations are stale."""

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from viscript import options
+from viscript.keyarguments import TakesKeys
 from viscript.options import HomeOption, JsonOption
 from viscript.surface.arguments import as_json, client
 
@@ -32,7 +33,7 @@ def ls(home: HomeOption = None, json: JsonOption = False) -> None:
         command.ls(daemon)
 
 
-@app.command("set")
+@app.command("set", cls=TakesKeys)
 def set_(
     key: Key,
     role: Annotated[str, typer.Argument(metavar="ROLE", help="view, operate, configure or admin.")],
@@ -52,7 +53,7 @@ def set_(
         command.put(daemon, entry, as_json=as_json(json))
 
 
-@app.command()
+@app.command(cls=TakesKeys)
 def rm(key: Key, on: OnOption = None, home: HomeOption = None, json: JsonOption = False) -> None:
     """Take roles from a key: all, or that on one selector."""
     from viscript.commands import role as command

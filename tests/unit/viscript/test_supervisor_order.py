@@ -96,6 +96,15 @@ def test_nobody_stops_as_long_as_another_launch_serves_them(talk):
     assert talk.state(2) is State.RUNNING
 
 
+def test_they_are_left_without_when_all_that_serve_them_stop(talk):
+    chain(talk)
+    talk.running(Launch(5, "base"))
+    assert talk.supervisor.dependants(1) == []
+    assert [x.app for x in talk.supervisor.dependants(1, [5])] == ["top", "middle"]
+    talk.say(Stop(1))
+    assert talk.say(Stop(5)) == [Terminate(3)]
+
+
 def test_what_waited_only_for_its_end_does_not_need_it(talk):
     talk.running(Launch(1, "base"))
     talk.say(Start(Launch(2, "top", after=(After("base", "completed"),))))

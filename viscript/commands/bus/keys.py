@@ -8,6 +8,7 @@ import typer
 
 from viscript.commands.bus import complete, typed
 from viscript.commands.bus.texts import examples
+from viscript.keyarguments import TakesKeys
 
 if TYPE_CHECKING:
     from bus.signals import AccessEntry, Enrolment, Enrolments, Rules
@@ -78,6 +79,7 @@ def _exceptions(entry: AccessEntry) -> str:
 
 @app.command(
     "allow",
+    cls=TakesKeys,
     epilog=examples(
         "viscript bus keys allow KEY --role app --name thermometer",
         "viscript bus keys allow KEY --role app --allow 'publish=home.>' --deny subscribe=app.secret",
@@ -128,7 +130,7 @@ def rules(words: list[str]) -> Rules | None:
     return Rules(**found) if found else None
 
 
-@app.command()
+@app.command(cls=TakesKeys)
 def forbid(key: typed.KeyArgument) -> None:
     """Take a key out. Its sessions end at once and nothing more reaches them."""
     from bus.signals import ACCESS_LIST, ACCESS_REMOVE, AccessEntries, AccessKey
