@@ -275,8 +275,8 @@ def test_control_c_shuts_down_what_run_began(made):
     )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
-    process.communicate()
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 130, told
     until(lambda: states(made)["mine"] == "exited")
 
 
