@@ -78,6 +78,10 @@ def test_the_first_host_of_a_cluster_does_not_join_another(pair, tmp_path):
 def test_without_an_endpoint_that_others_reach_nobody_is_invited(pair):
     refused = pair.first.run("host", "invite", code=2)
     assert "settings.broker.endpoint" in refused.stderr
+    for wrong in ("0.0.0.0", "a b", "host:99999", "-x:1", ""):
+        assert (
+            "--endpoint" in pair.first.run("host", "invite", f"--endpoint={wrong}", code=2).stderr
+        )
 
 
 def test_a_host_may_not_give_its_apps_more_than_app_or_node(pair):

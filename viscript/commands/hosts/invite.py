@@ -43,9 +43,10 @@ def run(client: Client, request: Request, endpoint: str | None, *, as_json: bool
 
     where = reachable(client.info.endpoint, endpoint)
     client.at_first()
-    join.pack(
-        Address(where, client.info.broker_key), "A" * 43
-    )  # before a token is made for nothing
+    try:
+        join.pack(Address(where, client.info.broker_key), "A" * 43)  # before a token is made
+    except join.JoinError as error:
+        raise BadUsage(f"{error}; --endpoint HOST[:PORT] says how this host is reached") from None
     made = client.ask(SUBJECT, request, Reply)
     text = join.pack(Address(where, client.info.broker_key), made.token)
     if as_json:
