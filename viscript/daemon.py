@@ -272,7 +272,8 @@ class Daemon:
         if self._snapshots is not None:
             self._snapshots.changed()
         self._tell(Event("broker", text=address.endpoint))
-        started = self._autostart(launcher)
+        with self._store.together():
+            started = self._autostart(launcher)
         await launcher.wait(lambda: all(r.state in SETTLED for r in started), SETTLE)
         well = {State.RUNNING, State.DEGRADED, State.EXITED}
         self._tell(Event("up", failed=[r.app for r in started if r.state not in well]))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -28,7 +28,11 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 
 
 class Store:
-    """The database of one home. `Failed` when it cannot be used; every change is on disk on return."""
+    """The database of one home. `Failed` when it cannot be used.
+
+    Every change survives any end of this process. Ids, and what was stopped on purpose, also survive that
+    of the machine; how a launch was doing need not, as it is over then.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -37,7 +41,7 @@ class Store:
             path.touch(mode=0o600)
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
+            self._sync(always=True)
             self._db.executescript(_SCHEMA)
         except (sqlite3.Error, OSError) as error:
             raise Failed(
@@ -47,6 +51,21 @@ class Store:
 
     def close(self) -> None:
         self._db.close()
+
+    def _sync(self, *, always: bool) -> None:
+        """Whether a commit is to wait for the disk, from now on."""
+        if not self._db.in_transaction:
+            self._db.execute(f"PRAGMA synchronous={'FULL' if always else 'NORMAL'}")
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is changed meanwhile is written at once, at the end, whatever is raised."""
+        self._sync(always=True)
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
 
     def add(self, record: Record) -> Record:
         """Store a new launch and give it the next id; `Conflict` when the cluster has handed out no more."""
@@ -59,6 +78,7 @@ class Store:
         return record
 
     def save(self, record: Record) -> None:
+        self._sync(always=record.live and record.stop)
         self._change(
             "UPDATE launches SET live = ?, record = ? WHERE id = ?",
             (record.live, msgspec.json.encode(record).decode(), record.id),
@@ -151,6 +171,7 @@ class Store:
         self._fact("up", "0")
 
     def _fact(self, name: str, value: str) -> None:
+        self._sync(always=True)
         self._db.execute("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", (name, value))
 
     def _select(self, where: str, *values: object) -> list[Record]:
