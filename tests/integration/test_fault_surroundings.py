@@ -1,0 +1,147 @@
+"""What is around us is not as it should be: records that lie, clocks, masks, terminals, locales."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.instance import Instance, alive, instance, until
+
+APPS = {
+    "sleeper": {"path": "sleep", "args": ["1000"]},
+    "umlaut": {
+        "path": "sh",
+        "args": ["-c", "echo 'grüße ☃'; umask; sleep 1000"],
+        "desc": "Grüße ☃",
+    },
+}
+
+
+@contextmanager
+def bystander() -> Iterator[subprocess.Popen]:
+    """A process that is none of our business."""
+    process = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def ticks(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
+def state_of(made: Instance, number: int) -> Path:
+    return made.root / "launches" / str(number) / "state.json"
+
+
+def left_behind(made: Instance, number: int, **lies: object) -> None:
+    """Daemon, keeper and program are killed; the record that is left says something else."""
+    file = state_of(made, number)
+    report = json.loads(file.read_text())
+    made.kill_daemon()
+    for pid in (report["keeper_pid"], report["pid"]):
+        os.kill(pid, signal.SIGKILL)
+        until(lambda pid=pid: not alive(pid))
+    file.write_text(json.dumps({**json.loads(file.read_text()), "state": "running", **lies}))
+
+
+@pytest.fixture
+def made(tmp_path: Path):
+    with instance(tmp_path / "h", up=False) as found:
+        found.configure(APPS)
+        found.run("up", "--detach")
+        yield found
+
+
+@pytest.mark.parametrize("lie", ["reused pid", "other boot"])
+def test_a_process_that_is_not_proven_to_be_ours_hears_no_signal(made: Instance, lie: str):
+    number = made.start("sleeper")["id"]
+    with bystander() as other:
+        lies: dict[str, object] = {"pid": other.pid, "left": [other.pid]}
+        if lie == "other boot":
+            lies |= {"start_ticks": ticks(other.pid), "boot_id": "another-boot"}
+        left_behind(made, number, **lies)
+        made.run("up", "--detach", code=None)
+        assert made.launch(number)["state"] not in {"running", "starting"}
+        made.run("down")
+        assert other.poll() is None
+
+
+def test_times_from_the_future_confuse_nobody(made: Instance):
+    """As after a clock that was set back by a year."""
+    number = made.start("sleeper")["id"]
+    pid, file = made.launch(number)["pid"], state_of(made, number)
+    made.kill_daemon()
+    report = json.loads(file.read_text())
+    file.write_text(json.dumps({**report, "started": report["started"] + 366 * 86400}))
+    made.run("up", "--detach")
+    assert [x["pid"] for x in made.ask("la")] == [pid]
+    for command in (("la",), ("status", str(number)), ("why", str(number)), ("history", "sleeper")):
+        made.run(*command)
+    made.run("sd", str(number))
+    assert not alive(pid)
+
+
+def test_with_the_tightest_mask_everything_works(tmp_path: Path):
+    with instance(tmp_path / "h", up=False) as made:
+        made.configure(APPS)
+        made.run("up", "--detach", umask=0o077)
+        number = made.start("umlaut")["id"]
+        until(lambda: "0077" in made.run("logs", str(number)).stdout)
+        made.run("sd", str(number))
+
+
+LOCALES = [
+    {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
+    {"PYTHONIOENCODING": "latin-1"},
+    {"TERM": "dumb", "LC_ALL": "C.UTF-8"},
+    {"TERM": "no-such-terminal"},
+]
+
+
+def test_every_locale_and_no_terminal_gets_an_answer(made: Instance):
+    number = str(made.start("umlaut")["id"])
+    until(lambda: "0022" in made.run("logs", number).stdout)
+    usual = dict(made.environment)
+    for words in LOCALES:
+        made.environment = {**usual, **words}
+        for command in (
+            ("la",),
+            ("apps",),
+            ("logs", number),
+            ("status", number),
+            ("top", "--once"),
+        ):
+            done = made.run(*command, stdin=subprocess.DEVNULL)
+            assert "Traceback" not in done.stderr, (words, command)
+            assert done.stdout, (words, command)
+    made.environment = usual
+
+
+def test_without_a_terminal_what_needs_one_says_so(made: Instance):
+    for command in ((), ("attach", "sleeper")):
+        done = made.run(*command, code=None, stdin=subprocess.DEVNULL)
+        assert "Traceback" not in done.stderr
+        assert done.returncode in {0, 2, 5, 9}, done
+    made.run("la", stdin=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(("name", "mode"), [("keys/cli.key", 0o644), ("keys/daemon.key", 0o640)])
+def test_keys_that_others_can_read_are_refused_with_the_way_out(
+    made: Instance, name: str, mode: int
+):
+    made.run("down")
+    key = made.root / name
+    key.chmod(mode)
+    done = made.run("up", "--detach", code=4)
+    assert f"chmod 600 {key}" in done.stderr
+    key.chmod(0o600)
+    made.run("up", "--detach")
