@@ -115,7 +115,10 @@ class Desk:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
         for job in self._book.changed():
-            self._store.save(job)
+            try:
+                self._store.save(job)
+            except ViscriptError as error:  # who waits for it gets to know all the same
+                log.error("job %s is not stored: %s", job.job, error)  # noqa: TRY400
             if job.ended is not None:
                 self._over(job)
         self._news.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,7 @@ class JobStore:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             path.touch(mode=0o600)
             self._db = sqlite3.connect(path, isolation_level=None)
@@ -39,14 +41,20 @@ class JobStore:
         self._db.close()
 
     def new(self, request: str) -> int:
-        """The number of a job that is about to be opened."""
-        row = self._db.execute("INSERT INTO jobs (request, job) VALUES (?, '')", (request,))
+        """The number of a job that is about to be opened; `Failed` when the disk is full."""
+        row = self._change("INSERT INTO jobs (request, job) VALUES (?, '')", (request,))
         return int(row.lastrowid or 0)
 
     def save(self, job: Job) -> None:
-        self._db.execute(
-            "UPDATE jobs SET job = ? WHERE id = ?", (msgspec.msgpack.encode(job), job.job)
-        )
+        """`Failed` when the disk is full."""
+        text = msgspec.msgpack.encode(job)
+        self._change("UPDATE jobs SET job = ? WHERE id = ?", (text, job.job))
+
+    def _change(self, order: str, values: tuple[object, ...]) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(order, values)
+        except sqlite3.Error as error:
+            raise Failed(f"{self._path}: cannot be written: {error}; make room for it") from None
 
     def load(self) -> list[tuple[Job, str]]:
         """All that are kept, with the requests that made them; what cannot be read is dropped."""
@@ -60,4 +68,6 @@ class JobStore:
         return found
 
     def drop(self, numbers: list[int]) -> None:
-        self._db.executemany("DELETE FROM jobs WHERE id = ?", [(number,) for number in numbers])
+        """Those that a full disk keeps are dropped when they are loaded again: they are old then, too."""
+        with suppress(sqlite3.OperationalError):
+            self._db.executemany("DELETE FROM jobs WHERE id = ?", [(number,) for number in numbers])

@@ -37,6 +37,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.more_numbers: Callable[[], Block | None] = lambda: None  # of a cluster
+        self._unsaved: dict[int, Record] = {}  # as they are, while the disk is full
         try:
             path.touch(mode=0o600)
             self._db = sqlite3.connect(path, isolation_level=None)
@@ -65,7 +66,11 @@ class Store:
         try:
             yield
         finally:
-            self._db.execute("COMMIT")
+            try:
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                self._db.execute("ROLLBACK")
+                raise Failed(f"the launches cannot be written: {error}; make room for it") from None
 
     def add(self, record: Record) -> Record:
         """Store a new launch and give it the next id; `Conflict` when the cluster has handed out no more."""
@@ -78,11 +83,15 @@ class Store:
         return record
 
     def save(self, record: Record) -> None:
-        self._sync(always=record.live and record.stop)
-        self._change(
-            "UPDATE launches SET live = ?, record = ? WHERE id = ?",
-            (record.live, msgspec.json.encode(record).decode(), record.id),
-        )
+        """`Failed` when it cannot be written; it is known here all the same; the next save tries again."""
+        self._unsaved[record.id] = record
+        for unsaved in list(self._unsaved.values()):
+            self._sync(always=unsaved.live and unsaved.stop)
+            self._change(
+                "UPDATE launches SET live = ?, record = ? WHERE id = ?",
+                (unsaved.live, msgspec.json.encode(unsaved).decode(), unsaved.id),
+            )
+            del self._unsaved[unsaved.id]
 
     def _change(self, order: str, values: tuple[object, ...]) -> sqlite3.Cursor:
         """`Failed` when the disk is full or cannot be written."""
@@ -179,7 +188,7 @@ class Store:
             f"SELECT id, record FROM launches {where}",  # noqa: S608 - `where` is a literal above
             values,
         )
-        return [_record(text) for _, text in rows if text]
+        return [self._unsaved.get(number) or _record(text) for number, text in rows if text]
 
 
 def _record(text: str) -> Record:

@@ -1,6 +1,5 @@
 """A zoo of programs that behave badly: each is ended, known with its code, and leaves nothing behind."""
 
-import json
 import os
 import socket
 import subprocess
