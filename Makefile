@@ -29,7 +29,7 @@ demo: venv
 	$(BIN)/python -P examples/demo.py
 
 test: venv
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q --numprocesses 3 --dist loadfile
 
 test-system: venv
 	.ci/install_system
