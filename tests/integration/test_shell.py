@@ -132,7 +132,9 @@ def test_events_appear_above_the_line_that_is_being_typed(up):
         shell.type("la --a")
         shell.until("la --a")
         up.start("sh", "sleep 1000")
-        text = shell.until(lambda text: "la --a" in text.rpartition("-> running")[2])
+        text = shell.until(
+            lambda text: "-> running" in text and "la --a" in text.rpartition("-> running")[2]
+        )
         assert "sh (ID" in text.rpartition("-> running")[0]
         up.run("sd", "sh")
         shell.type("ll\r")
