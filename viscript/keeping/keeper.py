@@ -82,6 +82,8 @@ class Keeper:
             self.state.update(state="failed", errno=problem.errno, error=problem.text)
             self.save(lasting=True)
             return False
+        # Before anybody is told of us: until then it would end the keeper and leave the program.
+        signal.signal(signal.SIGTERM, lambda *_: self.stop(None))
         self._listen()
         self.save()
         return True
@@ -170,7 +172,6 @@ class Keeper:
         read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda *_: self.stop(None))
         self._watch(read, lambda: self._reap(read))
         while self.state["state"] != "gone":
             for fd, _ in self._poll.poll(self._patience()):
