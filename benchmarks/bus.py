@@ -236,7 +236,7 @@ def rows_of(
 
     return {
         "pubsub-1to1-128": lambda: turns.rates(
-            "pubsub-1to1-128", "msg/s", 6.0, topic(128, 300_000)
+            "pubsub-1to1-128", "msg/s", 6.0, topic(128, 500_000)
         ),
         "pubsub-1to1-64k": lambda: turns.rates(
             "pubsub-1to1-64k", "msg/s", 3.0, topic(65_536, 6_000)

@@ -24,7 +24,7 @@ from bus.errors import (
 )
 from bus.identity import Address, KeyPair
 from bus.link import Link
-from bus.sending import check_bytes, check_subject
+from bus.sending import BODY_COST, check_bytes, check_subject
 from bus.session import ClientSession, Event
 from bus.subscription import DISCONNECT, DROP_OLD, Message, Share, Subscription
 from bus.waiting import Part, Postponed, Settled, SettledTogether, Unknown, Withdrawn
@@ -131,15 +131,23 @@ class Bus(Asking, DurableTopics):
 
     async def publish(self, subject: str, body: bytes = b"") -> None:
         """Publish, waiting while the send buffer is full. At most once: nothing is sent again."""
-        # As `publish_nowait`, with as few calls as can be: a tenth off the time of a message.
-        if subject is not self._published or type(body) is not bytes or self._calls.barred:
-            self._check_publish(subject, body)
-        if self._queue.publish(subject, body):
+        queue = self._queue
+        if (
+            subject is queue.subject
+            and type(body) is bytes
+            and (room := queue.room - len(body) - BODY_COST) >= 0
+            and self._calls.barred is None
+        ):  # goes with those just before it; without a call, since this is the hot path of the bus
+            queue.batch.append(body)
+            queue.room = room
+            return
+        self._check_publish(subject, body)
+        if queue.publish(subject, body):
             self._link.write()
             await asyncio.sleep(0)  # a busy publisher must not starve its own loop
-            if self._queue.full:
+            if queue.full:
                 await self._calls.room()
-        elif not self._link.writing:
+        else:
             self._link.write_soon()
 
     def _check_publish(self, subject: str, body: bytes) -> None:

@@ -12,8 +12,11 @@ from typing import Any
 from bus import subjects, wire
 from bus.errors import LocalProtocolError, RemoteProtocolError
 
-BATCH_MESSAGES = 512
-BATCH_BYTES = 64 << 10
+# A batch holds so many bytes, where each body counts some more than it has: 1,536 bodies at most.
+BATCH_ROOM = 96 << 10
+BODY_COST = 64
+# So many batches of other subjects wait before a publisher has to let them leave.
+MAX_WAITING = 64
 # Of requests, replies and stores: half of what 64 callers at once have under way, so that both ends and the
 # broker always have something to do (measured with benchmarks/bus.py; ADR 11).
 BATCH_ASKED = 32
@@ -98,10 +101,11 @@ class SendQueue:
     def __init__(self) -> None:
         self.max_payload = DEFAULT_PAYLOAD  # bytes a body may have
         self.batches = False
+        # The open batch, its subject unless it has a kind, and the room left in it. `Bus.publish` adds to it.
+        self.batch: list[bytes] = []
+        self.subject: str | None = None
+        self.room = BATCH_ROOM
         self._queue: deque[Outgoing] = deque()
-        self._batch: list[bytes] = []
-        self._batch_subject = ""  # of what is published; else it has a kind
-        self._batch_bytes = 0
         self._kind: Kind | None = None
         self._next = -1  # the id that goes on with the batch
         self._transient = False
@@ -117,7 +121,7 @@ class SendQueue:
 
     @property
     def empty(self) -> bool:
-        return not (self._queue or self._batch)
+        return not (self._queue or self.batch)
 
     @property
     def plenty(self) -> bool:
@@ -165,40 +169,38 @@ class SendQueue:
 
     def put(self, outgoing: Outgoing) -> None:
         """As `push`, what has been encoded."""
-        if self._batch:
+        if self.batch:
             self._close_batch()
         self._append(outgoing)
 
     def publish(self, subject: str, body: bytes) -> bool:
-        """Queue one message; True when it completed a batch, which should leave now.
+        """Queue one message; True when enough has come together that it should leave now.
 
-        Nothing waits for a batch to fill. The hot path of the bus: no call but `append` and `len`.
+        Nothing waits for a batch to fill.
         """
-        if subject != self._batch_subject or len(body) > BATCH_BYTES:
+        cost = len(body) + BODY_COST
+        full = cost > self.room
+        if full or subject != self.subject:
             self._close_batch()
             self.check_size("publish", subject, body)
-        self._batch_subject = subject
-        self._batch.append(body)
-        self._batch_bytes += len(body)
-        if len(self._batch) < BATCH_MESSAGES and self._batch_bytes < BATCH_BYTES:
-            return False
-        self._close_batch()
-        return True
+            self.subject = subject
+        self.batch.append(body)
+        self.room -= cost
+        return full or self.room < 0 or len(self._queue) >= MAX_WAITING
 
     def add(self, ref: int, body: bytes, kind: Kind, *, transient: bool = False) -> None:
         """Queue a command with the id `ref`, in one with those just before it if they are alike.
 
         Who adds has checked the size of the body.
         """
-        size = self._batch_bytes + len(body)
-        if ref != self._next or kind != self._kind or size > BATCH_BYTES:
+        cost = len(body) + BODY_COST
+        if ref != self._next or kind != self._kind or cost > self.room:
             self._close_batch()
             self._kind, self._transient = kind, transient
-            size = len(body)
-        self._batch.append(body)
-        self._batch_bytes = size
+        self.batch.append(body)
+        self.room -= cost
         self._next = ref + 1
-        if len(self._batch) == BATCH_ASKED or not (self.batches or kind[0] is plain_store):
+        if len(self.batch) == BATCH_ASKED or not (self.batches or kind[0] is plain_store):
             self._close_batch()
 
     def keep(self, wanted: Callable[[Outgoing], bool], before: list[Outgoing]) -> None:
@@ -219,23 +221,23 @@ class SendQueue:
             )
 
     def _close_batch(self) -> None:
-        batch = self._batch
+        batch = self.batch
         if not batch:
             return
         n = len(batch)
         body = batch[0] if n == 1 else wire.join(batch)
         if self._kind is None:
-            outgoing = Outgoing(wire.encode(wire.Publish(self._batch_subject, n)), body)
+            assert self.subject is not None  # a batch has the one or the other
+            outgoing = Outgoing(wire.encode(wire.Publish(self.subject, n)), body)
         else:
             make, *fields = self._kind
             first = self._next - n
             head = wire.encode(make(first, n, *fields))
             outgoing = Outgoing(head, body, first, self._transient, n, self._kind)
         self._append(outgoing)
-        self._batch = []
-        self._batch_bytes = 0
-        self._batch_subject = ""
-        self._kind = None
+        self.batch = []
+        self.subject = self._kind = None
+        self.room = BATCH_ROOM
         self._next = -1
 
     def _append(self, outgoing: Outgoing) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from bus import errors, wire
 from bus.errors import RemoteProtocolError
 from bus.routing.sessions import LIMITS
-from bus.sending import BATCH_BYTES, BATCH_MESSAGES
+from bus.sending import BATCH_ROOM, BODY_COST, MAX_WAITING
 from bus.session import CREDIT
 from bus.waiting import Settled
 from tests.support.line import KEY, WELCOME, Line, connected, settled
@@ -185,10 +185,17 @@ def test_what_is_queued_for_one_subject_leaves_as_one_batch() -> None:
 
 def test_a_full_batch_leaves_at_once() -> None:
     line = connected()
-    results = [line.session.publish("app.x", b"") for _ in range(BATCH_MESSAGES)]
-    assert results == [False] * (BATCH_MESSAGES - 1) + [True]
-    assert line.sends() == [wire.Publish("app.x", BATCH_MESSAGES)]
-    assert line.session.publish("app.x", bytes(BATCH_BYTES))
+    fits = BATCH_ROOM // (100 + BODY_COST)
+    results = [line.session.publish("app.x", bytes(100)) for _ in range(fits + 1)]
+    assert results == [False] * fits + [True]
+    assert line.sends() == [wire.Publish("app.x", fits), wire.Publish("app.x")]
+    assert line.session.publish("app.x", bytes(BATCH_ROOM))
+
+
+def test_batches_of_many_subjects_do_not_wait_for_ever() -> None:
+    line = connected()
+    results = [line.session.publish(f"app.x{n}", b"") for n in range(MAX_WAITING + 1)]
+    assert results == [False] * MAX_WAITING + [True]
 
 
 def test_other_commands_do_not_overtake_what_was_published_before() -> None:
@@ -203,7 +210,7 @@ def test_other_commands_do_not_overtake_what_was_published_before() -> None:
     st.lists(
         st.tuples(
             st.sampled_from(["app.a", "app.b"]),
-            st.sampled_from([0, 1, 100, BATCH_BYTES - 1, BATCH_BYTES, LIMITS.payload]),
+            st.sampled_from([0, 1, 100, BATCH_ROOM - BODY_COST, BATCH_ROOM, LIMITS.payload]),
         ),
         max_size=30,
     )

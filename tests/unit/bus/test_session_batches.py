@@ -5,7 +5,7 @@ import pytest
 
 from bus import wire
 from bus.errors import LocalProtocolError, NoTopic, Unreachable
-from bus.sending import BATCH_ASKED, BATCH_BYTES
+from bus.sending import BATCH_ASKED, BATCH_ROOM
 from bus.waiting import SettledTogether
 from tests.support.line import KEY, WELCOME, Line, connected, settled
 
@@ -69,7 +69,7 @@ def test_one_that_nobody_waits_for_any_more_is_left_out_of_the_answers() -> None
 
 
 @pytest.mark.parametrize(
-    "other", [{"subject": "app.other"}, {"timeout": 6.0}, {"body": bytes(BATCH_BYTES)}]
+    "other", [{"subject": "app.other"}, {"timeout": 6.0}, {"body": bytes(BATCH_ROOM)}]
 )
 def test_what_is_not_alike_does_not_leave_as_one(other: dict[str, object]) -> None:
     line = connected()
