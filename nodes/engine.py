@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from bus.identity import short
+from bus.identity import short, to_bytes
 from nodes import wire
 from nodes.flows import (
     Answered,
@@ -89,7 +89,7 @@ class Engine:
     counters: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.mesh = Mesh(self.key, _label)
+        self.mesh = Mesh(self.key, _label, said_by=to_bytes(self.key))
         self.links: dict[str, Link] = {}
         self._lanes: dict[Session, Lane] = {}
         self._pumps: dict[Stream, Pump] = {}
@@ -182,41 +182,44 @@ class Engine:
         self._apply(self.mesh.link_down(link.neighbour))
         self.observer.link_down(link.neighbour, reason)
 
-    def writable(self, link: Link) -> None:
+    def writable(self, link: Link, connection: int) -> None:  # noqa: ARG002 - lanes look themselves
         for lane in list(self._lanes.values()):
             if lane.link is link:
                 lane.resume()
 
     def received(self, link: Link, packet: Packet) -> None:
         """A frame of a neighbour; raises WireError when the neighbour is to blame for it."""
-        data = packet.buffer
-        kind, label, counter = wire.parse_frame(data)
-        if kind == FrameType.DATA:
-            entry = self.mesh.tables[link.neighbour].get(label)
+        if packet.type == FrameType.DATA:
+            entry = self.mesh.tables[link.neighbour].get(packet.label)
             if isinstance(entry, Relay):
-                self._pass_on(entry, packet, data)
+                self._pass_on(entry, packet)
             elif entry is not None:
-                self._arrived(self._lanes[entry], counter, data[wire.FRAME.size :])
+                self._arrived(self._lanes[entry], packet.counter, packet.payload)
             else:
                 self.counters["unknown_label"] += 1
-        elif kind == FrameType.CLOSE:
-            code = wire.parse_close(data[wire.FRAME.size :])
-            self._apply(self.mesh.closed(link.neighbour, label, code))
-        elif kind == FrameType.HELLO:
-            raise WireError("HELLO on a link that is up")
+        elif packet.type == FrameType.CLOSE:
+            code, said_by = wire.parse_close(packet.payload)
+            self._apply(self.mesh.closed(link.neighbour, packet.label, code, said_by))
 
-    def _pass_on(self, entry: Relay, packet: Packet, data: memoryview) -> None:
+    def _pass_on(self, entry: Relay, packet: Packet) -> None:
         link = self.links[entry.onward.neighbour]
-        size = len(data)
+        size = wire.HEAD.size + len(packet.payload)
         if entry.kept + size > MAX_KEPT:
             # Windows keep honest ends far below; and nobody else shall suffer for this one.
             self.counters["route_overrun"] += 1
             self._apply(self.mesh.overrun(entry))
             return
         entry.frames += 1
-        entry.octets += size - wire.FRAME.size
-        wire.relabel(data, entry.onward.label)
-        link.forward(packet, entry)
+        entry.octets += len(packet.payload)
+        head = wire.head(
+            packet.type,
+            entry.onward.label,
+            packet.counter,
+            lane=packet.lane,
+            epoch=packet.epoch,
+            ttl=packet.ttl,
+        )
+        link.forward(head, packet, entry)
 
     def _arrived(self, lane: Lane, counter: int, payload: memoryview) -> None:
         """A record for a session that ends here; a far end that breaks the rules loses it."""
@@ -284,7 +287,7 @@ class Engine:
             if isinstance(action, Send):
                 link = self.links.get(action.neighbour)
                 if link is not None:
-                    link.send(action.frame)
+                    link.send(action.frame[: wire.HEAD.size], action.frame[wire.HEAD.size :])
             elif isinstance(action, Ended):
                 self._session_over(action.session, action.code)
 

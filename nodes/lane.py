@@ -1,7 +1,7 @@
 """One session's way out: frames are built here, and those who wait to send stand in line here.
 
-Data goes out from one buffer of the whole node, its first 24 bytes being the headers: a pump
-reads into `SPACE` and calls `send_data` at once, so nothing is copied between the two.
+Data goes out from one buffer of the whole node, its first 8 bytes being the record's header: a
+pump reads into `SPACE` and calls `send_data` at once, so nothing is copied between the two.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from nodes.links.base import Link
     from nodes.mesh import Session
 
-_HEAD: Final = wire.VERSION << 4 | FrameType.DATA
-_BODY: Final = wire.DATA_PREFIX.size
-_BUFFER: Final = memoryview(bytearray(wire.MAX_FRAME))  # used and left within one call
+_BODY: Final = wire.RECORD.size
+_BUFFER: Final = memoryview(bytearray(_BODY + wire.MAX_DATA))  # used and left within one call
 SPACE: Final = _BUFFER[_BODY:]
+ORDERED: Final = 1  # the lane of all records
 
 
 class Waiting(Protocol):
@@ -48,7 +48,8 @@ class Lane:
 
     def ready(self) -> bool:
         """Whether data may be sent now."""
-        return self.link is not None and not self.link.full and self.flows.room > 0
+        link = self.link
+        return link is not None and not link.full(self._label, ORDERED) and self.flows.room > 0
 
     def park(self, waiting: Waiting) -> None:
         self._waiting.append(waiting)
@@ -64,15 +65,15 @@ class Lane:
         """Send the control records that the streams have left."""
         outbox = self.flows.outbox
         while outbox and self.link is not None:
-            number = self.session.number_out()
-            self.link.send(wire.frame(FrameType.DATA, self._label, number, outbox.popleft()))
+            self.link.send(self._head(), outbox.popleft())
 
     def send_data(self, stream: Stream, size: int) -> None:
         """Send the `size` bytes that stand in the buffer."""
-        number = self.session.number_out()
-        wire.DATA_PREFIX.pack_into(
-            _BUFFER, 0, _HEAD, 0, 0, self._label, number, Kind.DATA, 0, 0, stream.number
-        )
+        wire.RECORD.pack_into(_BUFFER, 0, Kind.DATA, 0, 0, stream.number)
         assert self.link is not None  # noqa: S101 - ready() was asked
-        self.link.send(_BUFFER[: _BODY + size])
+        self.link.send(self._head(), _BUFFER[: _BODY + size])
         self.flows.sent(stream, size)
+
+    def _head(self) -> bytes:
+        number = self.session.number_out()
+        return wire.head(FrameType.DATA, self._label, number, lane=ORDERED)

@@ -98,6 +98,7 @@ class Mesh:
     own: str
     new_label: Callable[[], int]
     windows: Windows = field(default_factory=Windows)
+    said_by: bytes = bytes(wire.KEY_BYTES)  # the own key, raw, for the CLOSE that begins here
     tables: dict[str, Table] = field(default_factory=dict)  # by neighbour
     sessions: dict[str, Session] = field(default_factory=dict)  # by peer
     _routes: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
@@ -118,7 +119,7 @@ class Mesh:
         actions: list[Action] = []
         for entry in lost.values():
             if isinstance(entry, Relay):
-                actions.append(_close(entry.onward, Code.LINK_LOST))
+                actions.append(self._close(entry.onward, Code.LINK_LOST))
             else:
                 actions += self._end(entry, Code.LINK_LOST)
         for route in broken:
@@ -165,23 +166,23 @@ class Mesh:
 
     def hang_up(self, session: Session, code: Code) -> list[Action]:
         """End a session from this side; the far end is told."""
-        told: Iterable[Action] = [_close(session.onward, code)] if session.onward else []
+        told: Iterable[Action] = [self._close(session.onward, code)] if session.onward else []
         return [*told, *self.remove(session.route, code)]
 
-    def closed(self, neighbour: str, label: int, code: Code) -> list[Action]:
+    def closed(self, neighbour: str, label: int, code: Code, said_by: bytes = b"") -> list[Action]:
         """A CLOSE came: pass it on or end the session."""
         entry = self.tables.get(neighbour, {}).get(label)
         if entry is None:
             return []
         actions = self.remove(entry.route, code)
         if isinstance(entry, Relay) and entry.onward.neighbour in self.tables:
-            actions.append(_close(entry.onward, code))
+            actions.append(self._close(entry.onward, code, said_by))
         return actions
 
     def overrun(self, relay: Relay) -> list[Action]:
         """An end of this route ignores its windows: drop the route and tell both ends."""
         ends = [
-            _close(entry.onward, Code.PROTOCOL)
+            self._close(entry.onward, Code.PROTOCOL)
             for neighbour, label in self._routes.get(relay.route, ())
             if (entry := self.tables.get(neighbour, {}).get(label)) and entry.onward
         ]
@@ -205,6 +206,5 @@ class Mesh:
             del self.sessions[session.peer]
         return [Ended(session, code)]
 
-
-def _close(onward: Onward, code: Code) -> Send:
-    return Send(onward.neighbour, wire.close(onward.label, code))
+    def _close(self, onward: Onward, code: Code, said_by: bytes = b"") -> Send:
+        return Send(onward.neighbour, wire.close(onward.label, code, said_by or self.said_by))

@@ -286,7 +286,7 @@ class Pump:
 
     def _keep(self, data: memoryview) -> None:
         if len(data) >= JOIN_BELOW:
-            self._pending.append(data)
+            self._pending.append(bytearray(data))  # the buffer is the link's
             return
         last = self._pending[-1] if self._pending else None
         if isinstance(last, bytearray) and len(last) < wire.MAX_DATA:

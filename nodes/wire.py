@@ -1,6 +1,6 @@
 """Frames on a link between two nodes and stream records inside them, bytes to values and back.
 
-A frame is a 16-byte header and a payload that relays neither decode nor copy. The payload of a DATA
+A frame is a 16-byte head and a payload that relays neither decode nor copy. The payload of a DATA
 frame is one stream record: an 8-byte header and its data. All numbers are big-endian; the layout is
 specified in docs/protocol/mesh.md.
 """
@@ -13,18 +13,21 @@ from typing import Final
 
 import msgspec
 
-VERSION: Final = 1
+VERSION: Final = 2
 
-FRAME: Final = struct.Struct(">BBHIQ")  # version<<4|type, flags, reserved, label, counter
+HEAD: Final = struct.Struct(">BBBBIQ")  # version<<4|type, lane, epoch, ttl, label, counter
 RECORD: Final = struct.Struct(">BBHI")  # kind, code, port, stream
-DATA_PREFIX: Final = struct.Struct(">BBHIQBBHI")  # both headers of a DATA frame in one go
-LABEL: Final = struct.Struct(">I")
-LABEL_OFFSET: Final = 4
 AMOUNT: Final = struct.Struct(">I")  # bytes of credit
 
 MAX_DATA: Final = 65536  # 16 KiB frames halve the throughput; larger ones only add delay
 MAX_GREETING: Final = 4096  # of a greeting, a reply, a HELLO
-MAX_FRAME: Final = DATA_PREFIX.size + MAX_DATA
+MAX_PAYLOAD: Final = MAX_DATA + 64  # room for a record's header and what sealing adds
+MAX_FRAME: Final = HEAD.size + MAX_PAYLOAD
+KEY_BYTES: Final = 32
+
+CONTROL_LANE: Final = 0  # urgent
+DATA_LANES: Final = 4  # lanes 1 to 4: each in order
+DATAGRAM_LANE: Final = 15  # in any order, may be dropped
 
 FIRST_WINDOW: Final = 64 * 1024  # bytes a sender may have on the way before its reader took any
 STREAM_WINDOW: Final = 1 << 20  # the same, once the stream has shown that it can use it
@@ -34,9 +37,14 @@ MAX_CREDIT: Final = 1 << 30
 
 class FrameType(IntEnum):
     HELLO = 1  # first on every link, both ways
-    DATA = 2  # one stream record
+    DATA = 2  # sealed end to end
     CLOSE = 3  # the route behind this label has ended
     ALIVE = 4  # nothing but a sign of life
+    PING = 5  # the counter is the sender's own time; the neighbour sends it back
+    PONG = 6
+    HANDSHAKE = 7  # a message of the handshake between the ends of a route
+    PROBE = 8  # along a route: whoever counts its ttl down to 0, or its end, answers
+    ECHO = 9  # the answer, the other way along the same route
 
 
 class Kind(IntEnum):
@@ -111,30 +119,41 @@ class Hello(msgspec.Struct, frozen=True):
 
 
 _hello_decoder: Final = msgspec.msgpack.Decoder(Hello)
-_CONTROL_TYPES: Final = frozenset(FrameType)
+_TYPES: Final = {VERSION << 4 | kind: kind.value for kind in FrameType}  # by the first byte
+_NOBODY: Final = bytes(KEY_BYTES)
+Head = tuple[int, int, int, int, int, int]  # type, lane, epoch, ttl, label, counter
 
 
-def frame(kind: FrameType, label: int = 0, counter: int = 0, payload: bytes = b"") -> bytes:
-    return FRAME.pack(VERSION << 4 | kind, 0, 0, label, counter) + payload
+def head(
+    kind: int, label: int = 0, counter: int = 0, *, lane: int = 0, epoch: int = 0, ttl: int = 0
+) -> bytes:
+    return HEAD.pack(VERSION << 4 | kind, lane, epoch, ttl, label, counter)
 
 
-def parse_frame(data: memoryview) -> tuple[int, int, int]:
-    """Type, label and counter of a frame; raises WireError."""
+def frame(
+    kind: int, label: int = 0, counter: int = 0, payload: bytes = b"", *, lane: int = 0
+) -> bytes:
+    """Head and payload in one piece."""
+    return head(kind, label, counter, lane=lane) + payload
+
+
+def parse_head(data: bytes | bytearray | memoryview) -> Head:
+    """The head at the start of `data`, which has at least 16 bytes; raises WireError."""
+    first, lane, epoch, ttl, label, counter = HEAD.unpack_from(data)
+    kind = _TYPES.get(first)
+    if kind is None:
+        if first >> 4 != VERSION:
+            raise WireError(f"frame of version {first >> 4}, this node speaks {VERSION}")
+        raise WireError(f"unknown frame type {first & 15}")
+    return kind, lane, epoch, ttl, label, counter
+
+
+def parse_frame(data: memoryview) -> Head:
+    """The head of a whole frame; raises WireError, also when the frame has a wrong size."""
     size = len(data)
-    if not FRAME.size <= size <= MAX_FRAME:
-        raise WireError(f"frame of {size} bytes (allowed: {FRAME.size} to {MAX_FRAME})")
-    head, _flags, _reserved, label, counter = FRAME.unpack_from(data)
-    if head >> 4 != VERSION:
-        raise WireError(f"frame of version {head >> 4}, this node speaks {VERSION}")
-    kind = head & 15
-    if kind not in _CONTROL_TYPES:
-        raise WireError(f"unknown frame type {kind}")
-    return kind, label, counter
-
-
-def relabel(data: memoryview, label: int) -> None:
-    """Swap the label of a received frame where it lies."""
-    LABEL.pack_into(data, LABEL_OFFSET, label)
+    if not HEAD.size <= size <= MAX_FRAME:
+        raise WireError(f"frame of {size} bytes (allowed: {HEAD.size} to {MAX_FRAME})")
+    return parse_head(data)
 
 
 def hello(key: str, name: str) -> bytes:
@@ -154,12 +173,16 @@ def parse_hello(payload: memoryview) -> Hello:
     return value
 
 
-def close(label: int, code: Code) -> bytes:
-    return frame(FrameType.CLOSE, label, payload=bytes([code]))
+def close(label: int, code: Code, said_by: bytes = _NOBODY) -> bytes:
+    """`said_by` is the raw key of the node at which the route ended."""
+    return frame(FrameType.CLOSE, label, payload=bytes([code]) + said_by)
 
 
-def parse_close(payload: memoryview) -> Code:
-    return Code.of(payload[0]) if payload else Code.LINK_LOST
+def parse_close(payload: memoryview) -> tuple[Code, bytes]:
+    """Why, and the key of the node that says so: a claim that nothing proves."""
+    said_by = bytes(payload[1 : 1 + KEY_BYTES])
+    code = Code.of(payload[0]) if payload else Code.LINK_LOST
+    return code, said_by if len(said_by) == KEY_BYTES else _NOBODY
 
 
 def record(kind: Kind, stream: int, data: bytes = b"", *, code: int = 0, port: int = 0) -> bytes:

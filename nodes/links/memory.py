@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nodes.links.base import Metrics
+from nodes.links.packet import OF_THE_LINK, Received, expect_no_hello
 from nodes.wire import WireError
 
 if TYPE_CHECKING:
     from nodes.links.base import Account, LinkOwner, Packet
-
-
-@dataclass(slots=True)
-class MemoryPacket:
-    """A frame with a buffer of its own."""
-
-    buffer: memoryview
 
 
 class MemoryLink:
@@ -29,10 +23,13 @@ class MemoryLink:
         self.twin: MemoryLink
         self._owner = owner
         self._capacity = capacity
-        self._sent: deque[tuple[MemoryPacket, Account | None]] = deque()
+        self._sent: deque[tuple[bytearray, Account | None]] = deque()
+        self._in = self._out = 0
 
-    @property
-    def full(self) -> bool:
+    def connection(self, label: int, lane: int) -> int:  # noqa: ARG002 - there is only one
+        return 0
+
+    def full(self, label: int = 0, lane: int = 0) -> bool:  # noqa: ARG002 - one for all
         return len(self._sent) > self._capacity
 
     @property
@@ -40,14 +37,19 @@ class MemoryLink:
         """Frames sent and not delivered yet."""
         return len(self._sent)
 
-    def send(self, data: bytes | memoryview) -> None:
+    def send(self, head: bytes, payload: bytes | bytearray | memoryview = b"") -> None:
         if self.alive:
-            self._sent.append((MemoryPacket(memoryview(bytearray(data))), None))
+            self._sent.append((bytearray(head) + payload, None))
 
-    def forward(self, packet: Packet, account: Account) -> None:
+    def forward(self, head: bytes, packet: Packet, account: Account) -> None:
         if self.alive:
-            account.kept += len(packet.buffer)
-            self._sent.append((MemoryPacket(packet.buffer), account))
+            data = bytearray(head) + packet.payload
+            account.kept += len(data)
+            self._sent.append((data, account))
+
+    def metrics(self) -> Metrics:
+        queued = sum(len(data) for data, _ in self._sent)
+        return Metrics(bytes_in=self._in, bytes_out=self._out, queued=queued)
 
     def cut(self, reason: str) -> None:
         """End the link at both ends."""
@@ -64,17 +66,26 @@ class MemoryLink:
         """Hand the oldest frame to the other end; False when there was none."""
         if not self._sent or not self.alive:
             return False
-        was_full = self.full
-        packet, account = self._sent.popleft()
+        was_full = self.full()
+        data, account = self._sent.popleft()
+        self._out += len(data)
         if account is not None:
-            account.kept -= len(packet.buffer)
-        try:
-            self.twin.owner.received(self.twin, packet)
-        except WireError as error:
-            self.twin.cut(f"it broke the protocol: {error}")
-        if was_full and not self.full:
-            self._owner.writable(self)
+            account.kept -= len(data)
+        self.twin.arrived(data)
+        if was_full and not self.full():
+            self._owner.writable(self, 0)
         return True
+
+    def arrived(self, data: bytearray) -> None:
+        self._in += len(data)
+        try:
+            packet = Received.of_bytes(data)
+            if packet.type in OF_THE_LINK:
+                expect_no_hello(packet.type)
+            else:
+                self._owner.received(self, packet)
+        except WireError as error:
+            self.cut(f"it broke the protocol: {error}")
 
 
 def memory_links(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from bus import sockets as bus_sockets
 from bus.sockets import DONTWAIT, SRCFD, Again, Frame, ZMQError
 from nodes import wire
+from nodes.links.packet import OF_THE_LINK, Received, expect_no_hello
 from nodes.links.zmqlink import ZmqLink
 from nodes.wire import FrameType, WireError
 
@@ -30,7 +31,7 @@ DEAD_AFTER: Final = 3  # ticks of 1 s without a frame
 _RETRY: Final = 0.005  # s; a look at a full link in case its edge was swallowed
 _SNDMORE: Final = 2  # ZMQ_SNDMORE
 _FAILED: Final = bus_sockets.HANDSHAKE_FAILED | bus_sockets.HANDSHAKE_REFUSED
-_ALIVE: Final = wire.frame(FrameType.ALIVE)
+_ALIVE: Final = wire.head(FrameType.ALIVE)
 
 
 class Ports(Protocol):
@@ -62,7 +63,7 @@ class Port:
         self._loop.add_reader(self._fd, self._turn)
         self._arm()
 
-    def transmit(self, rid: bytes, data: bytes | memoryview | Frame) -> None:
+    def transmit(self, rid: bytes, data: bytes | Frame) -> None:
         raise NotImplementedError
 
     def read(self) -> None:
@@ -94,7 +95,7 @@ class Port:
     def tick(self) -> None:
         """Once a second: say that we live, and see who does not."""
         for link in self.links():
-            if link.quiet and not link.full:
+            if link.quiet and not link.blocked:
                 link.send(_ALIVE)
             link.quiet = True
             link.silent += 1
@@ -109,16 +110,21 @@ class Port:
             self._loop.remove_reader(self._fd)
             bus_sockets.close(self._socket)
 
-    def hand_over(self, link: ZmqLink, packet: Frame) -> None:
+    def hand_over(self, link: ZmqLink, frame: Frame) -> None:
         """Give a frame to the owner; who breaks the protocol is cut."""
         link.silent = 0
+        link.bytes_in += len(frame)
         try:
-            self._owner.received(link, packet)
+            packet = Received.of_frame(frame)
+            if packet.type in OF_THE_LINK:
+                expect_no_hello(packet.type)
+            else:
+                self._owner.received(link, packet)
         except WireError as error:
             self._transport.count("broke_protocol")
             self.fail(link, f"it broke the protocol: {error}")
 
-    def _send(self, data: bytes | memoryview | Frame) -> None:
+    def _send(self, data: bytes | Frame) -> None:
         # Our buffers are used again at once, so they are copied; received frames are shared.
         self._socket.send(data, DONTWAIT, copy=not isinstance(data, Frame))
         self._arm()
@@ -163,10 +169,10 @@ class Port:
             if self._closed:
                 return False
             moved |= link.flush()
-            if not link.full:
+            if not link.blocked:
                 self._blocked.remove(link)
                 if link.alive:
-                    self._owner.writable(link)
+                    self._owner.writable(link, 0)
         return moved
 
 
@@ -182,7 +188,7 @@ class Listener(Port):
         self._loop.add_reader(bus_sockets.descriptor(self._monitor), self._watch)
         self._watch()
 
-    def transmit(self, rid: bytes, data: bytes | memoryview | Frame) -> None:
+    def transmit(self, rid: bytes, data: bytes | Frame) -> None:
         self._socket.send(rid, DONTWAIT | _SNDMORE)
         self._send(data)
 
@@ -263,7 +269,7 @@ class Dialler(Port):
         self._loop.add_reader(bus_sockets.descriptor(self._monitor), self._watch)
         self._watch()
 
-    def transmit(self, rid: bytes, data: bytes | memoryview | Frame) -> None:  # noqa: ARG002
+    def transmit(self, rid: bytes, data: bytes | Frame) -> None:  # noqa: ARG002
         self._send(data)
 
     def links(self) -> list[ZmqLink]:
@@ -317,10 +323,9 @@ class Dialler(Port):
 
 
 def _hello(packet: Frame) -> wire.Hello | None:
-    data = packet.buffer
     try:
-        kind, _, _ = wire.parse_frame(data)
-        return wire.parse_hello(data[wire.FRAME.size :]) if kind == FrameType.HELLO else None
+        first = Received.of_frame(packet)
+        return wire.parse_hello(first.payload) if first.type == FrameType.HELLO else None
     except WireError:
         return None
 

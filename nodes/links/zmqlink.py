@@ -6,6 +6,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from bus.sockets import Again, Frame, ZMQError
+from nodes.links.base import Metrics
+from nodes.links.packet import Received
+from nodes.wire import HEAD
 
 if TYPE_CHECKING:
     from nodes.links.base import Account, Packet
@@ -16,7 +19,7 @@ MAX_BACKLOG: Final = 256 << 20  # bytes kept for a neighbour that does not read
 class Carrier(Protocol):
     """The socket that a link sends through."""
 
-    def transmit(self, rid: bytes, data: bytes | memoryview | Frame) -> None:
+    def transmit(self, rid: bytes, data: bytes | Frame) -> None:
         """Send to one connection; raises Again when it has no room, ZMQError when it is gone."""
         ...
 
@@ -36,8 +39,10 @@ class ZmqLink:
         "_kept",
         "_rid",
         "alive",
+        "blocked",
+        "bytes_in",
+        "bytes_out",
         "dialled",
-        "full",
         "name",
         "neighbour",
         "quiet",
@@ -48,8 +53,10 @@ class ZmqLink:
         self.neighbour = neighbour
         self.name = ""
         self.dialled = dialled
-        self.full = False
+        self.blocked = False  # something is kept
         self.alive = True
+        self.bytes_in = 0
+        self.bytes_out = 0
         self.silent = 0  # ticks since the last frame came
         self.quiet = True  # nothing was sent since the last tick
         self._carrier = carrier
@@ -61,15 +68,29 @@ class ZmqLink:
     def rid(self) -> bytes:
         return self._rid
 
-    def send(self, data: bytes | memoryview) -> None:
-        if self.full or not self._try(data):
-            self._keep(bytes(data), len(data), None)
+    def connection(self, label: int, lane: int) -> int:  # noqa: ARG002 - there is only one
+        return 0
 
-    def forward(self, packet: Packet, account: Account) -> None:
-        if not isinstance(packet, Frame):
-            self.send(packet.buffer)
-        elif self.full or not self._try(packet):
-            self._keep(packet, len(packet.buffer), account)
+    def full(self, label: int, lane: int) -> bool:  # noqa: ARG002 - one for all
+        return self.blocked
+
+    def send(self, head: bytes, payload: bytes | bytearray | memoryview = b"") -> None:
+        data = head + payload
+        if self.blocked or not self._try(data):
+            self._keep(data, len(data), None)
+
+    def forward(self, head: bytes, packet: Packet, account: Account) -> None:
+        data: bytes | Frame
+        if isinstance(packet, Received) and packet.frame is not None:
+            data = packet.frame
+            data.buffer[: HEAD.size] = head
+        else:
+            data = head + packet.payload
+        if self.blocked or not self._try(data):
+            self._keep(data, HEAD.size + len(packet.payload), account)
+
+    def metrics(self) -> Metrics:
+        return Metrics(bytes_in=self.bytes_in, bytes_out=self.bytes_out, queued=self._kept)
 
     def cut(self, reason: str) -> None:
         self._carrier.fail_later(self, reason)
@@ -86,14 +107,14 @@ class ZmqLink:
             if account is not None:
                 account.kept -= size
             moved = True
-        self.full = False
+        self.blocked = False
         return True
 
     def discard(self) -> None:
-        self.alive = self.full = False
+        self.alive = self.blocked = False
         self._backlog.clear()
 
-    def _try(self, data: bytes | memoryview | Frame) -> bool:
+    def _try(self, data: bytes | Frame) -> bool:
         self.quiet = False
         try:
             self._carrier.transmit(self._rid, data)
@@ -101,6 +122,7 @@ class ZmqLink:
             return False
         except ZMQError as error:
             self._carrier.fail_later(self, error.strerror or str(error))
+        self.bytes_out += len(data)
         return True
 
     def _keep(self, data: bytes | Frame, size: int, account: Account | None) -> None:
@@ -110,8 +132,8 @@ class ZmqLink:
         self._kept += size
         if account is not None:
             account.kept += size
-        if not self.full:
-            self.full = True
+        if not self.blocked:
+            self.blocked = True
             self._carrier.blocked(self)
         if self._kept > MAX_BACKLOG:
             self._carrier.fail_later(self, "it does not read")

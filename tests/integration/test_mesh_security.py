@@ -131,9 +131,9 @@ async def test_a_key_the_manager_did_not_announce_does_not_get_in(mesh: Mesh) ->
         wire.frame(wire.FrameType.DATA, 1, 1, b"x" * 100),
         wire.hello("x" * 40, "somebody else"),
         wire.frame(wire.FrameType.HELLO, payload=b"\x91" * 1000),
-        b"\x21" + wire.hello("x" * 40, "of version 2")[1:],
+        b"\x31" + wire.hello("x" * 40, "of version 3")[1:],
     ],
-    ids=["empty", "random", "alive", "data", "foreign-key", "nested", "version-2"],
+    ids=["empty", "random", "alive", "data", "foreign-key", "nested", "version-3"],
 )
 async def test_whoever_does_not_begin_with_hello_is_cut(mesh: Mesh, first: bytes) -> None:
     async with dialling(mesh, keystore.load(mesh.folder / "evil.key")) as peer:
@@ -152,7 +152,7 @@ async def test_a_routing_id_that_can_be_guessed_is_refused(mesh: Mesh) -> None:
 
 @pytest.mark.parametrize(
     "parts",
-    [[os.urandom(50)], [b"\x12" + bytes(70_000)], [b"one", b"two", b"three"]],
+    [[os.urandom(50)], [b"\x22" + bytes(70_000)], [b"one", b"two", b"three"]],
     ids=["random", "oversized", "several-parts"],
 )
 async def test_a_neighbour_that_turns_bad_is_cut(mesh: Mesh, parts: list[bytes]) -> None:

@@ -111,7 +111,7 @@ def test_a_label_from_the_wrong_neighbour_is_dropped_and_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    "frame", [b"", b"x", b"\x22" + bytes(20), wire.hello("a", "a"), bytes(70_000), b"\x1f" * 16]
+    "frame", [b"", b"x", b"\x12" + bytes(20), wire.hello("a", "a"), bytes(70_000), b"\x2f" * 16]
 )
 def test_a_neighbour_that_speaks_nonsense_loses_its_link(frame: bytes) -> None:
     line = Line()
@@ -196,7 +196,7 @@ async def test_bytes_flow_and_stop_at_a_full_link() -> None:
             except BlockingIOError:
                 await asyncio.sleep(0)
         await asyncio.sleep(0.01)
-        assert line.ar.full
+        assert line.ar.full()
         assert line.ar.waiting == 1
         received = 0
         target.settimeout(0)

@@ -26,13 +26,14 @@ def by_name(entries: list[dict[str, Any]]) -> Any:
 @by_name(VECTORS["frames"])
 def test_frames_are_as_the_specification_prints_them(vector: dict[str, Any]) -> None:
     kind, payload = FrameType[vector["type"]], bytes.fromhex(vector["payload"])
-    encoded = wire.frame(kind, vector["label"], vector["counter"], payload)
+    lane = vector["lane"]
+    encoded = wire.frame(kind, vector["label"], vector["counter"], payload, lane=lane)
     assert encoded.hex() == vector["hex"]
     assert encoded[:16] == struct.pack(
-        ">BBHIQ", 0x10 + kind, 0, 0, vector["label"], vector["counter"]
+        ">BBBBIQ", 0x20 + kind, lane, 0, 0, vector["label"], vector["counter"]
     )
     parsed = wire.parse_frame(memoryview(encoded))
-    assert parsed == (kind, vector["label"], vector["counter"])
+    assert parsed == (kind, lane, 0, 0, vector["label"], vector["counter"])
 
 
 @by_name(VECTORS["records"])
@@ -70,31 +71,42 @@ def test_what_is_no_frame_is_a_named_error(vector: dict[str, Any]) -> None:
 
 def test_a_frame_may_be_no_larger_than_its_maximum() -> None:
     wire.parse_frame(memoryview(wire.frame(FrameType.DATA, 1, 1, bytes(wire.MAX_FRAME - 16))))
-    with pytest.raises(WireError, match="65561 bytes"):
+    with pytest.raises(WireError, match="65617 bytes"):
         wire.parse_frame(memoryview(wire.frame(FrameType.DATA, 1, 1, bytes(wire.MAX_FRAME - 15))))
 
 
-def test_both_headers_at_once_are_the_two_headers() -> None:
-    together = wire.DATA_PREFIX.pack(0x12, 0, 0, 9, 8, Kind.DATA, 0, 0, 7)
-    assert together == wire.frame(FrameType.DATA, 9, 8, wire.record(Kind.DATA, 7))
+@given(
+    st.sampled_from(FrameType),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**64 - 1),
+    st.tuples(*[st.integers(0, 255)] * 3),
+)
+def test_a_head_says_back_what_was_put_in(
+    kind: FrameType, label: int, counter: int, rest: tuple[int, int, int]
+) -> None:
+    lane, epoch, ttl = rest
+    packed = wire.head(kind, label, counter, lane=lane, epoch=epoch, ttl=ttl)
+    assert len(packed) == 16
+    assert wire.parse_head(packed) == (kind, lane, epoch, ttl, label, counter)
 
 
-def test_relabelling_changes_the_label_and_nothing_else() -> None:
-    data = bytearray(wire.frame(FrameType.DATA, 1, 2, b"payload"))
-    wire.relabel(memoryview(data), 0xFFFFFFFF)
-    assert bytes(data) == wire.frame(FrameType.DATA, 0xFFFFFFFF, 2, b"payload")
+def test_a_close_says_why_and_who_says_so() -> None:
+    payload = memoryview(wire.close(7, Code.STOPPING, b"k" * 32))[16:]
+    assert wire.parse_close(payload) == (Code.STOPPING, b"k" * 32)
+    assert wire.parse_close(payload[:9]) == (Code.STOPPING, bytes(32))
+    assert wire.parse_close(payload[:0]) == (Code.LINK_LOST, bytes(32))
 
 
 def test_hello_is_read_by_an_independent_decoder_and_back() -> None:
     payload = wire.hello("k" * 40, "alpha")[16:]
-    assert msgpack.unpackb(payload) == {"version": 1, "key": "k" * 40, "name": "alpha"}
-    other = msgpack.packb({"version": 1, "key": "k" * 40, "name": "b", "later": [1, 2]})
+    assert msgpack.unpackb(payload) == {"version": 2, "key": "k" * 40, "name": "alpha"}
+    other = msgpack.packb({"version": 2, "key": "k" * 40, "name": "b", "later": [1, 2]})
     assert wire.parse_hello(memoryview(other)).name == "b"
 
 
 def test_a_hello_of_another_version_is_refused() -> None:
-    with pytest.raises(WireError, match="version 2"):
-        wire.parse_hello(memoryview(msgpack.packb({"version": 2, "key": "", "name": ""})))
+    with pytest.raises(WireError, match="version 3"):
+        wire.parse_hello(memoryview(msgpack.packb({"version": 3, "key": "", "name": ""})))
 
 
 @given(st.binary(max_size=200))
@@ -103,7 +115,7 @@ def test_garbage_never_raises_anything_but_a_wire_error(data: bytes) -> None:
     for parse in (wire.parse_frame, wire.parse_hello, wire.parse_record, wire.parse_amount):
         with contextlib.suppress(WireError):
             parse(view)
-    assert isinstance(wire.parse_close(view), Code)
+    assert isinstance(wire.parse_close(view)[0], Code)
 
 
 def test_deeply_nested_garbage_is_a_wire_error() -> None:
