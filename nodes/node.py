@@ -25,7 +25,7 @@ from nodes.appport import AppPort, listen
 from nodes.control import Control
 from nodes.engine import Engine
 from nodes.errors import CannotListen
-from nodes.links.zeromq import Transport
+from nodes.links.zeromq import DATA_CONNECTIONS, Transport
 from nodes.shared import Stopped
 
 if TYPE_CHECKING:
@@ -48,6 +48,12 @@ def _name(text: str) -> str:
     return text
 
 
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: a number from 0 to 65535")
+    return int(text)
+
+
 def _arguments(given: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="node", description="A node of the mesh.")
     parser.add_argument("--name", type=_name, required=True, help="what apps and people call it")
@@ -63,6 +69,20 @@ def _arguments(given: list[str]) -> argparse.Namespace:
         default="tcp://127.0.0.1:0",
         metavar="ENDPOINT",
         help="where neighbours dial in (default: %(default)s, any free port)",
+    )
+    parser.add_argument(
+        "--data",
+        choices=("tcp", "curve"),
+        default="tcp",
+        help="what carries data between neighbours: TCP connections of its own, whose payloads are"
+        " sealed from end to end only, or the control connection (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data-port",
+        type=_port,
+        default=0,
+        metavar="PORT",
+        help="where neighbours bring their data connections (default: any free port)",
     )
     return parser.parse_args(given)
 
@@ -129,9 +149,12 @@ def _running(
     context = new_context()
     with contextlib.ExitStack() as stack:
         stack.callback(context.destroy, linger=0)
-        transport = Transport(context, keypair, name, engine, expected.__contains__)
+        connections = DATA_CONNECTIONS if arguments.data == "tcp" else 0
+        transport = Transport(
+            context, keypair, name, engine, expected.__contains__, connections=connections
+        )
         stack.callback(transport.close)
-        endpoint = transport.listen(arguments.listen)
+        endpoint = transport.listen(arguments.listen, arguments.data_port)
         control = Control(bus, engine, transport, name, endpoint, expected, tasks)
         port = AppPort(engine, sock, path, name, control.route, tasks)
         stack.callback(port.close)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -24,6 +24,8 @@ MAX_GREETING: Final = 4096  # of a greeting, a reply, a HELLO
 MAX_PAYLOAD: Final = MAX_DATA + 64  # room for a record's header and what sealing adds
 MAX_FRAME: Final = HEAD.size + MAX_PAYLOAD
 KEY_BYTES: Final = 32
+SECRET_BYTES: Final = 32
+MAX_CONNECTIONS: Final = 16  # for data, of one link
 
 CONTROL_LANE: Final = 0  # urgent
 DATA_LANES: Final = 4  # lanes 1 to 4: each in order
@@ -110,12 +112,15 @@ class WireError(Exception):
     """A peer sent bytes that are not this protocol; whoever reads them drops the peer."""
 
 
-class Hello(msgspec.Struct, frozen=True):
+class Hello(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a node says first on a link. `key` is checked against the key CURVE proved."""
 
     version: int
     key: str
     name: str
+    connections: Annotated[int, msgspec.Meta(ge=0, le=MAX_CONNECTIONS)] = 0  # for data, at most
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0  # where the listener takes them
+    secret: Annotated[bytes, msgspec.Meta(max_length=SECRET_BYTES)] = b""  # for their keys
 
 
 _hello_decoder: Final = msgspec.msgpack.Decoder(Hello)
@@ -156,8 +161,9 @@ def parse_frame(data: memoryview) -> Head:
     return parse_head(data)
 
 
-def hello(key: str, name: str) -> bytes:
-    return frame(FrameType.HELLO, payload=msgspec.msgpack.encode(Hello(VERSION, key, name)))
+def hello(key: str, name: str, connections: int = 0, port: int = 0, secret: bytes = b"") -> bytes:
+    value = Hello(VERSION, key, name, connections, port, secret)
+    return frame(FrameType.HELLO, payload=msgspec.msgpack.encode(value))
 
 
 def parse_hello(payload: memoryview) -> Hello:
@@ -170,6 +176,8 @@ def parse_hello(payload: memoryview) -> Hello:
         raise WireError(f"HELLO is malformed: {error}") from None
     if value.version != VERSION:
         raise WireError(f"peer speaks link version {value.version}, this node {VERSION}")
+    if value.connections and len(value.secret) != SECRET_BYTES:
+        raise WireError("HELLO offers data connections without a secret for them")
     return value
 
 

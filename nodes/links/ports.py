@@ -18,45 +18,41 @@ from typing import TYPE_CHECKING, Final, Protocol
 from bus import sockets as bus_sockets
 from bus.sockets import DONTWAIT, SRCFD, Again, Frame, ZMQError
 from nodes import wire
-from nodes.links.packet import OF_THE_LINK, Received, expect_no_hello
-from nodes.links.zmqlink import ZmqLink
+from nodes.links import tcp
+from nodes.links.neighbour import NeighbourLink, State, Surroundings
+from nodes.links.packet import Received
+from nodes.links.zmqline import ZmqLine
 from nodes.wire import FrameType, WireError
 
 if TYPE_CHECKING:
     from bus.sockets import Socket
-    from nodes.links.base import LinkOwner
 
 FRAMES_PER_TURN: Final = 32
-DEAD_AFTER: Final = 3  # ticks of 1 s without a frame
+CONTROL_LOWAT: Final = 16 * 1024  # bytes in the kernel; what is urgent shall not stand in line
 _RETRY: Final = 0.005  # s; a look at a full link in case its edge was swallowed
 _SNDMORE: Final = 2  # ZMQ_SNDMORE
 _FAILED: Final = bus_sockets.HANDSHAKE_FAILED | bus_sockets.HANDSHAKE_REFUSED
-_ALIVE: Final = wire.head(FrameType.ALIVE)
 
 
-class Ports(Protocol):
+class Ports(Surroundings, Protocol):
     """What a port needs of the transport it belongs to."""
 
-    owner: LinkOwner
-    hello: bytes
-
-    def count(self, what: str) -> None: ...
-
-    def came_up(self, port: Port, link: ZmqLink) -> None: ...
+    def claim(self, link: NeighbourLink) -> bool:
+        """The neighbour said HELLO: whether this is to be the link to it."""
+        ...
 
     def forget(self, port: Port) -> None: ...
 
 
 class Port:
-    """One ZeroMQ socket in the event loop: turns, kept frames, signs of life."""
+    """One ZeroMQ socket in the event loop: turns, and frames that were kept."""
 
     def __init__(self, transport: Ports, socket: Socket) -> None:
         self._transport = transport
-        self._owner = transport.owner
         self._loop = asyncio.get_running_loop()
         self._socket = socket
         self._fd = bus_sockets.descriptor(socket)
-        self._blocked: list[ZmqLink] = []
+        self._blocked: list[ZmqLine] = []
         self._armed = False
         self._closed = False
         self._retry: asyncio.TimerHandle | None = None
@@ -70,37 +66,15 @@ class Port:
         """Receive one frame and pass it on; raises Again when there is none."""
         raise NotImplementedError
 
-    def links(self) -> list[ZmqLink]:
+    def links(self) -> list[NeighbourLink]:
+        """Those whose neighbour has said HELLO."""
         raise NotImplementedError
 
-    def drop(self, link: ZmqLink) -> None:
-        """Make the transport forget the connection behind `link`."""
+    def drop(self, line: ZmqLine) -> None:
         raise NotImplementedError
 
-    def blocked(self, link: ZmqLink) -> None:
-        self._blocked.append(link)
-
-    def fail_later(self, link: ZmqLink, reason: str) -> None:
-        if link.alive:
-            self._loop.call_soon(self.fail, link, reason)
-
-    def fail(self, link: ZmqLink, reason: str) -> None:
-        """The link has ended: tell the owner once."""
-        if not link.alive:
-            return
-        link.discard()
-        self.drop(link)
-        self._owner.link_down(link, reason)
-
-    def tick(self) -> None:
-        """Once a second: say that we live, and see who does not."""
-        for link in self.links():
-            if link.quiet and not link.blocked:
-                link.send(_ALIVE)
-            link.quiet = True
-            link.silent += 1
-            if link.silent > DEAD_AFTER:
-                self.fail(link, f"no sign of life for {DEAD_AFTER} s")
+    def blocked(self, line: ZmqLine) -> None:
+        self._blocked.append(line)
 
     def close(self) -> None:
         if not self._closed:
@@ -110,19 +84,14 @@ class Port:
             self._loop.remove_reader(self._fd)
             bus_sockets.close(self._socket)
 
-    def hand_over(self, link: ZmqLink, frame: Frame) -> None:
-        """Give a frame to the owner; who breaks the protocol is cut."""
-        link.silent = 0
-        link.bytes_in += len(frame)
+    def hand_over(self, line: ZmqLine, frame: Frame) -> None:
+        """Give a frame to its link; who breaks the protocol is cut."""
+        line.bytes_in += len(frame)
         try:
-            packet = Received.of_frame(frame)
-            if packet.type in OF_THE_LINK:
-                expect_no_hello(packet.type)
-            else:
-                self._owner.received(link, packet)
+            line.link.received(Received.of_frame(frame))
         except WireError as error:
             self._transport.count("broke_protocol")
-            self.fail(link, f"it broke the protocol: {error}")
+            line.link.fail(f"it broke the protocol: {error}")
 
     def _send(self, data: bytes | Frame) -> None:
         # Our buffers are used again at once, so they are copied; received frames are shared.
@@ -165,14 +134,14 @@ class Port:
 
     def _flush(self) -> bool:
         moved = False
-        for link in self._blocked.copy():
+        for line in self._blocked.copy():
             if self._closed:
                 return False
-            moved |= link.flush()
-            if not link.blocked:
-                self._blocked.remove(link)
-                if link.alive:
-                    self._owner.writable(link, 0)
+            moved |= line.flush()
+            if not line.blocked:
+                self._blocked.remove(line)
+                if line.alive:
+                    line.link.control_writable()
         return moved
 
 
@@ -180,9 +149,9 @@ class Listener(Port):
     """The ROUTER: many neighbours, told apart by routing id and proved by User-Id."""
 
     def __init__(self, transport: Ports, socket: Socket) -> None:
-        self._by_rid: dict[bytes, ZmqLink] = {}
+        self._by_rid: dict[bytes, ZmqLine] = {}
         self._proof: dict[bytes, str] = {}  # rid -> User-Id: key and number of the connection
-        self._descriptors: dict[int, ZmqLink] = {}
+        self._descriptors: dict[int, ZmqLine] = {}
         self._monitor = bus_sockets.watch(socket)
         super().__init__(transport, socket)
         self._loop.add_reader(bus_sockets.descriptor(self._monitor), self._watch)
@@ -192,8 +161,8 @@ class Listener(Port):
         self._socket.send(rid, DONTWAIT | _SNDMORE)
         self._send(data)
 
-    def links(self) -> list[ZmqLink]:
-        return list(self._by_rid.values())
+    def links(self) -> list[NeighbourLink]:
+        return [line.link for line in self._by_rid.values()]
 
     def read(self) -> None:
         rid = self._socket.recv(DONTWAIT)
@@ -201,22 +170,23 @@ class Listener(Port):
         if packet.more:
             self._refuse(packet, "more_than_one_part")
             return
-        link = self._by_rid.get(rid)
-        if link is None:
+        line = self._by_rid.get(rid)
+        if line is None:
             self._first(rid, packet)
         elif packet.get("User-Id") == self._proof[rid]:
-            self.hand_over(link, packet)
+            self.hand_over(line, packet)
         else:  # a routing id is a secret of its owner; here somebody else has taken it over
             self._refuse(packet, "foreign_routing_id")
-            self.fail(link, "another connection took its routing id")
+            line.link.fail("another connection took its routing id")
 
-    def drop(self, link: ZmqLink) -> None:
-        self._by_rid.pop(link.rid, None)
-        self._proof.pop(link.rid, None)
+    def drop(self, line: ZmqLine) -> None:
+        self._by_rid.pop(line.rid, None)
+        self._proof.pop(line.rid, None)
         for number, other in list(self._descriptors.items()):
-            if other is link:
+            if other is line:
                 del self._descriptors[number]
-                _shut(number)
+        if line.link.socket is not None:
+            _shut(line.link.socket)
 
     def close(self) -> None:
         if not self._closed:
@@ -233,27 +203,33 @@ class Listener(Port):
             return
         # What the monitor has to say about an older connection with this descriptor comes first.
         self._watch()
-        link = ZmqLink(self, rid, key, dialled=False)
-        link.name = hello.name
-        self._by_rid[rid] = link
+        line = ZmqLine(self, rid)
+        link = line.link = NeighbourLink(self._transport, line, key, dialled=False)
+        descriptor = int(packet.get(SRCFD))
+        link.socket = _copy(descriptor)
+        self._by_rid[rid] = line
         self._proof[rid] = proof
-        self._descriptors[int(packet.get(SRCFD))] = link
-        link.send(self._transport.hello)
-        self._transport.came_up(self, link)
+        self._descriptors[descriptor] = line
+        if self._transport.claim(link):
+            line.send(link.hello())
+            link.greeted(hello)
 
     def _refuse(self, packet: Frame, reason: str) -> None:
         self._transport.count(reason)
         while packet.more:
             packet = self._socket.recv(DONTWAIT, copy=False)
         with contextlib.suppress(ZMQError):
-            _shut(int(packet.get(SRCFD)))
+            copy = _copy(int(packet.get(SRCFD)))
+            if copy is not None:
+                with copy:
+                    _shut(copy)
 
     def _watch(self) -> None:
         for event in bus_sockets.events(self._monitor):
             if event.kind == bus_sockets.DISCONNECTED:
-                link = self._descriptors.pop(event.value, None)
-                if link is not None:
-                    self.fail(link, "the connection ended")
+                line = self._descriptors.pop(event.value, None)
+                if line is not None:
+                    line.link.fail("the connection ended")
             elif event.kind & _FAILED:
                 self._transport.count("handshake_failed")
 
@@ -262,8 +238,9 @@ class Dialler(Port):
     """A DEALER: one neighbour."""
 
     def __init__(self, transport: Ports, socket: Socket, neighbour: str) -> None:
-        self.link = ZmqLink(self, b"", neighbour, dialled=True)
-        self.up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line = ZmqLine(self, b"")
+        self.link = NeighbourLink(transport, self._line, neighbour, dialled=True)
+        self._line.link = self.link
         self._monitor = bus_sockets.watch(socket)
         super().__init__(transport, socket)
         self._loop.add_reader(bus_sockets.descriptor(self._monitor), self._watch)
@@ -272,28 +249,20 @@ class Dialler(Port):
     def transmit(self, rid: bytes, data: bytes | Frame) -> None:  # noqa: ARG002
         self._send(data)
 
-    def links(self) -> list[ZmqLink]:
-        return [self.link] if self.up.done() and self.link.alive else []
+    def links(self) -> list[NeighbourLink]:
+        return [self.link] if self.link.state in {State.JOINING, State.UP} else []
 
     def read(self) -> None:
         packet = self._socket.recv(DONTWAIT, copy=False)
         if packet.more:
-            self.fail(self.link, "it sent a message of several parts")
-        elif self.up.done():
-            self.hand_over(self.link, packet)
-        else:
+            self.link.fail("it sent a message of several parts")
+        elif self.link.state is State.GREETING:
             self._first(packet)
+        else:
+            self.hand_over(self._line, packet)
 
-    def drop(self, link: ZmqLink) -> None:  # noqa: ARG002 - there is only one
+    def drop(self, line: ZmqLine) -> None:  # noqa: ARG002 - there is only one
         self.close()
-
-    def fail(self, link: ZmqLink, reason: str) -> None:
-        if not self.up.done():
-            link.discard()
-            self.close()
-            self.up.set_exception(ConnectionError(reason))
-            return
-        super().fail(link, reason)
 
     def close(self) -> None:
         if not self._closed:
@@ -304,22 +273,22 @@ class Dialler(Port):
     def _first(self, packet: Frame) -> None:
         hello = _hello(packet)
         if hello is None or hello.key != self.link.neighbour:
-            self.fail(self.link, "it did not say HELLO as a node of this version does")
-            return
-        self.link.name = hello.name
-        self.up.set_result(None)
-        self._transport.came_up(self, self.link)
+            self.link.fail("it did not say HELLO as a node of this version does")
+        elif self._transport.claim(self.link):
+            self.link.greeted(hello)
 
     def _watch(self) -> None:
         for event in bus_sockets.events(self._monitor):
             if self._closed:
                 return
-            if event.kind == bus_sockets.HANDSHAKE_SUCCEEDED:
-                self.link.send(self._transport.hello)
+            if event.kind == bus_sockets.CONNECTED:
+                self.link.socket = _copy(event.value)
+            elif event.kind == bus_sockets.HANDSHAKE_SUCCEEDED:
+                self._line.send(self.link.hello())
             elif event.kind == bus_sockets.HANDSHAKE_REFUSED:
-                self.fail(self.link, "it does not admit this node's key")
+                self.link.fail("it does not admit this node's key")
             elif event.kind in {bus_sockets.DISCONNECTED, bus_sockets.CLOSED}:
-                self.fail(self.link, "the connection ended")
+                self.link.fail("the connection ended")
 
 
 def _hello(packet: Frame) -> wire.Hello | None:
@@ -330,9 +299,17 @@ def _hello(packet: Frame) -> wire.Hello | None:
         return None
 
 
-def _shut(descriptor: int) -> None:
+def _copy(descriptor: int) -> sockets.socket | None:
+    """A copy of a connection of libzmq, whose figures can be read and options set."""
+    try:
+        copy = sockets.socket(fileno=os.dup(descriptor))
+    except OSError:
+        return None
+    tcp.prepare(copy, lowat=CONTROL_LOWAT)
+    return copy
+
+
+def _shut(copy: sockets.socket) -> None:
     """Shut a connection of libzmq down; libzmq itself then closes it."""
     with contextlib.suppress(OSError):
-        copy = sockets.socket(fileno=os.dup(descriptor))
-        with copy:
-            copy.shutdown(sockets.SHUT_RDWR)
+        copy.shutdown(sockets.SHUT_RDWR)

@@ -1,0 +1,75 @@
+"""What a link is like, out of single measurements. Times in seconds, rates in bytes a second."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from nodes.links.tcp import TcpInfo
+
+BUSY: Final = 16 * 1024  # bytes acknowledged in an interval, below which a rate says nothing
+_OUTSTANDING: Final = 8  # PINGs that may still be answered
+
+
+class RoundTrip:
+    """Smoothed as in RFC 6298; PINGs carry the time at which they were sent, in microseconds."""
+
+    def __init__(self) -> None:
+        self.smoothed: float | None = None
+        self.variation = 0.0
+        self._asked: deque[int] = deque(maxlen=_OUTSTANDING)
+
+    def ask(self, now: float) -> int:
+        """The counter of a PING that goes out now."""
+        counter = int(now * 1e6)
+        self._asked.append(counter)
+        return counter
+
+    def answered(self, counter: int, now: float) -> None:
+        """A PONG came; one that was not asked for is ignored."""
+        if counter not in self._asked:
+            return
+        self._asked.remove(counter)
+        sample = max(0.0, now - counter / 1e6)
+        if self.smoothed is None:
+            self.smoothed, self.variation = sample, sample / 2
+            return
+        self.variation += (abs(sample - self.smoothed) - self.variation) / 4
+        self.smoothed += (sample - self.smoothed) / 8
+
+
+class Throughput:
+    """How much a link carries, from what the kernel says of its connections."""
+
+    def __init__(self) -> None:
+        self.rate: float | None = None
+        self.retransmits = 0.0  # segments a second
+        self.unsent = 0
+        self._acked: dict[int, int] = {}
+        self._retransmitted: dict[int, int] = {}
+
+    def sample(self, infos: Iterable[tuple[int, TcpInfo | None]], seconds: float) -> None:
+        """Take in the figures of the connections, by their numbers, `seconds` after the last."""
+        carried, again, unsent = 0.0, 0, 0
+        limited = True  # by what there was to send
+        for number, info in infos:
+            if info is None:
+                continue
+            unsent += info.unsent
+            again += info.retransmits - self._retransmitted.get(number, 0)
+            self._retransmitted[number] = info.retransmits
+            if info.acked - self._acked.get(number, 0) >= BUSY:
+                carried += info.rate
+                limited = limited and info.app_limited
+            self._acked[number] = info.acked
+        self.unsent = unsent
+        self.retransmits += (again / max(seconds, 1e-3) - self.retransmits) / 4
+        if not carried:
+            return
+        if self.rate is None or carried > self.rate:
+            self.rate = carried  # it can carry that much
+        elif not limited:
+            self.rate += (carried - self.rate) / 4
