@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nodes.links.tcp import TcpInfo
-
 BUSY: Final = 16 * 1024  # bytes acknowledged in an interval, below which a rate says nothing
 _OUTSTANDING: Final = 8  # PINGs that may still be answered
+
+
+@dataclass(frozen=True, slots=True)
+class TcpInfo:
+    """What the kernel knows of a connection. Times in seconds, totals since it began."""
+
+    rtt: float
+    rttvar: float
+    retransmits: int  # segments
+    acked: int  # bytes
+    unsent: int  # bytes that wait in the kernel
+    rate: int  # bytes a second, as last delivered
+    app_limited: bool  # `rate` was measured while there was too little to send
 
 
 class RoundTrip:

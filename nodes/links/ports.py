@@ -149,9 +149,9 @@ class Listener(Port):
     """The ROUTER: many neighbours, told apart by routing id and proved by User-Id."""
 
     def __init__(self, transport: Ports, socket: Socket) -> None:
-        self._by_rid: dict[bytes, ZmqLine] = {}
+        self._by_rid: dict[bytes, NeighbourLink] = {}
         self._proof: dict[bytes, str] = {}  # rid -> User-Id: key and number of the connection
-        self._descriptors: dict[int, ZmqLine] = {}
+        self._descriptors: dict[int, NeighbourLink] = {}
         self._monitor = bus_sockets.watch(socket)
         super().__init__(transport, socket)
         self._loop.add_reader(bus_sockets.descriptor(self._monitor), self._watch)
@@ -162,7 +162,7 @@ class Listener(Port):
         self._send(data)
 
     def links(self) -> list[NeighbourLink]:
-        return [line.link for line in self._by_rid.values()]
+        return list(self._by_rid.values())
 
     def read(self) -> None:
         rid = self._socket.recv(DONTWAIT)
@@ -170,23 +170,23 @@ class Listener(Port):
         if packet.more:
             self._refuse(packet, "more_than_one_part")
             return
-        line = self._by_rid.get(rid)
-        if line is None:
+        link = self._by_rid.get(rid)
+        if link is None:
             self._first(rid, packet)
         elif packet.get("User-Id") == self._proof[rid]:
-            self.hand_over(line, packet)
+            self.hand_over(link.control, packet)
         else:  # a routing id is a secret of its owner; here somebody else has taken it over
             self._refuse(packet, "foreign_routing_id")
-            line.link.fail("another connection took its routing id")
+            link.fail("another connection took its routing id")
 
     def drop(self, line: ZmqLine) -> None:
-        self._by_rid.pop(line.rid, None)
+        link = self._by_rid.pop(line.rid, None)
         self._proof.pop(line.rid, None)
         for number, other in list(self._descriptors.items()):
-            if other is line:
+            if other is link:
                 del self._descriptors[number]
-        if line.link.socket is not None:
-            _shut(line.link.socket)
+        if link is not None and link.socket is not None:
+            _shut(link.socket)
 
     def close(self) -> None:
         if not self._closed:
@@ -207,9 +207,9 @@ class Listener(Port):
         link = line.link = NeighbourLink(self._transport, line, key, dialled=False)
         descriptor = int(packet.get(SRCFD))
         link.socket = _copy(descriptor)
-        self._by_rid[rid] = line
+        self._by_rid[rid] = link
         self._proof[rid] = proof
-        self._descriptors[descriptor] = line
+        self._descriptors[descriptor] = link
         if self._transport.claim(link):
             line.send(link.hello())
             link.greeted(hello)
@@ -227,9 +227,9 @@ class Listener(Port):
     def _watch(self) -> None:
         for event in bus_sockets.events(self._monitor):
             if event.kind == bus_sockets.DISCONNECTED:
-                line = self._descriptors.pop(event.value, None)
-                if line is not None:
-                    line.link.fail("the connection ended")
+                link = self._descriptors.pop(event.value, None)
+                if link is not None:
+                    link.fail("the connection ended")
             elif event.kind & _FAILED:
                 self._transport.count("handshake_failed")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from dataclasses import dataclass
 from typing import Final
+
+from nodes.links.estimate import TcpInfo
 
 NOTSENT_LOWAT: Final = 64 * 1024  # bytes; what waits in the kernel can no longer be overtaken
 USER_TIMEOUT_MS: Final = 5000  # unacknowledged for so long: the kernel gives the connection up
@@ -16,19 +17,6 @@ _TCP_USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", 18)
 _INFO: Final = struct.Struct("=6x2B24I4Q6IQ")
 _RETRANS, _RTT, _RTTVAR = 25, 17, 18  # places in the unpacked tuple
 _ACKED, _NOTSENT, _RATE = 28, 32, 36
-
-
-@dataclass(frozen=True, slots=True)
-class TcpInfo:
-    """What the kernel knows of a connection. Times in seconds, totals since it began."""
-
-    rtt: float
-    rttvar: float
-    retransmits: int  # segments
-    acked: int  # bytes
-    unsent: int  # bytes that wait in the kernel
-    rate: int  # bytes a second, as last delivered
-    app_limited: bool  # `rate` was measured while there was too little to send
 
 
 def prepare(sock: socket.socket, *, lowat: int = NOTSENT_LOWAT) -> None:

@@ -11,7 +11,6 @@ from nodes.wire import HEAD
 
 if TYPE_CHECKING:
     from nodes.links.base import Account, Packet
-    from nodes.links.neighbour import NeighbourLink
 
 MAX_BACKLOG: Final = 256 << 20  # bytes kept for a neighbour that does not read
 
@@ -32,6 +31,24 @@ class Carrier(Protocol):
         ...
 
 
+class LineOwner(Protocol):
+    """The link that a connection belongs to."""
+
+    def received(self, packet: Packet) -> None:
+        """Raises WireError."""
+        ...
+
+    def control_writable(self) -> None: ...
+
+    def fail(self, reason: str) -> None:
+        """The link has ended."""
+        ...
+
+    def cut(self, reason: str) -> None:
+        """End the link, but not before this call is over."""
+        ...
+
+
 class ZmqLine:
     """See the module. `rid` is what the ROUTER calls it."""
 
@@ -49,7 +66,7 @@ class ZmqLine:
 
     def __init__(self, carrier: Carrier, rid: bytes) -> None:
         self.rid = rid
-        self.link: NeighbourLink  # set by who makes the link
+        self.link: LineOwner  # set by who makes the link
         self.blocked = False  # something is kept
         self.alive = True
         self.kept = 0  # bytes
