@@ -1,7 +1,7 @@
-"""The node's side of the bus: registers, dials neighbours, asks for routes, obeys the manager.
+"""The node's side of the bus: registers, dials neighbours, asks for routes.
 
 Without the manager everything that stands goes on: sessions, links, and redialling a neighbour at
-the address it had.
+the address it had. What the manager has the node do is in nodes.obeying.
 """
 
 from __future__ import annotations
@@ -9,30 +9,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from typing import TYPE_CHECKING, Final
 
 from bus import Bus, BusError, NotPresent, Refused
 from bus.identity import is_key, short
 from nodes import api
 from nodes.errors import Unreachable
-from nodes.mesh import NoSuchNeighbour, Onward, Relay, TableFull
+from nodes.mesh import Relay
+from nodes.obeying import WrongManager
+from nodes.pinning import PinError
 from nodes.shared import Shared
 from nodes.wire import Code
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from bus import Request
     from nodes.engine import Engine
     from nodes.lane import Lane
+    from nodes.links.base import Metrics
     from nodes.links.zeromq import Transport
+    from nodes.obeying import Obedience
 
 log = logging.getLogger(__name__)
 
 REGISTER_EVERY: Final = 3.0  # s
 ROUTE_PATIENCE: Final = 3.0  # s in which a node or a link may still appear
 FIRST_RETRY, LAST_RETRY = 0.1, 3.0  # s between attempts to dial, before jitter
-MAX_EXPECTED: Final = 4096  # keys that may dial in
 _MAX_NAMES: Final = 4096
 _REPORT_TIMEOUT: Final = 3.0
 
@@ -47,7 +49,7 @@ class Control:
         transport: Transport,
         name: str,
         endpoint: str,
-        expected: set[str],
+        obedience: Obedience,
         tasks: asyncio.TaskGroup,
     ) -> None:
         self._bus = bus
@@ -55,26 +57,24 @@ class Control:
         self._transport = transport
         self._name = name
         self._endpoint = endpoint
-        self._expected = expected
+        self._obedience = obedience
         self._tasks = tasks
-        self._manager: str | None = None
         self._due = asyncio.Event()  # a registration is due
         self._registered = asyncio.Event()
         self._names: dict[str, str] = {}
         self._routing: Shared[str, Lane] = Shared(tasks)
         self._down: dict[str, asyncio.Event] = {}  # by neighbour: its link was lost
         self._last_problem = ""
+        self._moved: dict[
+            str, tuple[float, int]
+        ] = {}  # by neighbour: when, bytes both ways by then
 
     async def start(self, links: list[str]) -> None:
         """Begin; `links` are names or keys of nodes to dial and keep dialled."""
-        for subject, handler in (
-            (api.EXPECT, self._expect),
-            (api.INSTALL, self._install),
-            (api.REMOVE, self._remove),
-        ):
-            self._bus.answer(subject, self._guarded(handler))
+        self._bus.answer(api.ORDER, self._obedience.handle)
         self._bus.answer(api.STATUS, self._status)
         self._bus.on_reconnect(self._due.set)
+        self._obedience.suggested = self._suggested
         observer = self._engine.observer
         observer.link_up, observer.link_down = self._link_up, self._link_down
         observer.session_lost = self._session_lost
@@ -120,65 +120,25 @@ class Control:
             pause = min(pause * 2, 0.5)
 
     async def _ask_for_route(self, target: str) -> Lane | None:
-        body = await self._bus.request(api.ROUTE, api.pack(api.Query(target)), timeout=10)
+        """Have the manager lay a route; by the time it answers both ends have their orders."""
+        body = await self._bus.request(api.ROUTE, api.pack(api.RouteQuery(target)), timeout=10)
         route = api.unpack(body, api.Route)
         if not is_key(target):
             if len(self._names) >= _MAX_NAMES:
                 self._names.clear()
             self._names[target] = route.peer
-        hop = Onward(route.hop.neighbour, route.hop.label)
-        self._engine.bind(route.route, route.peer, hop)
         lane = self._engine.lane(route.peer)
-        if lane is None or lane.session.route != route.route:  # the manager's view was stale
-            await self._bus.request(api.RELEASE, api.pack(api.RouteName(route.route)), timeout=3)
-            return None
+        if lane is None:  # the manager's view was stale
+            self._route_lost(route.route, "it is not here")
         return lane
 
     def _session_lost(self, route: str) -> None:
-        self._report(api.RELEASE, api.RouteName(route))
+        self._route_lost(route, "the session broke the protocol")
 
-    # What the manager asks ----------------------------------------------------------------------
+    def _route_lost(self, route: str, reason: str, at: str = "") -> None:
+        self._report(api.RELEASE, api.Release(route, reason[:256], at))
 
-    def _guarded(
-        self, handler: Callable[[Request], bytes]
-    ) -> Callable[[Request], Awaitable[bytes]]:
-        async def handle(request: Request) -> bytes:
-            if request.sender != self._manager:
-                raise Refused(
-                    403, "not_the_manager", "this node obeys the manager it registered at"
-                )
-            try:
-                return handler(request)
-            except api.BadBody as error:
-                raise Refused(400, "bad_body", str(error)) from None
-            except NoSuchNeighbour as error:
-                raise Refused(409, "no_link", f"there is no link to {error}") from None
-            except TableFull as error:
-                raise Refused(503, "table_full", f"too many routes from {error}") from None
-
-        return handle
-
-    def _expect(self, request: Request) -> bytes:
-        key = api.unpack(request.body, api.Expect).key
-        if key not in self._expected and len(self._expected) >= MAX_EXPECTED:
-            raise Refused(503, "too_many_neighbours", "this node expects too many neighbours")
-        self._expected.add(key)
-        return api.pack(api.Empty())
-
-    def _install(self, request: Request) -> bytes:
-        order = api.unpack(request.body, api.Install)
-        onward = Onward(order.onward.neighbour, order.onward.label) if order.onward else None
-        if order.peer is not None:
-            label = self._engine.end(order.route, order.neighbour, order.peer, onward)
-        elif onward is not None:
-            label = self._engine.relay(order.route, order.neighbour, onward)
-        else:
-            raise Refused(400, "bad_body", "a route that neither ends here nor goes on")
-        return api.pack(api.Installed(label))
-
-    def _remove(self, request: Request) -> bytes:
-        self._engine.remove(api.unpack(request.body, api.RouteName).route)
-        return api.pack(api.Empty())
+    # What people ask ----------------------------------------------------------------------------
 
     async def _status(self, _request: Request) -> bytes:
         engine = self._engine
@@ -210,7 +170,7 @@ class Control:
             try:
                 await self._register()
                 self._say("")
-            except (BusError, api.BadBody) as error:
+            except (BusError, api.BadBody, WrongManager, PinError) as error:
                 self._registered.clear()
                 self._say(f"not registered at a node manager: {error}")
             try:
@@ -220,11 +180,45 @@ class Control:
                 pass
 
     async def _register(self) -> None:
-        report = api.Registration(self._name, self._endpoint, sorted(self._engine.links))
+        """Tell the manager the whole state; raises BusError, BadBody, WrongManager, PinError."""
+        guard, standing = self._obedience.guard, self._obedience.standing()
+        digest = 0
+        for said in standing:
+            digest ^= int(said.route, 16)
+        report = api.Registration(
+            self._name,
+            self._endpoint,
+            guard.boot,
+            self._obedience.clock(),
+            guard.serial,
+            [self._link_state(key, link.metrics()) for key, link in self._engine.links.items()],
+            len(standing),
+            digest,
+        )
         body = await self._bus.request(api.REGISTER, api.pack(report), timeout=_REPORT_TIMEOUT)
-        # The broker lets only role `manager` serve mesh.*, so who answered this is the manager.
-        self._manager = api.unpack(body, api.Registered).manager
+        answer = api.unpack(body, api.Registered)
+        self._obedience.trust(answer.manager)
         self._registered.set()
+        if answer.tell:
+            await self._tell_routes()
+
+    async def _tell_routes(self) -> None:
+        """The manager is new, or has lost count."""
+        standing = self._obedience.standing()
+        for at in range(0, max(1, len(standing)), api.MAX_STANDING):
+            part = standing[at : at + api.MAX_STANDING]
+            more = at + api.MAX_STANDING < len(standing)
+            body = api.pack(api.Standing(part, more))
+            await self._bus.request(api.STANDING, body, timeout=_REPORT_TIMEOUT)
+
+    def _link_state(self, neighbour: str, found: Metrics) -> api.LinkState:
+        now, moved = time.monotonic(), found.bytes_in + found.bytes_out
+        then, before = self._moved.get(neighbour, (now, moved))
+        self._moved[neighbour] = (now, moved)
+        used = max(0, moved - before) / (now - then) if now > then else 0.0
+        return api.LinkState(
+            neighbour, found.rtt, found.rttvar, found.retransmits, found.rate, used, found.queued
+        )
 
     async def _hear_manager(self) -> None:
         while True:
@@ -247,9 +241,10 @@ class Control:
 
     def _link_down(self, neighbour: str, reason: str) -> None:
         self._down.setdefault(neighbour, asyncio.Event()).set()
+        self._moved.pop(neighbour, None)
         self._report(api.LINK, api.LinkReport(neighbour, up=False, reason=reason[:256]))
 
-    def _report(self, subject: str, value: api.LinkReport | api.RouteName) -> None:
+    def _report(self, subject: str, value: api.LinkReport | api.Release) -> None:
         self._tasks.create_task(self._send_report(subject, api.pack(value)))
 
     async def _send_report(self, subject: str, body: bytes) -> None:
@@ -257,6 +252,10 @@ class Control:
             await self._bus.request(subject, body, timeout=_REPORT_TIMEOUT)
         except BusError:
             self._due.set()  # the whole state will be told as soon as somebody listens
+
+    def _suggested(self, peers: list[tuple[str, str]]) -> None:
+        """The manager suggests links, as (key, endpoint); this node decides. None so far."""
+        log.debug("the node manager suggests %d links", len(peers))
 
     async def _keep_linked(self, target: str) -> None:
         pause = FIRST_RETRY

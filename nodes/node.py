@@ -20,12 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bus import logs, process
+from bus.identity import is_key
 from bus.sockets import new_context
 from nodes.appport import AppPort, listen
 from nodes.control import Control
 from nodes.engine import Engine
 from nodes.errors import CannotListen
 from nodes.links.zeromq import DATA_CONNECTIONS, Transport
+from nodes.obeying import Obedience
+from nodes.orders import Guard
+from nodes.pinning import PinError, pin, pinned
 from nodes.shared import Stopped
 
 if TYPE_CHECKING:
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXIT_TAKEN: Final = 9
+EXIT_PIN: Final = 8  # the file with the manager's key cannot be used
 _TICK: Final = 1.0
 _MANY: Final = 32  # streams; fewer leave nothing behind that is worth the trouble
 _FAREWELL: Final = 0.05  # s for the last resets to leave
@@ -52,6 +57,12 @@ def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: a number from 0 to 65535")
     return int(text)
+
+
+def _key(text: str) -> str:
+    if not is_key(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a key: 40 characters in Z85")
+    return text
 
 
 def _arguments(given: list[str]) -> argparse.Namespace:
@@ -83,6 +94,12 @@ def _arguments(given: list[str]) -> argparse.Namespace:
         default=0,
         metavar="PORT",
         help="where neighbours bring their data connections (default: any free port)",
+    )
+    parser.add_argument(
+        "--manager",
+        type=_key,
+        metavar="KEY",
+        help="the node manager to obey (default: the first one this node registered at)",
     )
     return parser.parse_args(given)
 
@@ -131,6 +148,9 @@ async def main(
     except* CannotListen as group:
         log.error("%s", group.exceptions[0])  # noqa: TRY400 - the user's business, no traceback
         code = EXIT_TAKEN
+    except* PinError as group:
+        log.error("%s", group.exceptions[0])  # noqa: TRY400 - as above
+        code = EXIT_PIN
     return code
 
 
@@ -144,6 +164,10 @@ def _running(
 ) -> Iterator[tuple[Engine, Transport, Control]]:
     """The parts of a node, connected; closed on the way out."""
     bus, keypair, name = participant.bus, participant.keypair, arguments.name
+    pin_file = participant.environment.state_dir / f"node-{name}.manager"
+    if arguments.manager is not None:
+        pin(pin_file, arguments.manager)
+    guard = Guard(keypair.public, os.urandom(16), pinned(pin_file))
     expected: set[str] = set()
     engine = Engine(keypair.public)
     context = new_context()
@@ -155,7 +179,8 @@ def _running(
         )
         stack.callback(transport.close)
         endpoint = transport.listen(arguments.listen, arguments.data_port)
-        control = Control(bus, engine, transport, name, endpoint, expected, tasks)
+        obedience = Obedience(engine, guard, expected, pin_file)
+        control = Control(bus, engine, transport, name, endpoint, obedience, tasks)
         port = AppPort(engine, sock, path, name, control.route, tasks)
         stack.callback(port.close)
         log.info("node %s listens for neighbours on %s, for apps on %s", name, endpoint, path)

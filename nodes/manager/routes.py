@@ -1,83 +1,81 @@
-"""Installs a route along a path, hop by hop from the far end, and takes it away again."""
+"""Installs a route along a path, hop by hop from the far ends, and takes it away again."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
-import secrets
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, TypeVar
 
-import msgspec
-
-from bus import Bus, BusError
 from nodes import api
+from nodes.manager.commands import NotDone
+from nodes.orders import Bind, Install, Prefer, Remove
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Iterable, Sequence
+
+    from nodes.manager.commands import Commands
 
 log = logging.getLogger(__name__)
 
-PATIENCE: Final = 3.0  # s for one node to answer
+_T = TypeVar("_T")
 
 
-class RouteFailed(Exception):
-    """A node on the way did not take its part; says which and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """A route that stands: its path, and the first hop of each end."""
-
-    route: str
-    path: tuple[str, ...]
-    first_hops: dict[str, api.Hop]  # by the key of the end
-
-    def uses(self, a: str, b: str | None) -> bool:
-        """Whether it passes the node `a`, or with `b` the link between the two."""
-        if b is None:
-            return a in self.path
-        return any({a, b} == set(pair) for pair in itertools.pairwise(self.path))
-
-
-async def install(bus: Bus, path: Sequence[str]) -> Installed:
-    """Install both directions; raises RouteFailed, having taken back what was done."""
-    route = secrets.token_hex(8)
-    near, far = path[0], path[-1]
+async def install(commands: Commands, route: str, path: Sequence[str], *, active: bool) -> None:
+    """Install both directions and tell both ends; raises NotDone, having taken back what was done."""
     try:
-        # The way back first: its far end is the near end. So the far node learns its own way
-        # back together with its label, and can answer the first frame that comes.
-        back: api.Hop | None = None
-        for here, before in itertools.pairwise(path):
-            peer = far if here == near else None
-            label = await _ask(bus, here, api.Install(route, before, peer, back))
-            back = api.Hop(here, label)
-        onward = back
-        for here, before in itertools.pairwise(path[::-1]):
-            peer = near if here == far else None
-            label = await _ask(bus, here, api.Install(route, before, peer, onward))
-            onward = api.Hop(here, label)
-    except RouteFailed:
-        await remove(bus, route, path)
+        there, back = await _all(
+            _one_way(commands, route, path), _one_way(commands, route, path[::-1])
+        )
+        near, far = path[0], path[-1]
+        await _all(
+            commands.send(near, route, Bind(far, there, list(path), active)),
+            commands.send(far, route, Bind(near, back, list(path), active)),
+        )
+    except NotDone:
+        await remove(commands, route, path)
         raise
-    assert onward is not None  # noqa: S101 - a path has two nodes or more
-    assert back is not None  # noqa: S101
-    return Installed(route, tuple(path), {near: onward, far: back})
 
 
-async def remove(bus: Bus, route: str, path: Sequence[str]) -> None:
-    """Take a route away; nodes that do not answer have lost it or will."""
-    body = api.pack(api.RouteName(route))
-    for key in path:
+async def _one_way(commands: Commands, route: str, path: Sequence[str]) -> api.Hop:
+    """Install the direction from path[0] to path[-1]; returns its first hop."""
+    onward: api.Hop | None = None
+    for here, before in itertools.pairwise(path[::-1]):
+        order = Install(before, peer=path[0] if onward is None else None, onward=onward)
+        body = await commands.send(here, route, order)
         try:
-            await bus.request(api.REMOVE, body, to=key, timeout=PATIENCE)
-        except BusError as error:
-            log.info("route %s was not removed at %s: %s", route, key, error)
+            onward = api.Hop(here, api.unpack(body, api.Installed).label)
+        except api.BadBody as error:
+            raise NotDone(here, str(error)) from None
+    assert onward is not None  # noqa: S101 - a path has two nodes or more
+    return onward
 
 
-async def _ask(bus: Bus, key: str, request: api.Install) -> int:
-    try:
-        body = await bus.request(api.INSTALL, api.pack(request), to=key, timeout=PATIENCE)
-        return api.unpack(body, api.Installed).label
-    except (BusError, api.BadBody, msgspec.MsgspecError) as error:
-        raise RouteFailed(f"node {key} did not take its part: {error}") from None
+async def switch(commands: Commands, route: str, ends: tuple[str, str]) -> None:
+    """Have both ends send on this route; one that does not answer notices by itself."""
+    a, b = ends
+    for key, peer in ((a, b), (b, a)):
+        try:
+            await commands.send(key, route, Prefer(peer))
+        except NotDone as error:
+            log.info("route %s is not preferred: %s", route, error)
+
+
+async def remove(commands: Commands, route: str, path: Iterable[str]) -> None:
+    """Take a route away; nodes that do not answer have lost it, or it will expire there."""
+    for outcome in await asyncio.gather(
+        *(commands.send(key, route, Remove()) for key in path), return_exceptions=True
+    ):
+        if isinstance(outcome, NotDone):
+            log.info("route %s was not removed: %s", route, outcome)
+        elif isinstance(outcome, BaseException):
+            raise outcome
+
+
+async def _all(*work: Awaitable[_T]) -> list[_T]:
+    """Both, whatever becomes of the other one; raises what the first that failed raised."""
+    done = await asyncio.gather(*work, return_exceptions=True)
+    for outcome in done:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return [outcome for outcome in done if not isinstance(outcome, BaseException)]

@@ -1,52 +1,74 @@
-"""The node manager as a program: `python -P -m nodes.manager.service`, started by viscript."""
+"""The node manager as a program: `python -P -m nodes.manager.service`, started by viscript.
+
+It keeps no file: nodes report what there is and what stands, also routes that an earlier manager laid.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import contextlib
+import itertools
 import logging
+import secrets
 import time
 from typing import TYPE_CHECKING, Final
 
-from bus import Bus, BusError, Overflow, Refused, Unreachable, process
-from bus.identity import short
+from bus import Bus, Overflow, Refused, Unreachable, process
+from bus.identity import KeyPair, is_key, short
 from nodes import api
-from nodes.manager import routes
-from nodes.manager.routes import Installed, RouteFailed
+from nodes.manager import describing, routes
+from nodes.manager.commands import Commands, NotDone
+from nodes.manager.pairs import Build, Drop, Ends, NoWay, Ready, Switch, Tell, ends_of
+from nodes.manager.planner import Planner, TooManyRoutes
+from nodes.manager.suggesting import suggest
 from nodes.manager.topology import Change, NameTaken, Node, TooManyNodes, Topology
-from nodes.shared import Shared, Stopped
+from nodes.orders import Expect, Peer, Suggest
+from nodes.shared import Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from bus import Request
+    from nodes.manager.pairs import Action
 
 log = logging.getLogger(__name__)
 
 _TICK: Final = 1.0
-MAX_ROUTES: Final = 20_000
+ROUTE_PATIENCE: Final = 8.0  # s that a node waits for its route
+SUGGEST_EVERY: Final = 10.0  # s
+MAX_TOLD: Final = 8_192  # routes that end at one node
+STANDBYS: Final = False  # until sessions outlive routes
+DIFFERING: Final = 2  # registrations in a row; one may have crossed an order
 
 
 class Manager:
-    """Answers mesh.*; `tasks` is where routes are built and taken away."""
+    """Answers mesh.*; `tasks` is where routes are laid and taken away."""
 
-    def __init__(self, bus: Bus, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, bus: Bus, keypair: KeyPair, tasks: asyncio.TaskGroup) -> None:
         self._bus = bus
         self._tasks = tasks
+        self._commands = Commands(bus, keypair.secret)
         self._topology = Topology()
-        self._routes: dict[frozenset[str], Installed] = {}
-        self._building: Shared[frozenset[str], Installed] = Shared(tasks)
+        self._planner = Planner(self._topology, lambda: secrets.token_hex(8), standbys=STANDBYS)
+        self._waiting: dict[Ends, list[asyncio.Future[None]]] = {}
+        self._differing: dict[str, int] = {}  # by node: registrations in a row
+        self._told: dict[str, list[api.StandingRoute]] = {}  # by node: the part that has come
+        self._suggested: dict[str, float] = {}  # by node: when
 
     async def serve(self) -> None:
         for subject, handler in (
             (api.REGISTER, self._register),
+            (api.STANDING, self._standing),
             (api.LINK, self._link),
             (api.RESOLVE, self._resolve),
             (api.DIAL, self._dial),
             (api.ROUTE, self._route),
             (api.RELEASE, self._release),
+            (api.LAY, self._lay),
+            (api.FREE, self._free),
             (api.NODES, self._nodes),
+            (api.WHY, self._why),
         ):
             await self._serve(subject, _guarded(handler))
         # Nodes register again when they hear this, and all is known as before.
@@ -62,97 +84,218 @@ class Manager:
                 return
 
     def tick(self) -> None:
-        """Once a second: forget the silent.
+        """Once a second: forget the silent, look at routes."""
+        now = time.monotonic()
+        self._changed(self._topology.expire(now), "it fell silent")
+        self._carry_out(self._planner.tick(now))
 
-        Their routes stay: one who lost only the bus still carries data, and when one has died its
-        neighbours report the lost links.
-        """
-        for change in self._topology.expire(time.monotonic()):
-            self._tell(change, "it fell silent")
-
-    # Requests -----------------------------------------------------------------------------------
+    # What nodes report --------------------------------------------------------------------------
 
     async def _register(self, request: Request) -> bytes:
-        report = api.unpack(request.body, api.Registration)
-        links = set(report.links)
+        report, key = api.unpack(request.body, api.Registration), request.sender
+        new, now = key not in self._topology.nodes, time.monotonic()
         try:
-            changes = self._topology.register(
-                request.sender, report.name, report.endpoint, links, time.monotonic()
-            )
+            changes = self._topology.register(key, report, now)
         except NameTaken as error:
             holder = short(str(error))
             text = f"the name {report.name!r} belongs to the node {holder}; choose another --name"
             raise Refused(409, "name_taken", text) from None
         except TooManyNodes:
-            raise Refused(
-                503, "too_many_nodes", "this manager has all the nodes it takes"
-            ) from None
+            text = "this manager has all the nodes it takes"
+            raise Refused(503, "too_many_nodes", text) from None
+        if self._commands.heard(key, report):
+            self._carry_out(self._planner.restarted(key))
         self._changed(changes, "as a node reports")
-        return api.pack(api.Registered(self._bus.key))
+        differs = self._planner.differs(key, report.routes, report.digest)
+        self._differing[key] = self._differing.get(key, 0) + 1 if differs else 0
+        self._suggest(self._topology.nodes[key], now)
+        tell = differs and (new or self._differing[key] >= DIFFERING)
+        return api.pack(api.Registered(self._bus.key, tell))
+
+    async def _standing(self, request: Request) -> bytes:
+        part = api.unpack(request.body, api.Standing)
+        key = self._sender(request).key
+        told = self._told.setdefault(key, [])
+        told += part.routes
+        if len(told) > MAX_TOLD:
+            del self._told[key]
+            raise Refused(503, "too_many_routes", "this manager takes fewer routes of a node")
+        if not part.more:
+            del self._told[key]
+            self._carry_out(self._planner.standing(key, told, time.monotonic()))
+        return api.pack(api.Empty())
 
     async def _link(self, request: Request) -> bytes:
-        report = api.unpack(request.body, api.LinkReport)
-        self._sender(request)
-        changes = self._topology.link(request.sender, report.neighbour, up=report.up)
+        report, node = api.unpack(request.body, api.LinkReport), self._sender(request)
+        now = time.monotonic()
+        changes = self._topology.link(node.key, report.neighbour, up=report.up, now=now)
         self._changed(changes, report.reason or "as a node reports")
         return api.pack(api.Empty())
 
+    async def _release(self, request: Request) -> bytes:
+        given, now = api.unpack(request.body, api.Release), time.monotonic()
+        if given.unused:
+            self._carry_out(self._planner.unused(request.sender, given.route))
+        else:
+            reason = f"an end lost it: {given.reason or 'it does not say why'}"
+            self._carry_out(self._planner.lost(request.sender, given.route, given.at, reason, now))
+        return api.pack(api.Empty())
+
+    def _suggest(self, node: Node, now: float) -> None:
+        """Tell a node that takes suggestions which links would serve; it decides."""
+        if (
+            not node.auto_peers
+            or now - self._suggested.get(node.key, -SUGGEST_EVERY) < SUGGEST_EVERY
+        ):
+            return
+        found = suggest(self._topology, node)
+        if found:
+            self._suggested[node.key] = now
+            order = Suggest([Peer(other.key, other.endpoint) for other in found])
+            self._tasks.create_task(self._try(node.key, order))
+
+    async def _try(self, key: str, order: Suggest) -> None:
+        try:
+            await self._commands.send(key, "", order)
+        except NotDone as error:
+            log.info("a suggestion was not heard: %s", error)
+
+    # What is asked ------------------------------------------------------------------------------
+
     async def _resolve(self, request: Request) -> bytes:
-        node = self._find(request)
+        node = self._find(api.unpack(request.body, api.Query).to)
         return api.pack(api.Resolved(node.key, node.name))
 
     async def _dial(self, request: Request) -> bytes:
-        caller, node = self._sender(request), self._find(request)
+        caller, node = self._sender(request), self._find(api.unpack(request.body, api.Query).to)
         if node.key == caller.key:
             raise Refused(400, "itself", "a node does not link to itself")
-        body = api.pack(api.Expect(caller.key))
+        if not node.endpoint:
+            text = f"node {node.name!r} cannot be dialled; let it dial this one"
+            raise Refused(409, "dials_only", text)
         try:
-            await self._bus.request(api.EXPECT, body, to=node.key, timeout=routes.PATIENCE)
-        except BusError as error:
+            await self._commands.send(node.key, "", Expect(caller.key))
+        except NotDone as error:
             text = f"node {node.name!r} does not answer: {error}"
             raise Refused(503, "node_silent", text) from None
         return api.pack(api.Dial(node.key, node.endpoint))
 
     async def _route(self, request: Request) -> bytes:
-        caller, node = self._sender(request), self._find(request)
+        query = api.unpack(request.body, api.RouteQuery)
+        caller, node = self._sender(request), self._find(query.to)
         if node.key == caller.key:
             raise Refused(400, "itself", f"{node.name!r} is this node itself")
-        pair = frozenset((caller.key, node.key))
-        standing = self._routes.get(pair)
-        if standing is None:  # both ends may ask at once: they share one route
-            standing = await self._building.get(pair, lambda: self._build(pair, caller, node))
-        hop = standing.first_hops[caller.key]
-        return api.pack(api.Route(standing.route, node.key, hop))
+        now = time.monotonic()
+        return await self._outcome(
+            ends_of(caller.key, node.key),
+            node.key,
+            lambda: self._planner.wanted(caller.key, node.key, query.policy, now),
+        )
 
-    async def _build(self, pair: frozenset[str], caller: Node, node: Node) -> Installed:
-        path = self._topology.path(caller.key, node.key)
-        if path is None:
-            text = f"there is no path of links from {caller.name!r} to {node.name!r}"
-            raise Refused(404, "no_route", text)
-        if len(self._routes) >= MAX_ROUTES:
-            raise Refused(503, "too_many_routes", "this manager has all the routes it takes")
-        try:
-            built = await routes.install(self._bus, path)
-        except RouteFailed as error:
-            raise Refused(503, "route_failed", str(error)) from None
-        self._routes[pair] = built
-        self._announce(built, "up", "")
-        return built
+    async def _lay(self, request: Request) -> bytes:
+        targets = api.unpack(request.body, api.Lay).path
+        path = [self._find(target).key for target in targets]
+        if len(set(path)) != len(path):
+            raise Refused(400, "loop", "a route passes a node once")
+        for here, other in itertools.pairwise(path):
+            if other not in self._topology.graph[here]:
+                text = f"there is no link {self._name(here)} - {self._name(other)}"
+                raise Refused(409, "no_link", text)
+        ends = ends_of(path[0], path[-1])
+        self._must_concern(request, ends)
+        now = time.monotonic()
+        return await self._outcome(
+            ends, path[-1], lambda: self._planner.by_hand(request.sender, path, now)
+        )
 
-    async def _release(self, request: Request) -> bytes:
-        name = api.unpack(request.body, api.RouteName).route
-        for pair, standing in list(self._routes.items()):
-            if standing.route == name and request.sender in pair:
-                self._take_down(pair, "an end gave it up")
+    async def _free(self, request: Request) -> bytes:
+        ends = self._ends(request)
+        self._must_concern(request, ends)
+        self._carry_out(self._planner.free(ends, time.monotonic()))
         return api.pack(api.Empty())
 
     async def _nodes(self, _request: Request) -> bytes:
-        age = time.time() - time.monotonic()
-        nodes = [
-            api.NodeInfo(node.name, node.key, node.endpoint, sorted(node.links), node.since + age)
-            for node in self._topology.nodes.values()
-        ]
-        return api.pack(api.Nodes(nodes, [list(route.path) for route in self._routes.values()]))
+        return api.pack(describing.nodes(self._topology, self._planner))
+
+    async def _why(self, request: Request) -> bytes:
+        pair = self._planner.pairs.get(self._ends(request))
+        return api.pack(describing.why(self._topology, self._planner, pair))
+
+    async def _outcome(self, ends: Ends, peer: str, begin: Callable[[], list[Action]]) -> bytes:
+        """Begin something that ends in Ready or NoWay for a pair, and wait for that."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(ends, [])
+        waiting.append(future)
+        try:
+            self._carry_out(begin())
+            async with asyncio.timeout(ROUTE_PATIENCE):
+                await future
+        except TooManyRoutes:
+            text = "this manager, or this node, has all the routes it may have"
+            raise Refused(503, "too_many_routes", text) from None
+        except TimeoutError:
+            raise Refused(503, "route_failed", "the nodes on the way take too long") from None
+        finally:
+            if future in waiting:
+                waiting.remove(future)
+            if not waiting and self._waiting.get(ends) is waiting:
+                del self._waiting[ends]
+        pair = self._planner.pairs.get(ends)
+        if pair is None or pair.active is None:
+            raise Refused(503, "route_failed", "the route was lost at once")
+        return api.pack(api.Route(pair.active.name, peer, list(pair.active.path)))
+
+    # Actions ------------------------------------------------------------------------------------
+
+    def _carry_out(self, actions: Iterable[Action]) -> None:
+        start = self._tasks.create_task
+        for action in actions:
+            match action:
+                case Build():
+                    start(self._build(action))
+                case Switch():
+                    start(routes.switch(self._commands, action.route, action.ends))
+                case Drop():
+                    start(routes.remove(self._commands, action.route, action.path))
+                case Tell():
+                    self._announce(action)
+                case Ready():
+                    self._settle(action.ends, None)
+                case NoWay():
+                    a, b = (self._name(key) for key in action.ends)
+                    code, name = (503, "route_failed") if action.found else (404, "no_route")
+                    self._settle(action.ends, Refused(code, name, f"{a} - {b}: {action.problem}"))
+
+    async def _build(self, order: Build) -> None:
+        try:
+            await routes.install(self._commands, order.route, order.path, active=order.active)
+        except NotDone as error:
+            problem = f"{self._name(error.key)} did not take its part: {error}"
+            done = self._planner.failed(
+                order.ends, order.route, problem, error.key, time.monotonic()
+            )
+        else:
+            done = self._planner.built(order.ends, order.route, order.path, time.monotonic())
+        self._carry_out(done)
+
+    def _settle(self, ends: Ends, problem: Refused | None) -> None:
+        for future in self._waiting.pop(ends, ()):
+            if future.done():
+                continue
+            if problem is None:
+                future.set_result(None)
+            else:
+                future.set_exception(problem)
+
+    def _changed(self, changes: list[Change], reason: str) -> None:
+        for change in changes:
+            self._tell(change, reason)
+            if change.b is None and not change.up:
+                self._commands.forget(change.a)
+                self._differing.pop(change.a, None)
+                self._told.pop(change.a, None)
+                self._suggested.pop(change.a, None)
+        self._carry_out(self._planner.changed(changes, time.monotonic()))
 
     # Shared -------------------------------------------------------------------------------------
 
@@ -162,8 +305,7 @@ class Manager:
             raise Refused(409, "unregistered", "register first: this manager does not know you")
         return node
 
-    def _find(self, request: Request) -> Node:
-        target = api.unpack(request.body, api.Query).to
+    def _find(self, target: str) -> Node:
         node = self._topology.find(target)
         if node is None:
             known = ", ".join(sorted(n.name for n in self._topology.nodes.values())[:20])
@@ -171,13 +313,14 @@ class Manager:
             raise Refused(404, "unknown_node", text)
         return node
 
-    def _changed(self, changes: list[Change], reason: str) -> None:
-        for change in changes:
-            self._tell(change, reason)
-            if not change.up:
-                for pair, standing in list(self._routes.items()):
-                    if standing.uses(change.a, change.b):
-                        self._take_down(pair, "a link on the way was lost")
+    def _ends(self, request: Request) -> Ends:
+        pair = api.unpack(request.body, api.Pair)
+        return ends_of(self._find(pair.a).key, self._find(pair.b).key)
+
+    def _must_concern(self, request: Request, ends: Ends) -> None:
+        """A node lays its own routes only; people's programs, which are no nodes, may lay all."""
+        if request.sender in self._topology.nodes and request.sender not in ends:
+            raise Refused(403, "not_yours", "a node lays only routes that begin or end at it")
 
     def _tell(self, change: Change, reason: str) -> None:
         state = "up" if change.up else "down"
@@ -191,23 +334,21 @@ class Manager:
 
     def _name(self, key: str) -> str:
         node = self._topology.nodes.get(key)
-        return node.name if node is not None else short(key)
+        if node is not None:
+            return node.name
+        return short(key) if is_key(key) else "?"
 
     def _publish(self, subject: str, event: api.NodeEvent | api.LinkEvent | api.RouteEvent) -> None:
         """Tell whoever listens; while the broker is away nobody does."""
         with contextlib.suppress(Overflow):
             self._bus.publish_nowait(subject, api.pack(event))
 
-    def _take_down(self, pair: frozenset[str], reason: str) -> None:
-        standing = self._routes.pop(pair)
-        self._announce(standing, "down", reason)
-        self._tasks.create_task(routes.remove(self._bus, standing.route, standing.path))
-
-    def _announce(self, route: Installed, state: str, reason: str) -> None:
-        event = api.RouteEvent(route.route, list(route.path), state, reason)
+    def _announce(self, told: Tell) -> None:
+        state = "up" if told.up else "down"
+        event = api.RouteEvent(told.route, list(told.path), state, told.reason)
         self._publish(api.EVENT_ROUTE, event)
-        path = " - ".join(self._name(key) for key in route.path)
-        log.info("route %s is %s%s", path, state, f": {reason}" if reason else "")
+        path = " - ".join(self._name(key) for key in told.path)
+        log.info("route %s is %s%s", path, state, f": {told.reason}" if told.reason else "")
 
 
 def _guarded(
@@ -225,7 +366,7 @@ def _guarded(
 async def main(participant: process.Participant) -> int:
     try:
         async with asyncio.TaskGroup() as tasks:
-            manager = Manager(participant.bus, tasks)
+            manager = Manager(participant.bus, participant.keypair, tasks)
             await manager.serve()
             tasks.create_task(_tick(manager))
             await participant.stopping.wait()

@@ -7,15 +7,18 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import zmq
 
 from bus import Bus, KeyPair, Refused, connect, keystore, sockets
 from nodes import api, local, wire
 from nodes.client import Code, connect_node
+from nodes.orders import Install, Receiver
 from tests.support.mesh import Mesh, running_mesh
 
 NAMES = {"a": [], "b": ["a"]}
@@ -42,6 +45,13 @@ async def works(mesh: Mesh) -> None:
             async with await a.open_stream("b", 7) as stream:
                 await stream.write(b"alive")
                 assert await stream.read() == b"alive"
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    async with asyncio.timeout(15):
+        while not holds():
+            await asyncio.sleep(0.05)
 
 
 def descriptors(mesh: Mesh, name: str) -> int:
@@ -110,7 +120,7 @@ async def endpoint_of(bus: Bus, mesh: Mesh, *, expected: bool) -> str:
     if not expected:
         nodes = api.unpack(await bus.request(api.NODES), api.Nodes).nodes
         return next(node.endpoint for node in nodes if node.name == "a")
-    report = api.Registration("evil", "tcp://127.0.0.1:1", [])
+    report = api.Registration("evil", "tcp://127.0.0.1:1", bytes(16), 0, 0)
     await bus.request(api.REGISTER, api.pack(report))
     body = await bus.request(api.DIAL, api.pack(api.Query("a")))
     return api.unpack(body, api.Dial).endpoint
@@ -181,19 +191,44 @@ async def test_labels_of_others_are_worth_nothing(mesh: Mesh) -> None:
         assert (await mesh.status("a")).counters["unknown_label"] == before + 200
 
 
-async def test_only_the_manager_installs_routes(mesh: Mesh) -> None:
-    order = api.Install("mine", mesh.key("b"), mesh.key("b"))
+async def test_only_orders_that_the_manager_signed_are_obeyed(mesh: Mesh) -> None:
+    """The admin may send what it likes; it cannot sign for the manager."""
+    evil = keystore.load(mesh.folder / "evil.key")
+    there = Receiver(mesh.key("a"), bytes(16), 0, time.monotonic(), 1 << 40)
+    order = Install(mesh.key("b"), mesh.key("b"))
+    signed = there.sign(evil.secret, "00" * 8, order, time.monotonic())
     async with mesh.bus() as bus:
-        for subject in (api.INSTALL, api.REMOVE, api.EXPECT):
+        for forged, err in (
+            (api.pack(signed), "bad_signature"),
+            (api.pack(msgspec.structs.replace(signed, signature=bytes(64))), "bad_signature"),
+            (b"\xc1", "bad_body"),
+            (os.urandom(64), "bad_body"),
+        ):
             with pytest.raises(Refused) as caught:
-                await bus.request(subject, api.pack(order), to=mesh.key("a"))
-            assert caught.value.code == 403
-            assert caught.value.err == "not_the_manager"
+                await bus.request(api.ORDER, forged, to=mesh.key("a"))
+            assert caught.value.err == err
+    await works(mesh)
+
+
+async def test_a_node_obeys_the_manager_it_knows_and_no_other(mesh: Mesh) -> None:
+    pin = mesh.folder / "node-a.manager"
+    assert pin.read_text().strip() == mesh.key("manager")
+    mesh.kill("a")
+    pin.write_text(mesh.key("evil") + "\n")
+    try:
+        mesh.start_node("a")
+        await eventually(lambda: "remove" in mesh.log("a") and str(pin) in mesh.log("a"))
+    finally:
+        mesh.kill("a")
+        pin.unlink()
+        mesh.start_node("a")
+    await mesh.linked(("a", "b"))
+    await works(mesh)
 
 
 async def test_the_manager_refuses_malformed_bodies_by_name(mesh: Mesh) -> None:
     async with mesh.bus() as bus:
-        for subject in (api.REGISTER, api.ROUTE, api.LINK, api.RELEASE, api.DIAL):
+        for subject in (api.REGISTER, api.ROUTE, api.LINK, api.RELEASE, api.DIAL, api.STANDING):
             for body in (b"", b"\xc1", os.urandom(64), b"\x91" * 3000):
                 with pytest.raises(Refused) as caught:
                     await bus.request(subject, body)

@@ -1,0 +1,50 @@
+"""The mesh as the manager sees it, for people: replies to mesh.nodes and mesh.why."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from nodes import api
+from nodes.manager import weighing
+
+if TYPE_CHECKING:
+    from nodes.manager.pairs import Pair
+    from nodes.manager.planner import Planner
+    from nodes.manager.topology import Topology
+
+
+def nodes(topology: Topology, planner: Planner) -> api.Nodes:
+    age = time.time() - time.monotonic()
+    infos = [
+        api.NodeInfo(
+            node.name,
+            node.key,
+            node.endpoint,
+            sorted(topology.graph[node.key]),
+            node.since + age,
+            sorted(node.links.keys() - topology.graph[node.key].keys()),
+        )
+        for node in topology.nodes.values()
+    ]
+    routes = [
+        api.RouteInfo(route.name, list(route.path), route is pair.active, route.since + age)
+        for pair in planner.pairs.values()
+        for route in pair.routes
+    ]
+    edges = [
+        api.EdgeInfo(*edge.link, edge.rtt, edge.rate, edge.load, edge.retransmits, edge.flaps)
+        for edge in topology.edges()
+    ]
+    return api.Nodes(infos, routes, edges)
+
+
+def why(topology: Topology, planner: Planner, pair: Pair | None) -> api.Why:
+    if pair is None:
+        return api.Why(api.Policy(), by_hand=False, problem="nobody has asked for a route here")
+    return api.Why(
+        pair.conditions.policy,
+        pair.by_hand is not None,
+        weighing.why(topology, pair, planner.conditions(pair)),
+        pair.problem,
+    )

@@ -1,0 +1,140 @@
+"""Pairs of nodes that asked for a way to each other, what they have, and what is to be done for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final, Literal
+
+from nodes.manager.choosing import Conditions, links
+from nodes.manager.topology import Link, link_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SUSPECT_FOR: Final = 30.0  # s
+
+Ends = tuple[str, str]  # the smaller key first
+Path = tuple[str, ...]
+Role = Literal["active", "better", "standby"]
+
+
+def ends_of(a: str, b: str) -> Ends:
+    return (a, b) if a < b else (b, a)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """A route that both ends and all between have taken."""
+
+    name: str
+    path: Path
+    since: float
+    links: frozenset[Link] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "links", links(self.path))
+
+
+@dataclass(frozen=True, slots=True)
+class Building:
+    """A route that is being installed, and what for."""
+
+    name: str
+    role: Role
+
+
+@dataclass(slots=True, eq=False)
+class Pair:
+    ends: Ends
+    asked_by: str
+    conditions: Conditions  # as they were asked for, without suspects
+    by_hand: Path | None = None  # the path that somebody wants
+    active: Route | None = None
+    standby: Route | None = None
+    building: Building | None = None
+    better: int = 0  # evaluations in a row that found a better active way
+    worse: int = 0  # … that found a better standby
+    failures: int = 0
+    retry_at: float = 0.0
+    evaluate_at: float = 0.0
+    problem: str = ""
+    suspects: dict[Link, float] = field(default_factory=dict)  # until when
+    alone_since: float | None = None  # neither end is on the bus
+
+    @property
+    def routes(self) -> list[Route]:
+        return [route for route in (self.active, self.standby) if route is not None]
+
+    def suspect(self, found: Iterator[Link], now: float) -> None:
+        for link in found:
+            self.suspects[link] = now + SUSPECT_FOR
+
+
+def suspected(path: Path, end: str, at: str) -> Iterator[Link]:
+    """Which links of a path may have failed, when `end` heard of it from the node `at`.
+
+    The one behind that node; all, when nobody said anything.
+    """
+    seen_from_end = path if path[0] == end else path[::-1]
+    for here, other in pairwise(seen_from_end):
+        if at not in seen_from_end or here == at:
+            yield link_of(here, other)
+
+
+# Actions -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Install a route, and tell `built` or `failed`."""
+
+    ends: Ends
+    route: str
+    path: Path
+    active: bool  # send on it at once
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Have both ends send on this route."""
+
+    ends: Ends
+    route: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Take a route away from these nodes."""
+
+    route: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """A route has come or gone: an event for whoever listens."""
+
+    route: str
+    path: Path
+    up: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The pair has an active route."""
+
+    ends: Ends
+
+
+@dataclass(frozen=True, slots=True)
+class NoWay:
+    """What was asked for the pair cannot be had, and why; `found`: there is a path, it was not laid."""
+
+    ends: Ends
+    problem: str
+    found: bool = False
+
+
+Action = Build | Switch | Drop | Tell | Ready | NoWay

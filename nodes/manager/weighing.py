@@ -1,0 +1,116 @@
+"""Whether another way is worth a change for a pair, and the words for why it is not. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from nodes import api
+from nodes.manager.choosing import Conditions, choose, links, score, stand_in
+from nodes.manager.metrics import METRICS
+
+if TYPE_CHECKING:
+    from nodes.manager.pairs import Pair, Path, Route
+    from nodes.manager.topology import Topology
+
+BETTER: Final = 0.8  # of the present cost
+
+
+def better_way(
+    topology: Topology, pair: Pair, active: Route, conditions: Conditions
+) -> Path | None:
+    """What should be the active way instead of `active`, None when that is good enough."""
+    if any(key not in topology.nodes for key in active.path):
+        return None  # one of its nodes is off the bus: what it would cost is not known
+    graph = topology.graph
+    choice = choose(graph, *pair.ends, conditions)
+    if choice is None or tuple(choice.active) == active.path:
+        return None
+    path = tuple(choice.active)
+    if not _allowed(active.path, conditions):
+        return path
+    beside = stand_in(graph, active.path, conditions)
+    shared = len(active.links & links(beside)) if beside else len(active.links)
+    if choice.shared != shared:
+        return path if choice.shared < shared else None
+    return (
+        path
+        if _better(score(graph, path, conditions), score(graph, active.path, conditions))
+        else None
+    )
+
+
+def better_standby(
+    topology: Topology, pair: Pair, active: Route, conditions: Conditions
+) -> Path | None:
+    """What should stand by instead of the pair's standby, None when that is good enough."""
+    standby = pair.standby
+    if standby is None:
+        return None
+    graph = topology.graph
+    beside = stand_in(graph, active.path, conditions)
+    if beside is None or tuple(beside) == standby.path:
+        return None
+    fewer = len(active.links & links(beside)) < len(active.links & standby.links)
+    known = all(key in topology.nodes for key in standby.path)
+    same = len(active.links & links(beside)) == len(active.links & standby.links)
+    cheaper = _better(score(graph, beside, conditions), score(graph, standby.path, conditions))
+    return tuple(beside) if fewer or (known and same and cheaper) else None
+
+
+def _better(new: tuple[int, float], old: tuple[int, float]) -> bool:
+    return new[0] < old[0] or (new[0] == old[0] and new[1] < BETTER * old[1])
+
+
+def _allowed(path: Path, conditions: Conditions) -> bool:
+    policy = conditions.policy
+    return (
+        policy.min_hops <= len(path) - 1 <= policy.max_hops
+        and not conditions.avoid & set(path)
+        and conditions.must <= set(path)
+    )
+
+
+def why_no_way(pair: Pair) -> str:
+    text = "there is no path of links between them"
+    return text if pair.conditions.policy == api.Policy() else f"{text} that the policy allows"
+
+
+def why(topology: Topology, pair: Pair, conditions: Conditions) -> list[api.Considered]:
+    """The ways of a pair and others that were looked at, each with what came of it."""
+    graph = topology.graph
+    found: dict[Path, str] = {}
+    if pair.active is not None:
+        found[pair.active.path] = "active"
+    if pair.standby is not None:
+        shared = len(pair.standby.links & pair.active.links) if pair.active else 0
+        found[pair.standby.path] = (
+            f"standby, shares {shared} link(s)" if shared else "standby, shares no link"
+        )
+    choice = choose(graph, *pair.ends, conditions)
+    if choice is not None:
+        found.setdefault(tuple(choice.active), _rejected(topology, pair, choice.active, conditions))
+    for metric in METRICS:
+        policy = api.Policy(metric)  # type: ignore[arg-type]
+        other = choose(graph, *pair.ends, Conditions(policy))
+        if other is not None:
+            verdict = _rejected(topology, pair, other.active, conditions)
+            found.setdefault(tuple(other.active), f"the {metric}; {verdict}")
+    return [
+        api.Considered(list(path), min(score(graph, path, conditions)[1], 1e9), verdict)
+        for path, verdict in found.items()
+    ]
+
+
+def _rejected(topology: Topology, pair: Pair, path: list[str], conditions: Conditions) -> str:
+    if pair.by_hand is not None:
+        return "not taken: a route was laid by hand"
+    if not _allowed(tuple(path), conditions):
+        return "not taken: the policy does not allow it"
+    if links(path) & conditions.suspects:
+        return "not taken: a link of it failed of late"
+    if pair.active is None:
+        return "not built yet"
+    graph = topology.graph
+    if _better(score(graph, path, conditions), score(graph, pair.active.path, conditions)):
+        return "better, and taken if it stays so or unless it leaves no standby"
+    return "not taken: not better by a fifth"

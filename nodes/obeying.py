@@ -1,0 +1,133 @@
+"""What a node does for its manager: checks signed orders, carries them out, knows what stands.
+
+The only place that changes routes in the engine on somebody else's word.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from bus import Refused
+from bus.identity import is_key, short
+from nodes import api
+from nodes.mesh import NoSuchNeighbour, Onward, TableFull
+from nodes.orders import (
+    Bind,
+    Expect,
+    Guard,
+    Install,
+    NotObeyed,
+    Order,
+    Prefer,
+    Remove,
+    Signed,
+    Suggest,
+)
+from nodes.pinning import pin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from bus import Request
+    from nodes.engine import Engine
+
+log = logging.getLogger(__name__)
+
+MAX_EXPECTED: Final = 4096  # keys that may dial in
+
+
+class WrongManager(Exception):
+    """Another node manager answers than the one that this node obeys; says the way out."""
+
+
+class Obedience:
+    """`guard` says whose orders count, `pin_file` remembers whose; see `suggested`."""
+
+    def __init__(self, engine: Engine, guard: Guard, expected: set[str], pin_file: Path) -> None:
+        self.guard = guard
+        self.suggested: Callable[[list[tuple[str, str]]], None] = lambda _peers: None
+        self._pin_file = pin_file
+        self._engine = engine
+        self._expected = expected
+        self._ends: dict[str, Bind] = {}  # by route: what ends here
+
+    @staticmethod
+    def clock() -> int:
+        """The node's clock in ms, by which orders expire."""
+        return int(time.monotonic() * 1000)
+
+    def trust(self, manager: str) -> None:
+        """Obey the first manager, and no other after it; raises WrongManager, PinError."""
+        guard = self.guard
+        if guard.manager is None:
+            if not is_key(manager):
+                raise WrongManager(f"what answers as the node manager has no key: {manager!r}")
+            pin(self._pin_file, manager)
+            guard.manager = manager
+            log.info("this node obeys the node manager %s from now on", short(manager))
+        elif guard.manager != manager:
+            raise WrongManager(
+                f"the node manager {manager!r} answers, but this node obeys {guard.manager!r}; if the "
+                f"new one is right, start the node with --manager or remove {self._pin_file}"
+            )
+
+    async def handle(self, request: Request) -> bytes:
+        """node.order; whoever sent it, the signature says whose it is."""
+        try:
+            signed = api.unpack(request.body, Signed)
+            order = self.guard.check(signed, self.clock())
+            return api.pack(self._carry_out(signed.route, order))
+        except api.BadBody as error:
+            raise Refused(400, "bad_body", str(error)) from None
+        except NotObeyed as error:
+            raise Refused(403, error.name, str(error)) from None
+        except NoSuchNeighbour as error:
+            raise Refused(409, "no_link", f"there is no link to {error}") from None
+        except TableFull as error:
+            raise Refused(503, "table_full", f"too many routes from {error}") from None
+
+    def _carry_out(self, route: str, order: Order) -> api.Installed | api.Empty:
+        match order:
+            case Install():
+                return api.Installed(self._install(route, order))
+            case Bind(peer, hop):
+                self._engine.bind(route, peer, Onward(hop.neighbour, hop.label))
+                self._ends[route] = order
+            case Prefer():
+                pass
+            case Remove():
+                self._ends.pop(route, None)
+                self._engine.remove(route)
+            case Expect(key):
+                self._expect(key)
+            case Suggest(peers):
+                self.suggested([(peer.key, peer.endpoint) for peer in peers])
+        return api.Empty()
+
+    def _install(self, route: str, order: Install) -> int:
+        onward = Onward(order.onward.neighbour, order.onward.label) if order.onward else None
+        if order.peer is not None:
+            return self._engine.end(route, order.neighbour, order.peer, onward)
+        if onward is None:
+            raise Refused(400, "bad_body", "a route that neither ends here nor goes on")
+        return self._engine.relay(route, order.neighbour, onward)
+
+    def _expect(self, key: str) -> None:
+        if key not in self._expected and len(self._expected) >= MAX_EXPECTED:
+            raise Refused(503, "too_many_neighbours", "this node expects too many neighbours")
+        self._expected.add(key)
+
+    def standing(self) -> list[api.StandingRoute]:
+        """The routes that end here."""
+        sessions = self._engine.mesh.sessions
+        for route, bound in list(self._ends.items()):
+            session = sessions.get(bound.peer)
+            if session is None or session.route != route:
+                del self._ends[route]
+        return [
+            api.StandingRoute(route, bound.path, bound.active)
+            for route, bound in self._ends.items()
+        ]
