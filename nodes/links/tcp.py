@@ -42,7 +42,7 @@ def info(sock: socket.socket) -> TcpInfo | None:
 def parse_info(raw: bytes) -> TcpInfo | None:
     if len(raw) < _INFO.size:
         return None
-    fields = _INFO.unpack(raw)
+    fields = _INFO.unpack_from(raw)
     return TcpInfo(
         rtt=fields[_RTT] / 1e6,
         rttvar=fields[_RTTVAR] / 1e6,
