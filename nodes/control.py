@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from typing import TYPE_CHECKING, Final
 
 from bus import Bus, BusError, NotPresent, Refused
-from bus.identity import is_key, short
+from bus.identity import is_key
 from nodes import api
 from nodes.errors import Unreachable
+from nodes.linking import Linking
 from nodes.mesh import Relay
 from nodes.obeying import WrongManager
 from nodes.pinning import PinError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nodes.engine import Engine
     from nodes.lane import Lane
     from nodes.links.base import Metrics
+    from nodes.links.peers import Peers
     from nodes.links.zeromq import Transport
     from nodes.obeying import Obedience
 
@@ -34,36 +35,35 @@ log = logging.getLogger(__name__)
 
 REGISTER_EVERY: Final = 3.0  # s
 ROUTE_PATIENCE: Final = 3.0  # s in which a node or a link may still appear
-FIRST_RETRY, LAST_RETRY = 0.1, 3.0  # s between attempts to dial, before jitter
+FIRST_RETRY: Final = 0.1  # s
 _MAX_NAMES: Final = 4096
 _REPORT_TIMEOUT: Final = 3.0
 
 
 class Control:
-    """See the module. `endpoint` is where neighbours dial this node."""
+    """See the module. `transport` listens already, if the node listens at all."""
 
     def __init__(
         self,
         bus: Bus,
         engine: Engine,
         transport: Transport,
-        name: str,
-        endpoint: str,
         obedience: Obedience,
+        peers: Peers,
         tasks: asyncio.TaskGroup,
     ) -> None:
         self._bus = bus
         self._engine = engine
         self._transport = transport
-        self._name = name
-        self._endpoint = endpoint
+        self._name = transport.name
+        self._endpoint = transport.endpoint
         self._obedience = obedience
         self._tasks = tasks
         self._due = asyncio.Event()  # a registration is due
         self._registered = asyncio.Event()
         self._names: dict[str, str] = {}
         self._routing: Shared[str, Lane] = Shared(tasks)
-        self._down: dict[str, asyncio.Event] = {}  # by neighbour: its link was lost
+        self._linking = Linking(bus, transport, peers, self._registered, self._due.set)
         self._last_problem = ""
         self._moved: dict[
             str, tuple[float, int]
@@ -74,14 +74,14 @@ class Control:
         self._bus.answer(api.ORDER, self._obedience.handle)
         self._bus.answer(api.STATUS, self._status)
         self._bus.on_reconnect(self._due.set)
-        self._obedience.suggested = self._suggested
+        self._obedience.suggested = self._linking.suggested
         observer = self._engine.observer
         observer.link_up, observer.link_down = self._link_up, self._link_down
         observer.session_lost = self._session_lost
         self._tasks.create_task(self._keep_registered())
         self._tasks.create_task(self._hear_manager())
-        for link in links:
-            self._tasks.create_task(self._keep_linked(link))
+        self._linking.add(links)
+        self._tasks.create_task(self._linking.run(self._tasks))
 
     # Routes -------------------------------------------------------------------------------------
 
@@ -236,11 +236,11 @@ class Control:
             log.warning("%s", problem) if problem else log.info("registered at the node manager")
 
     def _link_up(self, neighbour: str) -> None:
-        self._down.setdefault(neighbour, asyncio.Event()).clear()
+        self._linking.link_up(neighbour)
         self._report(api.LINK, api.LinkReport(neighbour, up=True))
 
     def _link_down(self, neighbour: str, reason: str) -> None:
-        self._down.setdefault(neighbour, asyncio.Event()).set()
+        self._linking.link_down(neighbour)
         self._moved.pop(neighbour, None)
         self._report(api.LINK, api.LinkReport(neighbour, up=False, reason=reason[:256]))
 
@@ -252,42 +252,3 @@ class Control:
             await self._bus.request(subject, body, timeout=_REPORT_TIMEOUT)
         except BusError:
             self._due.set()  # the whole state will be told as soon as somebody listens
-
-    def _suggested(self, peers: list[tuple[str, str]]) -> None:
-        """The manager suggests links, as (key, endpoint); this node decides. None so far."""
-        log.debug("the node manager suggests %d links", len(peers))
-
-    async def _keep_linked(self, target: str) -> None:
-        pause = FIRST_RETRY
-        known: api.Dial | None = None
-        told = ""
-        while True:
-            try:
-                known = await self._whom_to_dial(target, known)
-                if known.key not in self._engine.links:
-                    await self._transport.dial(known.endpoint, known.key)
-                pause, told = FIRST_RETRY, ""
-                await self._down.setdefault(known.key, asyncio.Event()).wait()
-            except (BusError, api.BadBody, ConnectionError) as error:
-                if str(error) != told:
-                    told = str(error)
-                    log.info("no link to %s yet: %s", target, error)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
-            pause = min(pause * 2, LAST_RETRY)
-
-    async def _whom_to_dial(self, target: str, known: api.Dial | None) -> api.Dial:
-        """Key and endpoint of the neighbour; the last known when no manager can be asked."""
-        try:
-            await asyncio.wait_for(self._registered.wait(), _REPORT_TIMEOUT)
-            body = await self._bus.request(api.DIAL, api.pack(api.Query(target)), timeout=5)
-            dial = api.unpack(body, api.Dial)
-        except (TimeoutError, BusError) as error:
-            if isinstance(error, Refused) and error.err == "unregistered":
-                self._due.set()
-            if known is None or isinstance(error, Refused):
-                if isinstance(error, TimeoutError):
-                    raise ConnectionError("not registered at a node manager") from None
-                raise
-            return known
-        log.debug("dialling %s at %s", short(dial.key), dial.endpoint)
-        return dial

@@ -12,6 +12,7 @@ import ctypes
 import functools
 import logging
 import os
+import random
 import re
 import resource
 import socket
@@ -26,6 +27,7 @@ from nodes.appport import AppPort, listen
 from nodes.control import Control
 from nodes.engine import Engine
 from nodes.errors import CannotListen
+from nodes.links.peers import Peers
 from nodes.links.zeromq import DATA_CONNECTIONS, Transport
 from nodes.obeying import Obedience
 from nodes.orders import Guard
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXIT_TAKEN: Final = 9
+NOWHERE: Final = "none"  # as --listen: this node cannot be dialled
+MAX_AUTOMATIC: Final = 64
 EXIT_PIN: Final = 8  # the file with the manager's key cannot be used
 _TICK: Final = 1.0
 _MANY: Final = 32  # streams; fewer leave nothing behind that is worth the trouble
@@ -56,6 +60,12 @@ def _name(text: str) -> str:
 def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: a number from 0 to 65535")
+    return int(text)
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > MAX_AUTOMATIC:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {MAX_AUTOMATIC}")
     return int(text)
 
 
@@ -79,7 +89,8 @@ def _arguments(given: list[str]) -> argparse.Namespace:
         "--listen",
         default="tcp://127.0.0.1:0",
         metavar="ENDPOINT",
-        help="where neighbours dial in (default: %(default)s, any free port)",
+        help="where neighbours dial in (default: %(default)s, any free port); "
+        f"{NOWHERE!r} where they cannot: behind NAT, this node dials and is reached through others",
     )
     parser.add_argument(
         "--data",
@@ -94,6 +105,21 @@ def _arguments(given: list[str]) -> argparse.Namespace:
         default=0,
         metavar="PORT",
         help="where neighbours bring their data connections (default: any free port)",
+    )
+    parser.add_argument(
+        "--auto-peers",
+        type=_number,
+        default=0,
+        metavar="N",
+        help="also link to at most N nodes that the manager suggests (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--allow",
+        action="append",
+        type=_key,
+        default=[],
+        metavar="KEY",
+        help="only nodes with these keys may become neighbours (default: those the manager names)",
     )
     parser.add_argument(
         "--manager",
@@ -168,22 +194,27 @@ def _running(
     if arguments.manager is not None:
         pin(pin_file, arguments.manager)
     guard = Guard(keypair.public, os.urandom(16), pinned(pin_file))
-    expected: set[str] = set()
+    peers = Peers(
+        keypair.public,
+        random.random,
+        arguments.auto_peers,
+        frozenset(arguments.allow) if arguments.allow else None,
+    )
     engine = Engine(keypair.public)
     context = new_context()
     with contextlib.ExitStack() as stack:
         stack.callback(context.destroy, linger=0)
         connections = DATA_CONNECTIONS if arguments.data == "tcp" else 0
-        transport = Transport(
-            context, keypair, name, engine, expected.__contains__, connections=connections
-        )
+        transport = Transport(context, keypair, name, engine, peers.admits, connections=connections)
         stack.callback(transport.close)
-        endpoint = transport.listen(arguments.listen, arguments.data_port)
-        obedience = Obedience(engine, guard, expected, pin_file)
-        control = Control(bus, engine, transport, name, endpoint, obedience, tasks)
+        if arguments.listen != NOWHERE:
+            transport.listen(arguments.listen, arguments.data_port)
+        obedience = Obedience(engine, guard, peers.expect, pin_file)
+        control = Control(bus, engine, transport, obedience, peers, tasks)
         port = AppPort(engine, sock, path, name, control.route, tasks)
         stack.callback(port.close)
-        log.info("node %s listens for neighbours on %s, for apps on %s", name, endpoint, path)
+        where = transport.endpoint or "nothing"
+        log.info("node %s listens for neighbours on %s, for apps on %s", name, where, path)
         yield engine, transport, control
 
 

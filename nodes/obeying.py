@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from bus import Refused
 from bus.identity import is_key, short
@@ -36,22 +36,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_EXPECTED: Final = 4096  # keys that may dial in
-
 
 class WrongManager(Exception):
     """Another node manager answers than the one that this node obeys; says the way out."""
 
 
 class Obedience:
-    """`guard` says whose orders count, `pin_file` remembers whose; see `suggested`."""
+    """`guard` says whose orders count, `pin_file` remembers whose; see `suggested`.
 
-    def __init__(self, engine: Engine, guard: Guard, expected: set[str], pin_file: Path) -> None:
+    `expect` is told of keys that will dial in; it says whether they may.
+    """
+
+    def __init__(
+        self, engine: Engine, guard: Guard, expect: Callable[[str], bool], pin_file: Path
+    ) -> None:
         self.guard = guard
         self.suggested: Callable[[list[tuple[str, str]]], None] = lambda _peers: None
         self._pin_file = pin_file
         self._engine = engine
-        self._expected = expected
+        self._may_dial = expect
         self._ends: dict[str, Bind] = {}  # by route: what ends here
 
     @staticmethod
@@ -116,9 +119,8 @@ class Obedience:
         return self._engine.relay(route, order.neighbour, onward)
 
     def _expect(self, key: str) -> None:
-        if key not in self._expected and len(self._expected) >= MAX_EXPECTED:
-            raise Refused(503, "too_many_neighbours", "this node expects too many neighbours")
-        self._expected.add(key)
+        if not self._may_dial(key):
+            raise Refused(403, "not_allowed", f"{short(key)} may not be a neighbour of this node")
 
     def standing(self) -> list[api.StandingRoute]:
         """The routes that end here."""

@@ -57,6 +57,7 @@ class Transport:
         self.loop = asyncio.get_running_loop()
         self.buffer = memoryview(bytearray(BUFFER if connections else 0))
         self.entrance: Entrance | None = None
+        self.endpoint = ""  # where neighbours dial
         self._context = context
         self._keypair = keypair
         self._zap = ZapHandler(context, {DOMAIN: lambda key, _address: admits(key)})
@@ -67,7 +68,7 @@ class Transport:
         self._admit()
 
     def listen(self, endpoint: str, data_port: int = 0) -> str:
-        """Bind; returns the endpoint with its real port. Raises CannotListen.
+        """Bind; returns the endpoint with its real port, also in `endpoint`. Raises CannotListen.
 
         Data connections are taken on the same address at `data_port`, 0 being any free one.
         """
@@ -93,6 +94,7 @@ class Transport:
                 socket.close(linger=0)
                 raise
         self._ports.append(Listener(self, socket))
+        self.endpoint = bound
         return bound
 
     async def dial(self, endpoint: str, neighbour: str, patience: float = 5.0) -> None:
