@@ -192,6 +192,7 @@ class Listener(Port):
         if not self._closed:
             self._loop.remove_reader(bus_sockets.descriptor(self._monitor))
             super().close()
+            self._monitor.close(linger=0)
 
     def _first(self, rid: bytes, packet: Frame) -> None:
         """The first frame of a connection must be a HELLO in the name of the proved key."""
@@ -268,6 +269,7 @@ class Dialler(Port):
         if not self._closed:
             self._loop.remove_reader(bus_sockets.descriptor(self._monitor))
             super().close()
+            self._monitor.close(linger=0)
             self._transport.forget(self)
 
     def _first(self, packet: Frame) -> None:
