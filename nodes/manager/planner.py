@@ -85,10 +85,10 @@ class Planner:
             conditions = self._conditions(policy, pair.ends)
             if conditions != pair.conditions or pair.by_hand:
                 pair.conditions, pair.by_hand = conditions, None
-                pair.better, pair.evaluate_at = STEADY, 0.0  # it was asked for: no need to wait
+                pair.better, pair.retry_at = STEADY, 0.0  # it was asked for: no need to wait
         if pair.active is None:
             pair.retry_at = 0.0
-        actions = self._evaluate(pair, now)
+        actions = self._reconsider(pair, now)
         return [*actions, Ready(pair.ends)] if pair.active is not None else actions
 
     def by_hand(self, asker: str, path: Sequence[str], now: float) -> list[Action]:
@@ -98,20 +98,18 @@ class Planner:
         """
         pair = self._pair(ends_of(path[0], path[-1]), asker)
         pair.by_hand = tuple(path if path[0] == pair.ends[0] else path[::-1])
-        pair.retry_at = pair.evaluate_at = 0.0
+        pair.retry_at = 0.0
         if pair.active is not None and pair.active.path == pair.by_hand:
             return [Ready(pair.ends)]
-        return self._improve_active(pair, pair.active, now) if pair.active else self._evaluate(
-            pair, now
-        )  # fmt: skip
+        return self._reconsider(pair, now)
 
     def free(self, ends: Ends, now: float) -> list[Action]:
         """Undo `by_hand`."""
         pair = self.pairs.get(ends)
         if pair is None or pair.by_hand is None:
             return []
-        pair.by_hand, pair.better, pair.evaluate_at = None, STEADY, 0.0
-        return self._evaluate(pair, now)
+        pair.by_hand, pair.better = None, STEADY
+        return self._reconsider(pair, now)
 
     def unused(self, end: str, route: str) -> list[Action]:
         """An end has no more use for the other one."""
@@ -284,6 +282,12 @@ class Planner:
         return self._improve_active(pair, pair.active, now) or self._improve_standby(
             pair, pair.active
         )
+
+    def _reconsider(self, pair: Pair, now: float) -> list[Action]:
+        """Somebody may have a new wish: then the active route comes before the standby."""
+        if pair.active is not None and (pair.by_hand or pair.better >= STEADY):
+            return self._improve_active(pair, pair.active, now) or self._evaluate(pair, now)
+        return self._evaluate(pair, now)
 
     def _complete(self, pair: Pair, now: float) -> list[Action]:
         """An active route first, then a standby; nothing while one is under way."""
