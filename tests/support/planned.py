@@ -7,7 +7,7 @@ in `standing`; what each end sends on is in `used`.
 from collections import deque
 from itertools import count, pairwise
 
-from nodes.api import Policy, StandingRoute
+from nodes.api import LinkState, Policy, StandingRoute
 from nodes.manager.pairs import Action, Build, Drop, Ends, NoWay, Ready, Switch, Tell, ends_of
 from nodes.manager.planner import Planner
 from nodes.manager.topology import Link, Topology, link_of
@@ -60,6 +60,13 @@ class Ordered:
         changes = self.topology.link(a, b, up=True, now=self.now)
         changes += self.topology.link(b, a, up=True, now=self.now)
         self.carry_out(self.planner.changed(changes, self.now))
+
+    def measure(self, link: str, rtt: float) -> None:
+        """Both ends measure a link that is there anew."""
+        a, b = link
+        edge = self.topology.graph[a].get(b)
+        if edge is not None:
+            edge.measured(LinkState(b, rtt=rtt), LinkState(a, rtt=rtt))
 
     def report_standing(self, key: str) -> None:
         """A node tells which routes end at it."""

@@ -34,6 +34,7 @@ class Churn(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.mesh = Ordered(network("ab", "bc", "cd", "de", "ef", "af"))
+        self.forgetful = False  # a manager has forgotten what it ordered
         self.refused = False  # an order to switch may not have been carried out
 
     @rule(link=link)
@@ -43,6 +44,10 @@ class Churn(RuleBasedStateMachine):
     @rule(link=link)
     def a_link_comes(self, link: str) -> None:
         self.mesh.gain_link(link)
+
+    @rule(link=link, rtt=st.sampled_from([0.001, 0.01, 0.1, 0.9]))
+    def a_link_is_measured(self, link: str, rtt: float) -> None:
+        self.mesh.measure(link, rtt)
 
     @rule(pair=pair)
     def a_way_is_wanted(self, pair: str) -> None:
@@ -85,6 +90,7 @@ class Churn(RuleBasedStateMachine):
 
     @rule(order=st.permutations(NODES))
     def the_manager_starts_again(self, order: list[str]) -> None:
+        self.forgetful = True
         self.mesh.start_manager()
         for key in order:
             self.mesh.report_standing(key)
@@ -106,24 +112,29 @@ class Churn(RuleBasedStateMachine):
                 assert (route.path[0], route.path[-1]) == found.ends
                 assert self.mesh.standing[route.name] == route.path
 
+    def known(self) -> set[str]:
+        pairs = self.mesh.planner.pairs.values()
+        return {route.name for found in pairs for route in found.routes}
+
     def teardown(self) -> None:
         mesh = self.mesh
         mesh.slow = False
         mesh.silent.clear()
         mesh.finish()
+        mesh.later(40)
+        if not self.forgetful:  # then it needs no report to take away what it laid
+            assert set(mesh.standing) == self.known()
         for _ in range(3):
             mesh.later(40)
             for key in NODES:
                 mesh.report_standing(key)
         graph = mesh.topology.graph
-        known = set()
         for ends, found in mesh.planner.pairs.items():
             way = cheapest(graph, *ends, lambda _a, _b, edge: edge.delay)
             assert (found.active is None) == (way is None), found
             if found.active is None:
                 assert found.standby is None
                 continue
-            known |= {route.name for route in found.routes}
             assert all(b in graph[a] for a, b in pairwise(found.active.path))
             for end, peer in (ends, ends[::-1]):
                 used = mesh.used.get((end, peer))
@@ -133,7 +144,7 @@ class Churn(RuleBasedStateMachine):
             if choice is not None and not choice.shared:
                 assert found.standby is not None
                 assert not links(found.active.path) & links(found.standby.path)
-        assert set(mesh.standing) == known
+        assert set(mesh.standing) == self.known()
 
 
 Churn.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
