@@ -7,6 +7,7 @@ the address it had. What the manager has the node do is in nodes.obeying.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING, Final
@@ -77,7 +78,7 @@ class Control:
         self._obedience.suggested = self._linking.suggested
         observer = self._engine.observer
         observer.link_up, observer.link_down = self._link_up, self._link_down
-        observer.session_lost = self._session_lost
+        observer.route_down, observer.route_wanted = self._route_down, self._route_wanted
         self._tasks.create_task(self._keep_registered())
         self._tasks.create_task(self._hear_manager())
         self._linking.add(links)
@@ -128,12 +129,21 @@ class Control:
                 self._names.clear()
             self._names[target] = route.peer
         lane = self._engine.lane(route.peer)
-        if lane is None:  # the manager's view was stale
+        if lane is None or lane.session.ways.of(route.route) is None:  # its view was stale
             self._route_lost(route.route, "it is not here")
+            return None
         return lane
 
-    def _session_lost(self, route: str) -> None:
-        self._route_lost(route, "the session broke the protocol")
+    def _route_down(self, route: str, _peer: str, reason: str, at: str) -> None:
+        self._route_lost(route, reason, at)
+
+    def _route_wanted(self, peer: str, _reason: str) -> None:
+        """A session has no way any more: get it another before its streams are cut."""
+        self._tasks.create_task(self._seek(peer))
+
+    async def _seek(self, peer: str) -> None:
+        with contextlib.suppress(Unreachable):  # the session asks again
+            await self._routing.get(peer, lambda: self._find(peer))
 
     def _route_lost(self, route: str, reason: str, at: str = "") -> None:
         self._report(api.RELEASE, api.Release(route, reason[:256], at))
@@ -155,7 +165,7 @@ class Control:
                 self._name,
                 engine.key,
                 sorted(engine.links),
-                sorted(engine.mesh.sessions),
+                sorted(engine.sessions),
                 relays,
                 engine.streams,
                 dict(engine.counters + self._transport.counters),

@@ -1,69 +1,55 @@
-"""The data plane of a node: puts links, tables and pumps together.
+"""The data plane of a node: puts links, tables, sessions and pumps together.
 
-The engine owns the Mesh tables and all pumps, hears from the links, and knows neither the bus nor
-the local socket: `Control` asks for routes, `AppPort` for streams.
+The engine owns the tables, the sessions and all pumps, hears from the links, and knows neither the bus
+nor the local socket: `Control` asks for routes, `AppPort` for streams. It does no I/O of its own and
+reads no clock but the one that it was given, so many can run in one test.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
-from bus.identity import short, to_bytes
+from bus.identity import from_bytes, short, to_bytes
 from nodes import wire
-from nodes.flows import (
-    Answered,
-    Asked,
-    Credited,
-    Cut,
-    Data,
-    Declined,
-    Finished,
-    Stream,
-    TooManyStreams,
-)
-from nodes.lane import Lane
-from nodes.mesh import Action, Ended, Mesh, Onward, Relay, Send, Session
-from nodes.pump import Holder, Pump
-from nodes.wire import Code, FrameType, WireError
+from nodes.actions import Again, Dead, Emit, Ended, Switched, Up, Wanted
+from nodes.delivery import Pool
+from nodes.flows import Flows, TooManyStreams, Windows
+from nodes.keying import Keying
+from nodes.lane import TTL, Lane
+from nodes.mesh import Closed, Mesh, Onward, Relay, Send, TableFull
+from nodes.probing import Echo, Probing
+from nodes.sealing import Cipher
+from nodes.session import Session
+from nodes.switchboard import NOBODY, Listening, Switchboard
+from nodes.ways import Way
+from nodes.wire import DATAGRAM_LANE, Code, FrameType, WireError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nodes.flows import Event
+    from bus import KeyPair
+    from nodes.actions import Action
     from nodes.links.base import Link, Packet
+    from nodes.mesh import Action as TableAction
+    from nodes.mesh import Entry
+    from nodes.pump import Holder, Pump
 
-__all__ = ["Engine", "Listening", "TooManyStreams"]
+__all__ = ["NOBODY", "Echo", "Engine", "Listening", "TooManyStreams"]
 
 log = logging.getLogger(__name__)
 
-MAX_KEPT: Final = 2 * wire.SESSION_WINDOW  # bytes of one route that wait here for its next link
-
-
-class Listening(Protocol):
-    """An app that takes incoming streams."""
-
-    def incoming(self, pump: Pump, origin: str, greeting: bytes) -> None:
-        """Take over `pump` as its holder."""
-        ...
-
-
-class _Nobody:
-    """Holder of a stream that no app has taken yet, or none any more."""
-
-    def opened(self, pump: Pump, reply: bytes) -> None: ...
-
-    def declined(self, pump: Pump, code: int, reply: bytes) -> None: ...
-
-    def ended(self, pump: Pump) -> None: ...
-
-    def closed(self, pump: Pump, code: Code) -> None: ...
-
-
-NOBODY: Final = _Nobody()
+MAX_KEPT: Final = 4 * wire.SESSION_WINDOW  # bytes of one route that wait here for its next link
+MAX_SESSIONS: Final = 4096
+_OPENED: Final = memoryview(bytearray(wire.MAX_PAYLOAD))  # used and left within one call
+_NEVER: Final = float("inf")
+_ON_ROUTES: Final = frozenset(
+    {FrameType.DATA, FrameType.HANDSHAKE, FrameType.PROBE, FrameType.ECHO}
+)
 
 
 @dataclass
@@ -72,76 +58,149 @@ class Observer:
 
     link_up: Callable[[str], None] = lambda _neighbour: None
     link_down: Callable[[str, str], None] = lambda _neighbour, _reason: None
-    session_lost: Callable[[str], None] = lambda _route: None  # from this side
+    # A route that ended here is down: its name, the peer, why, and the key of who says so or "".
+    route_down: Callable[[str, str, str, str], None] = lambda _route, _peer, _reason, _at: None
+    # A route to this peer is needed: there is none, or what there is is no good. Why.
+    route_wanted: Callable[[str, str], None] = lambda _peer, _reason: None
+    # The route in use to this peer is another from now on; its name, or "" for none.
+    route_used: Callable[[str, str], None] = lambda _peer, _route: None
+    # Call `handle_timer` at this time of the engine's clock, or earlier.
+    wake: Callable[[float], None] = lambda _when: None
 
 
 def _label() -> int:
     return secrets.randbits(32) or 1
 
 
-@dataclass
 class Engine:
     """See the module. `key` is the node's own."""
 
-    key: str
-    observer: Observer = field(default_factory=Observer)
-    listeners: dict[int, Listening] = field(default_factory=dict)
-    counters: Counter[str] = field(default_factory=Counter)
-
-    def __post_init__(self) -> None:
-        self.mesh = Mesh(self.key, _label, said_by=to_bytes(self.key))
+    def __init__(
+        self,
+        keypair: KeyPair,
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[int], bytes] = secrets.token_bytes,
+        ciphers: list[Cipher] | None = None,
+    ) -> None:
+        self.key = keypair.public
+        self.observer = Observer()
+        self.counters: Counter[str] = Counter()
+        self.mesh = Mesh(_label, said_by=to_bytes(keypair.public))
         self.links: dict[str, Link] = {}
-        self._lanes: dict[Session, Lane] = {}
-        self._pumps: dict[Stream, Pump] = {}
+        self.sessions: dict[str, Session] = {}  # by peer
+        self._clock = clock
+        self._random = random
+        self._ciphers = ciphers or list(Cipher)
+        self._secret = to_bytes(keypair.secret)
+        self._probing = Probing(to_bytes(keypair.public))
+        self._windows = Windows()
+        self._pool = Pool()
+        self._lanes: dict[str, Lane] = {}  # by peer
+        self._board = Switchboard()
+        self._wake_at = _NEVER
 
     # For the control part -----------------------------------------------------------------------
 
     def lane(self, peer: str) -> Lane | None:
-        """The way to `peer`, if a session with it is up."""
-        session = self.mesh.sessions.get(peer)
-        lane = self._lanes.get(session) if session is not None else None
+        """The way to `peer`, if there is a route to it."""
+        lane = self._lanes.get(peer)
         return lane if lane is not None and lane.link is not None else None
 
     def relay(self, route: str, neighbour: str, onward: Onward) -> int:
         """Raises NoSuchNeighbour, TableFull."""
         return self.mesh.relay(route, neighbour, onward)
 
-    def end(self, route: str, neighbour: str, peer: str, onward: Onward | None) -> int:
-        """End a route here; raises NoSuchNeighbour, TableFull."""
-        label, actions = self.mesh.end(route, neighbour, peer, onward)
-        session = self.mesh.sessions[peer]
-        self._lanes[session] = Lane(session)
-        self._apply(actions)
-        if onward is not None:
-            self.bind(route, peer, onward)
+    def end(
+        self, route: str, neighbour: str, peer: str, onward: Onward | None, *, standby: bool = False
+    ) -> int:
+        """End a route from `peer` here; raises NoSuchNeighbour, TableFull."""
+        lane = self._lane(peer)
+        way = Way(route, peer, onward, standby)
+        label = self.mesh.end(way, neighbour)
+        lane.session.add_way(way, self._clock())
+        self._act(lane)
         return label
 
-    def bind(self, route: str, peer: str, onward: Onward) -> None:
-        session = self.mesh.bind(route, peer, onward)
-        link = self.links.get(onward.neighbour)
-        if session is not None and link is not None:
-            self._lanes[session].bind(link, onward.label)
+    def bind(self, route: str, peer: str, onward: Onward, *, standby: bool = False) -> None:
+        """The way to `peer` on a route that ends here is known; the session goes over it, or may."""
+        way = self.mesh.bind(route, peer, onward)
+        lane = self._lanes.get(peer)
+        if way is not None and lane is not None:
+            now = self._clock()
+            way.standby = standby
+            lane.session.bound(now)
+            if not standby:
+                lane.session.want(now)  # a route is asked for by somebody who will use it
+            self._act(lane)
+
+    def prefer(self, route: str, peer: str) -> None:
+        """Use this route to `peer` from now on; all others stand by."""
+        lane = self._lanes.get(peer)
+        if lane is not None:
+            lane.session.prefer(route, self._clock())
+            self._act(lane)
+
+    def has_way(self, route: str, peer: str) -> bool:
+        """Whether this route to `peer` ends here."""
+        session = self.sessions.get(peer)
+        return session is not None and session.ways.of(route) is not None
 
     def remove(self, route: str) -> None:
-        self._apply(self.mesh.remove(route, Code.LINK_LOST))
+        """Forget a route; what stands of it elsewhere is the caller's affair."""
+        for action in self.mesh.remove(route, Code.LINK_LOST):
+            if isinstance(action, Closed):
+                self._drop(action.way, "the manager took it down")
+
+    def probe(self, way: Way, ttl: int, done: Callable[[Echo], None]) -> bool:
+        """Ask the node `ttl` links away on `way`; `done` hears its answer, if one comes."""
+        link = self.links.get(way.onward.neighbour) if way.onward is not None else None
+        if link is None or way.onward is None:
+            return False
+        payload = self._probing.ask(way, self._clock(), done)
+        link.send(wire.head(FrameType.PROBE, way.onward.label, ttl=ttl), payload)
+        return True
 
     def tick(self) -> None:
         """Once a second."""
-        for pump in list(self._pumps.values()):
-            pump.tick()
+        now = self._clock()
+        self._board.tick()
+        self.mesh.tick()
+        self._probing.tick(now)
+        for lane in list(self._lanes.values()):
+            session = lane.session
+            for way in session.ways.due(now):
+                self.probe(way, TTL, _answers(way))
+            session.tick(now)
+            self._act(lane)
+            if session.idle(now):
+                self._forget_session(lane)
+
+    def handle_timer(self) -> None:
+        """At the time that `observer.wake` was told."""
+        now = self._clock()
+        self._wake_at = _NEVER
+        for lane in list(self._lanes.values()):
+            if lane.session.next_timer <= now:
+                lane.session.handle_timer(now)
+                self._act(lane)
+            else:
+                self._rearm(lane.session)
 
     def stop(self) -> None:
-        """Cut all streams and tell the far ends."""
-        for pump in list(self._pumps.values()):
-            pump.reset(Code.STOPPING)
+        """End all sessions and tell the far ends."""
+        for lane in list(self._lanes.values()):
+            lane.session.hang_up(Code.STOPPING)
+            self._act(lane)
 
     # For the local port -------------------------------------------------------------------------
 
     def open(self, lane: Lane, port: int, greeting: bytes, holder: Holder) -> Pump:
         """Ask for a stream; the holder hears the answer. Raises TooManyStreams."""
         stream = lane.flows.open(port, greeting)
-        pump = self._pump(lane, stream, holder)
+        pump = self._board.connect(lane, stream, holder)
+        lane.session.want(self._clock())
         lane.flush()
+        self._act(lane)
         return pump
 
     def accept(self, pump: Pump, reply: bytes) -> None:
@@ -156,15 +215,12 @@ class Engine:
         pump.cut(Code.REFUSED)
 
     @property
+    def listeners(self) -> dict[int, Listening]:
+        return self._board.listeners
+
+    @property
     def streams(self) -> int:
-        return len(self._pumps)
-
-    def _pump(self, lane: Lane, stream: Stream, holder: Holder) -> Pump:
-        pump = self._pumps[stream] = Pump(lane, stream, holder, self._forget)
-        return pump
-
-    def _forget(self, pump: Pump) -> None:
-        self._pumps.pop(pump.stream, None)
+        return len(self._board.pumps)
 
     # From the links -----------------------------------------------------------------------------
 
@@ -179,7 +235,7 @@ class Engine:
             return
         log.warning("link to %s (%s) is down: %s", link.name, short(link.neighbour), reason)
         del self.links[link.neighbour]
-        self._apply(self.mesh.link_down(link.neighbour))
+        self._apply(self.mesh.link_down(link.neighbour), f"link to {link.name} is down: {reason}")
         self.observer.link_down(link.neighbour, reason)
 
     def writable(self, link: Link, connection: int) -> None:  # noqa: ARG002 - lanes look themselves
@@ -189,114 +245,193 @@ class Engine:
 
     def received(self, link: Link, packet: Packet) -> None:
         """A frame of a neighbour; raises WireError when the neighbour is to blame for it."""
-        if packet.type == FrameType.DATA:
-            entry = self.mesh.tables[link.neighbour].get(packet.label)
-            if isinstance(entry, Relay):
-                self._pass_on(entry, packet)
-            elif entry is not None:
-                self._arrived(self._lanes[entry], packet.counter, packet.payload)
-            else:
-                self.counters["unknown_label"] += 1
-        elif packet.type == FrameType.CLOSE:
+        kind = packet.type
+        entry = self.mesh.tables[link.neighbour].get(packet.label)
+        if entry is None:
+            self.counters["unknown_label"] += 1
+        elif kind == FrameType.CLOSE:
             code, said_by = wire.parse_close(packet.payload)
-            self._apply(self.mesh.closed(link.neighbour, packet.label, code, said_by))
+            actions = self.mesh.closed(link.neighbour, packet.label, code, said_by)
+            self._apply(actions, code.text)
+        elif kind not in _ON_ROUTES:
+            self.counters["unexpected_type"] += 1
+        elif isinstance(entry, Relay):
+            self._pass_on(link, entry, packet)
+        elif kind == FrameType.DATA:
+            self._arrived(entry, packet)
+        elif kind == FrameType.HANDSHAKE:
+            lane = self._lanes[entry.peer]
+            lane.session.handshake(entry, packet.payload, self._clock())
+            self._act(lane)
+        elif kind == FrameType.PROBE:
+            self._echo(entry, link, packet)
+        else:
+            self._probing.answered(packet.payload, entry, self._clock())
 
-    def _pass_on(self, entry: Relay, packet: Packet) -> None:
-        link = self.links[entry.onward.neighbour]
-        size = wire.HEAD.size + len(packet.payload)
+    def _pass_on(self, came_from: Link, entry: Relay, packet: Packet) -> None:
+        ttl = packet.ttl - 1
+        if ttl <= 0:
+            if packet.type == FrameType.PROBE:
+                self._echo(entry, came_from, packet)
+            else:
+                self.counters["ttl_ended"] += 1
+            return
+        onward = entry.onward
+        payload = packet.payload
+        size = wire.HEAD.size + len(payload)
         if entry.kept + size > MAX_KEPT:
             # Windows keep honest ends far below; and nobody else shall suffer for this one.
             self.counters["route_overrun"] += 1
-            self._apply(self.mesh.overrun(entry))
+            self._apply(self.mesh.overrun(entry), "an end ignores its window")
             return
         entry.frames += 1
-        entry.octets += len(packet.payload)
-        head = wire.head(
-            packet.type,
-            entry.onward.label,
+        entry.octets += len(payload)
+        head = wire.HEAD.pack(
+            wire.VERSION << 4 | packet.type,
+            packet.lane,
+            packet.epoch,
+            ttl,
+            onward.label,
             packet.counter,
-            lane=packet.lane,
-            epoch=packet.epoch,
-            ttl=packet.ttl,
         )
-        link.forward(head, packet, entry)
+        self.links[onward.neighbour].forward(head, packet, entry)
 
-    def _arrived(self, lane: Lane, counter: int, payload: memoryview) -> None:
-        """A record for a session that ends here; a far end that breaks the rules loses it."""
-        try:
-            lane.session.check_in(counter)
-            event = lane.flows.receive(payload)
-        except WireError as error:
-            self.counters["session_broke_protocol"] += 1
-            log.warning("session with %s broke the protocol: %s", short(lane.session.peer), error)
-            self.hang_up(lane, Code.PROTOCOL)
-            return
-        if type(event) is Data:
-            pump = self._pumps.get(event.stream)
-            if pump is not None:
-                pump.deliver(event.data)
-        elif event is not None:
-            self._handle(lane, event)
-        if lane.flows.outbox:
+    def _echo(self, entry: Entry, link: Link, packet: Packet) -> None:
+        """Answer a PROBE that ends here, the other way along its route."""
+        back = self.mesh.back(entry, link.neighbour)
+        way = self.links.get(back.neighbour) if back is not None else None
+        if back is not None and way is not None:
+            payload = self._probing.echo(packet.payload)
+            way.send(wire.head(FrameType.ECHO, back.label, ttl=TTL), payload)
+
+    def _arrived(self, way: Way, packet: Packet) -> None:
+        """A frame for a session that ends here; a far end that breaks the rules loses it."""
+        lane = self._lanes[way.peer]
+        session = lane.session
+        now = self._clock()
+        record = session.receive(way, packet, _OPENED, now)
+        if record is not None:
+            try:
+                if packet.lane == DATAGRAM_LANE:
+                    session.told(record, now)
+                else:
+                    self._board.handle(lane, session.flows.receive(record, packet.lane))
+            except WireError as error:
+                self.counters["session_broke_protocol"] += 1
+                log.warning("session with %s broke the protocol: %s", short(way.peer), error)
+                session.hang_up(Code.PROTOCOL)
+        if session.ack_due <= now:
+            session.acknowledge(now)
+        if session.flows.outbox:
             lane.flush()
+        if session.actions:
+            self._act(lane)
+        elif session.ack_due < self._wake_at:
+            self._rearm(session)
 
-    def _handle(self, lane: Lane, event: Event) -> None:
-        if isinstance(event, Asked):
-            self._asked(lane, event)
-            return
-        if isinstance(event, Credited) and event.stream is None:
+    # Shared -------------------------------------------------------------------------------------
+
+    def _lane(self, peer: str) -> Lane:
+        """The way out to `peer`, new if there is none; raises TableFull."""
+        lane = self._lanes.get(peer)
+        if lane is None:
+            if len(self._lanes) >= MAX_SESSIONS:
+                raise TableFull(peer)
+            keying = Keying(self.key, peer, self._secret, self._random, self._ciphers)
+            odd = self.key < peer
+            session = Session(
+                keying, lambda: Flows(odd=odd, windows=self._windows), self._clock(), self._pool
+            )
+            lane = self._lanes[peer] = Lane(peer, session, self._clock)
+            self.sessions[peer] = session
+        return lane
+
+    def _forget_session(self, lane: Lane) -> None:
+        lane.session.over(Code.IDLE)
+        self._act(lane)
+        del self._lanes[lane.peer], self.sessions[lane.peer]
+
+    def _act(self, lane: Lane) -> None:
+        """Do what a session wants done."""
+        actions = lane.session.actions
+        go_on = False
+        while actions:
+            action = actions.popleft()
+            if isinstance(action, Emit):
+                self._emit(action)
+            elif isinstance(action, Again | Up):
+                go_on = True
+            else:
+                go_on |= self._change(lane, action)
+        if go_on:
             lane.resume()
-            return
-        assert event.stream is not None  # noqa: S101 - the one without was handled above
-        pump = self._pumps.get(event.stream)
-        if pump is None:
-            return
-        match event:
-            case Credited():
-                pump.credited()
-            case Finished():
-                pump.finished()
-            case Cut(_, code):
-                pump.cut(code)
-            case Answered(_, reply):
-                pump.answered()
-                pump.holder.opened(pump, reply)
-            case Declined(_, code, reply):
-                pump.holder.declined(pump, code, reply)
-                pump.holder = NOBODY
-                pump.cut(Code.REFUSED)
-            case Data(_, data):
-                pump.deliver(data)
+        self._rearm(lane.session)
 
-    def _asked(self, lane: Lane, event: Asked) -> None:
-        listening = self.listeners.get(event.stream.port)
-        if listening is None:
-            lane.flows.reset(event.stream, Code.NO_LISTENER)
+    def _change(self, lane: Lane, action: Action) -> bool:
+        """What happens seldom; whether the lane may be able to send again."""
+        match action:
+            case Switched():
+                way = lane.session.ways.used
+                onward = way.onward if way is not None else None
+                lane.bind(self.links.get(onward.neighbour) if onward else None, onward)
+                self.observer.route_used(lane.peer, way.route if way is not None else "")
+                return True
+            case Ended(streams, code):
+                self._board.cut(streams, code)
+            case Wanted(reason):
+                self.observer.route_wanted(lane.peer, reason)
+            case Dead(way, reason):
+                self._apply(self.mesh.hang_up(way, Code.TIMEOUT), reason)
+            case _:
+                pass
+        return False
+
+    def _emit(self, action: Emit) -> None:
+        onward = action.way.onward
+        link = self.links.get(onward.neighbour) if onward is not None else None
+        if onward is None or link is None:
             return
-        pump = self._pump(lane, event.stream, NOBODY)
-        listening.incoming(pump, lane.session.peer, event.greeting)
+        head = wire.head(
+            action.kind,
+            onward.label,
+            action.counter,
+            lane=action.lane,
+            epoch=action.epoch,
+            ttl=TTL,
+        )
+        link.send(head, action.payload)
 
-    def hang_up(self, lane: Lane, code: Code) -> None:
-        """End a session from this side."""
-        route = lane.session.route
-        self._apply(self.mesh.hang_up(lane.session, code))
-        self.observer.session_lost(route)
-
-    def _apply(self, actions: list[Action]) -> None:
+    def _apply(self, actions: list[TableAction], reason: str) -> None:
+        """Do what the tables want done."""
         for action in actions:
             if isinstance(action, Send):
                 link = self.links.get(action.neighbour)
                 if link is not None:
                     link.send(action.frame[: wire.HEAD.size], action.frame[wire.HEAD.size :])
-            elif isinstance(action, Ended):
-                self._session_over(action.session, action.code)
+            elif isinstance(action, Closed):
+                way, said_by = action.way, action.said_by
+                at = from_bytes(said_by) if any(said_by) else ""
+                self.observer.route_down(way.route, way.peer, reason, at)
+                self._drop(way, reason)
 
-    def _session_over(self, session: Session, code: Code) -> None:
-        lane = self._lanes.pop(session, None)
-        if lane is None:
-            return
-        lane.link = None
-        for stream in session.flows.end():  # those that were complete are still written out
-            pump = self._pumps.get(stream)
-            if pump is not None:
-                pump.cut(code)
+    def _drop(self, way: Way, reason: str) -> None:
+        lane = self._lanes.get(way.peer)
+        if lane is not None:
+            lane.session.drop_way(way, self._clock(), reason)
+            self._act(lane)
+
+    def _rearm(self, session: Session) -> None:
+        when = session.next_timer
+        if when < self._wake_at:
+            self._wake_at = when
+            self.observer.wake(when)
+
+
+def _answers(way: Way) -> Callable[[Echo], None]:
+    """What an answered probe says about a way that stands by."""
+
+    def answered(echo: Echo) -> None:
+        way.unanswered = 0
+        way.round_trip = echo.round_trip
+
+    return answered

@@ -3,10 +3,13 @@
 Synchronous and without I/O: records that must go out are collected in `outbox`, what came in is
 returned as an event. A far end that breaks the rules raises WireError, and the session is over.
 
-Two windows bound all memory. A stream's window limits what may lie at the reading end; it is given
-back in quarters, as the local reader takes the bytes. It starts at 64 KiB and becomes 1 MiB once a
-stream has carried that much, as long as not too many of this node's have. The session's window
-(4 MiB) limits what may lie inside the mesh; it is given back on arrival.
+A stream's window limits what may lie at the reading end; it is given back in quarters, as the local
+reader takes the bytes. It starts at 64 KiB and becomes 1 MiB once a stream has carried that much, as
+long as not too many of this node's have. What may lie inside the mesh the session limits
+(nodes.delivery).
+
+All records of a stream travel in one lane of the session, in order; only CREDIT overtakes them, in the
+urgent lane.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ class Stream:
 
     number: int
     port: int
+    lane: int  # of the session
     window: int  # what the far end may have unread here
     state: State
     may_send: int = 0  # bytes the far end still takes
@@ -84,9 +88,9 @@ class Data:
 
 @dataclass(slots=True, frozen=True)
 class Credited:
-    """There is room to send again: in `stream`, or in the whole session (None)."""
+    """There is room to send again in `stream`."""
 
-    stream: Stream | None
+    stream: Stream
 
 
 @dataclass(slots=True, frozen=True)
@@ -127,14 +131,12 @@ class Flows:
         self, *, odd: bool, windows: Windows | None = None, max_streams: int = MAX_STREAMS
     ) -> None:
         self.streams: dict[int, Stream] = {}
-        self.outbox: deque[bytes] = deque()
-        self.room = wire.SESSION_WINDOW  # bytes we may still put into the mesh
+        self.outbox: deque[tuple[int, bytes]] = deque()  # lane and record
         self._windows = windows or Windows()
         self._max_streams = max_streams
         self._next = 1 if odd else 2
         self._far_parity = 0 if odd else 1
-        self._far_last = 0
-        self._arrived = 0  # bytes not given back to the session's window yet
+        self._far_last = [0] * (wire.DATA_LANES + 1)  # number, by lane
 
     # What the local side does -------------------------------------------------------------------
 
@@ -142,26 +144,26 @@ class Flows:
         """Ask the far end for a stream; raises TooManyStreams."""
         if len(self.streams) >= self._max_streams or self._next > _LAST_NUMBER:
             raise TooManyStreams
-        stream = self._add(self._next, port, State.OPENING)
+        lane = 1 + (self._next >> 1) % wire.DATA_LANES
+        stream = self._add(self._next, port, lane, State.OPENING)
         self._next += 2
         stream.may_receive = stream.window
-        self.outbox.append(wire.open_(stream.number, port, stream.window, greeting))
+        self.outbox.append((lane, wire.open_(stream.number, port, stream.window, greeting)))
         return stream
 
     def accept(self, stream: Stream, reply: bytes) -> None:
         stream.state = State.OPEN
         stream.may_receive = stream.window
-        self.outbox.append(wire.opened(stream.number, stream.window, reply))
+        self._say(stream, wire.opened(stream.number, stream.window, reply))
 
     def refuse(self, stream: Stream, code: int, reply: bytes) -> None:
-        self.outbox.append(wire.record(Kind.REFUSE, stream.number, reply, code=code))
+        self._say(stream, wire.record(Kind.REFUSE, stream.number, reply, code=code))
         self._remove(stream)
 
     def sent(self, stream: Stream, size: int) -> None:
         """`size` bytes of `stream` went out in a DATA record."""
         stream.sent += size
         stream.may_send -= size
-        self.room -= size
 
     def took(self, stream: Stream, size: int) -> None:
         """The local reader took `size` bytes."""
@@ -176,7 +178,7 @@ class Flows:
             stream.owed += wire.STREAM_WINDOW - stream.window
             stream.window = wire.STREAM_WINDOW
         stream.may_receive += stream.owed
-        self.outbox.append(wire.credit(stream.number, stream.owed))
+        self.outbox.append((wire.CONTROL_LANE, wire.credit(stream.number, stream.owed)))
         stream.owed = 0
 
     def finish(self, stream: Stream) -> None:
@@ -184,13 +186,13 @@ class Flows:
         if stream.state is State.OVER or stream.sent_fin:
             return
         stream.sent_fin = True
-        self.outbox.append(wire.record(Kind.FIN, stream.number))
+        self._say(stream, wire.record(Kind.FIN, stream.number))
         if stream.got_fin:
             self._remove(stream)
 
     def reset(self, stream: Stream, code: Code) -> None:
         if stream.state is not State.OVER:
-            self.outbox.append(wire.record(Kind.RESET, stream.number, code=code))
+            self._say(stream, wire.record(Kind.RESET, stream.number, code=code))
             self._remove(stream)
 
     def end(self) -> list[Stream]:
@@ -203,18 +205,20 @@ class Flows:
 
     # What the far end does ----------------------------------------------------------------------
 
-    def receive(self, payload: memoryview) -> Event | None:
+    def receive(self, payload: memoryview, lane: int) -> Event | None:
         """Apply one record; raises WireError when the far end broke the rules."""
         kind, code, port, number = wire.parse_record(payload)
         body = payload[wire.RECORD.size :]
-        if kind == Kind.DATA:
-            return self._data(number, body)
         if kind == Kind.OPEN:
-            return self._asked(number, port, body)
-        if kind == Kind.CREDIT:
-            return self._credited(number, wire.parse_amount(body))
-        _expect(kind in _ABOUT_STREAMS, f"unknown stream record {kind}")
+            return self._asked(number, port, lane, body)
         stream = self.streams.get(number)
+        if kind == Kind.CREDIT:
+            return self._credited(stream, wire.parse_amount(body))
+        if stream is not None and lane != stream.lane:
+            raise WireError(f"record of stream {number} in lane {lane}, not {stream.lane}")
+        if kind == Kind.DATA:
+            return self._data(stream, body)
+        _expect(kind in _ABOUT_STREAMS, f"unknown stream record {kind}")
         # A stream that is not there was reset here a moment ago.
         return self._changed(stream, Kind(kind), code, body) if stream is not None else None
 
@@ -230,52 +234,45 @@ class Flows:
         self._remove(stream)
         return Cut(stream, Code.of(code))
 
-    def _data(self, number: int, data: memoryview) -> Data | None:
+    def _data(self, stream: Stream | None, data: memoryview) -> Data | None:
         size = len(data)
         _expect(size <= wire.MAX_DATA, "DATA larger than a frame may hold")
-        self._arrived += size
-        if self._arrived * 4 >= wire.SESSION_WINDOW:
-            self.outbox.append(wire.credit(0, self._arrived))
-            self._arrived = 0
-        stream = self.streams.get(number)
         if stream is None:
             return None
         if size > stream.may_receive or stream.got_fin or stream.state is not State.OPEN:
-            raise WireError(f"DATA of {size} bytes that stream {number} may not send")
+            raise WireError(f"DATA of {size} bytes that stream {stream.number} may not send")
         stream.may_receive -= size
         stream.received += size
         return Data(stream, data)
 
-    def _asked(self, number: int, port: int, body: memoryview) -> Asked | None:
+    def _asked(self, number: int, port: int, lane: int, body: memoryview) -> Asked | None:
         _expect(number % 2 == self._far_parity, f"stream {number} has the parity of this side")
-        _expect(number > self._far_last, f"stream {number} is not newer than {self._far_last}")
+        last = self._far_last[lane]
+        _expect(number > last, f"stream {number} is not newer than {last}")
+        _expect(number not in self.streams, f"stream {number} is there already")
         _expect(port > 0, "OPEN for port 0")
-        self._far_last = number
+        self._far_last[lane] = number
         window = wire.parse_amount(body)
         greeting = _text(body[wire.AMOUNT.size :])
         if len(self.streams) >= self._max_streams:
-            self.outbox.append(wire.record(Kind.RESET, number, code=Code.LIMIT))
+            self.outbox.append((lane, wire.record(Kind.RESET, number, code=Code.LIMIT)))
             return None
-        stream = self._add(number, port, State.INCOMING)
+        stream = self._add(number, port, lane, State.INCOMING)
         stream.may_send = window
         return Asked(stream, greeting)
 
     def _opened(self, stream: Stream, body: memoryview) -> Answered:
         _expect(stream.state is State.OPENING, "OPENED for a stream that was not asked for")
-        stream.may_send = wire.parse_amount(body)
+        stream.may_send += wire.parse_amount(body)  # CREDIT may have overtaken it
+        _expect(stream.may_send <= wire.MAX_CREDIT, "too much credit")
         stream.state = State.OPEN
         return Answered(stream, _text(body[wire.AMOUNT.size :]))
 
-    def _credited(self, number: int, amount: int) -> Credited | None:
-        if number == 0:
-            self.room += amount
-            _expect(self.room <= wire.SESSION_WINDOW, "more session credit than was used")
-            return Credited(None)
-        stream = self.streams.get(number)
+    def _credited(self, stream: Stream | None, amount: int) -> Credited | None:
         if stream is None:
             return None
         stream.may_send += amount
-        _expect(stream.may_send <= wire.MAX_CREDIT, f"stream {number} was given too much credit")
+        _expect(stream.may_send <= wire.MAX_CREDIT, f"stream {stream.number}: too much credit")
         return Credited(stream)
 
     def _finished(self, stream: Stream) -> Finished:
@@ -287,9 +284,13 @@ class Flows:
             self._remove(stream)
         return Finished(stream)
 
-    def _add(self, number: int, port: int, state: State) -> Stream:
-        stream = self.streams[number] = Stream(number, port, wire.FIRST_WINDOW, state)
+    def _add(self, number: int, port: int, lane: int, state: State) -> Stream:
+        stream = Stream(number, port, lane, wire.FIRST_WINDOW, state)
+        self.streams[number] = stream
         return stream
+
+    def _say(self, stream: Stream, record: bytes) -> None:
+        self.outbox.append((stream.lane, record))
 
     def _remove(self, stream: Stream) -> None:
         if stream.state is not State.OVER:

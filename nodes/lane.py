@@ -1,7 +1,8 @@
-"""One session's way out: frames are built here, and those who wait to send stand in line here.
+"""One session's way out: records are sealed and sent here, and those who wait to send stand in line.
 
 Data goes out from one buffer of the whole node, its first 8 bytes being the record's header: a
-pump reads into `SPACE` and calls `send_data` at once, so nothing is copied between the two.
+pump reads into `SPACE` and calls `send_data` at once; sealing is the only copy. What a link does not
+take at once stays with the session, in its order, and not with the link.
 """
 
 from __future__ import annotations
@@ -10,17 +11,23 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from nodes import wire
-from nodes.wire import FrameType, Kind
+from nodes.acks import LANES
+from nodes.session import FIRST
+from nodes.wire import HEAD, Kind
 
 if TYPE_CHECKING:
-    from nodes.flows import Stream
+    from collections.abc import Callable
+
+    from nodes.delivery import Kept
+    from nodes.flows import Flows, Stream
     from nodes.links.base import Link
-    from nodes.mesh import Session
+    from nodes.session import Session
+    from nodes.ways import Onward
 
 _BODY: Final = wire.RECORD.size
 _BUFFER: Final = memoryview(bytearray(_BODY + wire.MAX_DATA))  # used and left within one call
 SPACE: Final = _BUFFER[_BODY:]
-ORDERED: Final = 1  # the lane of all records
+TTL: Final = 64  # links that a frame may pass
 
 
 class Waiting(Protocol):
@@ -34,46 +41,94 @@ class Waiting(Protocol):
 class Lane:
     """One session's way out: the link, the label to use on it, and who waits to send."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, peer: str, session: Session, clock: Callable[[], float]) -> None:
+        self.peer = peer
         self.session = session
-        self.flows = session.flows
-        self.link: Link | None = None  # None until the route is bound
+        self.link: Link | None = None  # None while there is no way
         self._label = 0
-        self._waiting: deque[Waiting] = deque()
+        self._clock = clock
+        self._waiting: tuple[deque[Waiting], ...] = tuple(deque() for _ in range(LANES))
 
-    def bind(self, link: Link, label: int) -> None:
-        self.link, self._label = link, label
-        self.flush()
-        self.resume()
+    @property
+    def flows(self) -> Flows:
+        return self.session.flows
 
-    def ready(self) -> bool:
-        """Whether data may be sent now."""
-        link = self.link
-        return link is not None and not link.full(self._label, ORDERED) and self.flows.room > 0
+    @property
+    def room(self) -> int:
+        """Bytes that the session's window takes."""
+        return self.session.outgoing.room
 
-    def park(self, waiting: Waiting) -> None:
-        self._waiting.append(waiting)
+    def bind(self, link: Link | None, onward: Onward | None) -> None:
+        """Use this link and label from now on."""
+        self.link = link if onward is not None else None
+        self._label = onward.label if onward is not None else 0
+
+    def ready(self, stream: Stream) -> bool:
+        """Whether data of `stream` may be sent now."""
+        link, outgoing, lane = self.link, self.session.outgoing, stream.lane
+        return (
+            link is not None
+            and self.session.up
+            and outgoing.room > 0
+            and not outgoing.lanes[lane].waiting
+            and not (lane and link.full(self._label, lane))
+        )
+
+    def park(self, waiting: Waiting, stream: Stream) -> None:
+        self._waiting[stream.lane].append(waiting)
 
     def resume(self) -> None:
-        """Let those who waited send, each in its turn."""
-        for _ in range(len(self._waiting)):
-            if not self.ready():
-                return
-            self._waiting.popleft().unpark()
+        """Send what waits, as far as the link takes it; then those who waited, each in its turn."""
+        if self.link is None or not self.session.up:
+            return
+        self.flush()
+        for lane in range(LANES):
+            if self._drain(lane):
+                waiting = self._waiting[lane]
+                for _ in range(len(waiting)):
+                    if self.session.outgoing.room <= 0 or self._full(self.link, lane):
+                        break
+                    waiting.popleft().unpark()
 
     def flush(self) -> None:
         """Send the control records that the streams have left."""
-        outbox = self.flows.outbox
-        while outbox and self.link is not None:
-            self.link.send(self._head(), outbox.popleft())
+        outbox = self.session.flows.outbox
+        if self.session.up:
+            while outbox:
+                lane, record = outbox.popleft()
+                self._send(lane, record)
 
     def send_data(self, stream: Stream, size: int) -> None:
         """Send the `size` bytes that stand in the buffer."""
         wire.RECORD.pack_into(_BUFFER, 0, Kind.DATA, 0, 0, stream.number)
-        assert self.link is not None  # noqa: S101 - ready() was asked
-        self.link.send(self._head(), _BUFFER[: _BODY + size])
-        self.flows.sent(stream, size)
+        self._send(stream.lane, _BUFFER[: _BODY + size])
+        self.session.flows.sent(stream, size)
 
-    def _head(self) -> bytes:
-        number = self.session.number_out()
-        return wire.head(FrameType.DATA, self._label, number, lane=ORDERED)
+    def _send(self, lane: int, record: bytes | memoryview) -> None:
+        kept = self.session.seal(lane, record, self._clock())
+        waiting = self.session.outgoing.lanes[lane].waiting
+        link = self.link
+        if waiting or link is None or self._full(link, lane):
+            waiting.append(kept)
+        else:
+            self._put(link, lane, kept)
+
+    def _drain(self, lane: int) -> bool:
+        """Send what waits in `lane`; whether all of it went."""
+        outgoing, link = self.session.outgoing, self.link
+        while link is not None and not self._full(link, lane):
+            kept = outgoing.take_waiting(lane)
+            if kept is None:
+                return True
+            self._put(link, lane, kept)
+        return False
+
+    def _full(self, link: Link, lane: int) -> bool:
+        """Whether data must wait; what is urgent goes to the link's control connection at once."""
+        return lane > 0 and link.full(self._label, lane)
+
+    def _put(self, link: Link, lane: int, kept: Kept) -> None:
+        link.send(
+            HEAD.pack(FIRST, lane, kept.epoch, TTL, self._label, kept.counter),
+            kept.data,
+        )

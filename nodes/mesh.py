@@ -1,8 +1,8 @@
-"""One node's tables: which label means what from which neighbour, and the sessions that end here.
+"""One node's tables: which label means what from which neighbour, and which routes end here.
 
 A label is chosen by the node that receives it and holds only for the neighbour it was installed
 for: the key is (neighbour, label), and the neighbour is the key that CURVE proved. Synchronous and
-without I/O; what must be done is returned as actions.
+without I/O; what must be done is returned as actions. What travels on a route the sessions know.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from nodes import wire
-from nodes.flows import Flows, Windows
-from nodes.wire import Code, WireError
+from nodes.ways import Onward, Way
+from nodes.wire import Code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+__all__ = ["MAX_LABELS", "Mesh", "NoSuchNeighbour", "Onward", "Relay", "TableFull", "Way"]
+
 MAX_LABELS: Final = 16_384  # of one neighbour
+EXPIRES_AFTER: Final = 60  # ticks of a second without a frame either way, then a relay forgets
 
 
 class NoSuchNeighbour(Exception):
@@ -26,14 +29,6 @@ class NoSuchNeighbour(Exception):
 
 class TableFull(Exception):
     """The neighbour has as many labels as it may."""
-
-
-@dataclass(slots=True, frozen=True)
-class Onward:
-    """Where a frame goes next, and the label it must carry there."""
-
-    neighbour: str
-    label: int
 
 
 @dataclass(slots=True, eq=False)
@@ -45,29 +40,8 @@ class Relay:
     kept: int = 0  # bytes waiting here for the next link
     frames: int = 0
     octets: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """Frames with this label end here: all streams between this node and `peer`."""
-
-    route: str
-    peer: str
-    flows: Flows
-    onward: Onward | None = None  # None until the route to the peer is known too
-    sent: int = 0  # frames; the counter in their header
-    received: int = 0
-
-    def number_out(self) -> int:
-        """The counter of the next frame."""
-        self.sent += 1
-        return self.sent
-
-    def check_in(self, counter: int) -> None:
-        """Frames arrive in order and complete, or the session is broken; raises WireError."""
-        self.received += 1
-        if counter != self.received:
-            raise WireError(f"frame {counter} where {self.received} was due")
+    seen: int = 0  # frames at the last tick
+    still: int = 0  # ticks without a frame
 
 
 @dataclass(slots=True, frozen=True)
@@ -79,28 +53,26 @@ class Send:
 
 
 @dataclass(slots=True, frozen=True)
-class Ended:
-    """A session is over; its streams are to be cut with `code`."""
+class Closed:
+    """A route that ended here is no more; `said_by` is the raw key of who says so, if anybody."""
 
-    session: Session
+    way: Way
     code: Code
+    said_by: bytes = b""
 
 
-Action = Send | Ended
-Entry = Relay | Session
+Action = Send | Closed
+Entry = Relay | Way
 Table = dict[int, Entry]
 
 
 @dataclass(slots=True)
 class Mesh:
-    """The tables of the node `own`. `new_label` returns random non-zero 32-bit numbers."""
+    """The tables of one node. `new_label` returns random non-zero 32-bit numbers."""
 
-    own: str
     new_label: Callable[[], int]
-    windows: Windows = field(default_factory=Windows)
     said_by: bytes = bytes(wire.KEY_BYTES)  # the own key, raw, for the CLOSE that begins here
     tables: dict[str, Table] = field(default_factory=dict)  # by neighbour
-    sessions: dict[str, Session] = field(default_factory=dict)  # by peer
     _routes: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
 
     def link_up(self, neighbour: str) -> None:
@@ -121,7 +93,7 @@ class Mesh:
             if isinstance(entry, Relay):
                 actions.append(self._close(entry.onward, Code.LINK_LOST))
             else:
-                actions += self._end(entry, Code.LINK_LOST)
+                actions.append(Closed(entry, Code.LINK_LOST, self.said_by))
         for route in broken:
             actions += self.remove(route, Code.LINK_LOST)
         return [
@@ -136,57 +108,80 @@ class Mesh:
             raise NoSuchNeighbour(onward.neighbour)
         return self._install(neighbour, Relay(route, onward))
 
-    def end(
-        self, route: str, neighbour: str, peer: str, onward: Onward | None
-    ) -> tuple[int, list[Action]]:
-        """End a route from `peer` here; returns the label and what becomes of an older session."""
-        session = Session(route, peer, Flows(odd=self.own < peer, windows=self.windows), onward)
-        label = self._install(neighbour, session)
-        old = self.sessions.get(peer)
-        actions = self.remove(old.route, Code.LINK_LOST) if old is not None else []
-        self.sessions[peer] = session
-        return label, actions
+    def end(self, way: Way, neighbour: str) -> int:
+        """End a route here, which comes from `neighbour`; returns the label it must use."""
+        if way.onward is not None and way.onward.neighbour not in self.tables:
+            raise NoSuchNeighbour(way.onward.neighbour)
+        return self._install(neighbour, way)
 
-    def bind(self, route: str, peer: str, onward: Onward) -> Session | None:
-        """The way to `peer` is known; None when the session is gone already."""
-        session = self.sessions.get(peer)
-        if session is None or session.route != route or onward.neighbour not in self.tables:
+    def bind(self, route: str, peer: str, onward: Onward) -> Way | None:
+        """The way to `peer` is known; None when the route is gone already."""
+        if onward.neighbour not in self.tables:
             return None
-        session.onward = onward
-        return session
+        for entry in self._entries(route):
+            if isinstance(entry, Way) and entry.peer == peer:
+                entry.onward = onward
+                return entry
+        return None
 
-    def remove(self, route: str, code: Code) -> list[Action]:
-        """Forget a route; a session that ended here ends."""
+    def remove(self, route: str, code: Code, said_by: bytes = b"") -> list[Action]:
+        """Forget a route."""
         actions: list[Action] = []
         for neighbour, label in self._routes.pop(route, ()):
             entry = self.tables.get(neighbour, {}).pop(label, None)
-            if isinstance(entry, Session):
-                actions += self._end(entry, code)
+            if isinstance(entry, Way):
+                actions.append(Closed(entry, code, said_by))
         return actions
 
-    def hang_up(self, session: Session, code: Code) -> list[Action]:
-        """End a session from this side; the far end is told."""
-        told: Iterable[Action] = [self._close(session.onward, code)] if session.onward else []
-        return [*told, *self.remove(session.route, code)]
+    def hang_up(self, way: Way, code: Code) -> list[Action]:
+        """Give a route up that ends here, and tell those on it."""
+        told: Iterable[Action] = [self._close(way.onward, code)] if way.onward else []
+        return [*told, *self.remove(way.route, code)]
 
     def closed(self, neighbour: str, label: int, code: Code, said_by: bytes = b"") -> list[Action]:
-        """A CLOSE came: pass it on or end the session."""
+        """A CLOSE came: pass it on, or the route ended here."""
         entry = self.tables.get(neighbour, {}).get(label)
         if entry is None:
             return []
-        actions = self.remove(entry.route, code)
+        actions = self.remove(entry.route, code, said_by)
         if isinstance(entry, Relay) and entry.onward.neighbour in self.tables:
             actions.append(self._close(entry.onward, code, said_by))
         return actions
 
     def overrun(self, relay: Relay) -> list[Action]:
-        """An end of this route ignores its windows: drop the route and tell both ends."""
+        """An end of this route ignores its window: drop the route and tell both ends."""
         ends = [
             self._close(entry.onward, Code.PROTOCOL)
-            for neighbour, label in self._routes.get(relay.route, ())
-            if (entry := self.tables.get(neighbour, {}).get(label)) and entry.onward
+            for entry in self._entries(relay.route)
+            if entry.onward
         ]
         return [*ends, *self.remove(relay.route, Code.PROTOCOL)]
+
+    def back(self, entry: Entry, neighbour: str) -> Onward | None:
+        """Where an answer goes to a frame that came from `neighbour` and matched `entry`."""
+        if isinstance(entry, Way):
+            return entry.onward
+        for other in self._entries(entry.route):
+            if other.onward is not None and other.onward.neighbour == neighbour:
+                return other.onward
+        return None
+
+    def tick(self) -> None:
+        """Once a second: forget relayed routes on which nothing comes any more, either way."""
+        for route in list(self._routes):
+            relays = [entry for entry in self._entries(route) if isinstance(entry, Relay)]
+            for relay in relays:
+                relay.still = relay.still + 1 if relay.frames == relay.seen else 0
+                relay.seen = relay.frames
+            if relays and min(relay.still for relay in relays) > EXPIRES_AFTER:
+                self.remove(route, Code.IDLE)
+
+    def _entries(self, route: str) -> list[Entry]:
+        return [
+            entry
+            for neighbour, label in self._routes.get(route, ())
+            if (entry := self.tables.get(neighbour, {}).get(label)) is not None
+        ]
 
     def _install(self, neighbour: str, entry: Entry) -> int:
         table = self.tables.get(neighbour)
@@ -200,11 +195,6 @@ class Mesh:
         table[label] = entry
         self._routes.setdefault(entry.route, []).append((neighbour, label))
         return label
-
-    def _end(self, session: Session, code: Code) -> list[Action]:
-        if self.sessions.get(session.peer) is session:
-            del self.sessions[session.peer]
-        return [Ended(session, code)]
 
     def _close(self, onward: Onward, code: Code, said_by: bytes = b"") -> Send:
         return Send(onward.neighbour, wire.close(onward.label, code, said_by or self.said_by))

@@ -17,6 +17,7 @@ import re
 import resource
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +33,7 @@ from nodes.links.zeromq import DATA_CONNECTIONS, Transport
 from nodes.obeying import Obedience
 from nodes.orders import Guard
 from nodes.pinning import PinError, pin, pinned
+from nodes.sealing import preferred
 from nodes.shared import Stopped
 
 if TYPE_CHECKING:
@@ -200,7 +202,8 @@ def _running(
         arguments.auto_peers,
         frozenset(arguments.allow) if arguments.allow else None,
     )
-    engine = Engine(keypair.public)
+    engine = Engine(keypair, ciphers=preferred(_cpu_flags()))
+    engine.observer.wake = _Alarm(engine).set
     context = new_context()
     with contextlib.ExitStack() as stack:
         stack.callback(context.destroy, linger=0)
@@ -216,6 +219,36 @@ def _running(
         where = transport.endpoint or "nothing"
         log.info("node %s listens for neighbours on %s, for apps on %s", name, where, path)
         yield engine, transport, control
+
+
+class _Alarm:
+    """Calls the engine when it wants to be called."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(max(0.0, when - time.monotonic()), self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._engine.handle_timer()
+
+
+def _cpu_flags() -> frozenset[str]:
+    """What this CPU can do; nothing where it does not say."""
+    try:
+        with Path("/proc/cpuinfo").open() as file:
+            for line in file:
+                if line.startswith(("flags", "Features")):
+                    return frozenset(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return frozenset()
 
 
 async def _tick(engine: Engine, transport: Transport) -> None:

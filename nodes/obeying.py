@@ -97,10 +97,11 @@ class Obedience:
             case Install():
                 return api.Installed(self._install(route, order))
             case Bind(peer, hop):
-                self._engine.bind(route, peer, Onward(hop.neighbour, hop.label))
+                onward = Onward(hop.neighbour, hop.label)
+                self._engine.bind(route, peer, onward, standby=not order.active)
                 self._ends[route] = order
-            case Prefer():
-                pass
+            case Prefer(peer):
+                self._engine.prefer(route, peer)
             case Remove():
                 self._ends.pop(route, None)
                 self._engine.remove(route)
@@ -113,7 +114,8 @@ class Obedience:
     def _install(self, route: str, order: Install) -> int:
         onward = Onward(order.onward.neighbour, order.onward.label) if order.onward else None
         if order.peer is not None:
-            return self._engine.end(route, order.neighbour, order.peer, onward)
+            # Until it is bound nobody says that it is more than a standby.
+            return self._engine.end(route, order.neighbour, order.peer, onward, standby=True)
         if onward is None:
             raise Refused(400, "bad_body", "a route that neither ends here nor goes on")
         return self._engine.relay(route, order.neighbour, onward)
@@ -124,10 +126,8 @@ class Obedience:
 
     def standing(self) -> list[api.StandingRoute]:
         """The routes that end here."""
-        sessions = self._engine.mesh.sessions
         for route, bound in list(self._ends.items()):
-            session = sessions.get(bound.peer)
-            if session is None or session.route != route:
+            if not self._engine.has_way(route, bound.peer):
                 del self._ends[route]
         return [
             api.StandingRoute(route, bound.path, bound.active)

@@ -200,12 +200,12 @@ class Pump:
             if stream.may_send <= 0:
                 self._stop_reading()  # credited() goes on
                 return
-            if not lane.ready():
+            if not lane.ready(stream):
                 self._stop_reading()
                 self._parked = True
-                lane.park(self)
+                lane.park(self, stream)
                 return
-            room = min(stream.may_send, lane.flows.room, wire.MAX_DATA)
+            room = min(stream.may_send, wire.MAX_DATA)
             size = self._send_early(room) if self._early else self._receive(sock, room)
             if size <= 0:
                 return

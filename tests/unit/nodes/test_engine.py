@@ -5,60 +5,39 @@ import socket
 
 import pytest
 
+from bus.identity import to_bytes
 from nodes import wire
-from nodes.engine import Engine
-from nodes.links.memory import Nature, World
-from nodes.mesh import Onward
+from nodes.engine import Echo
+from nodes.links.memory import Nature
 from nodes.pump import Pump
+from nodes.session import LOST_AFTER, Session
 from nodes.wire import Code, FrameType, Kind
+from tests.support.memory_mesh import App, MemoryMesh, keypair
 
-A, R, B = "a" * 40, "r" * 40, "b" * 40
-
-
-class App:
-    """Holder and Listening in one: writes down what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[str, object]] = []
-        self.pumps: list[Pump] = []
-
-    def incoming(self, pump: Pump, origin: str, greeting: bytes) -> None:
-        pump.holder = self
-        self.pumps.append(pump)
-        self.told.append(("incoming", (origin, greeting)))
-
-    def opened(self, pump: Pump, reply: bytes) -> None:
-        self.told.append(("opened", reply))
-
-    def declined(self, pump: Pump, code: int, reply: bytes) -> None:
-        self.told.append(("declined", (code, reply)))
-
-    def ended(self, pump: Pump) -> None:
-        self.told.append(("ended", None))
-
-    def closed(self, pump: Pump, code: Code) -> None:
-        self.told.append(("closed", code))
+A, R, B = (keypair(name).public for name in "arb")
 
 
 class Line:
-    """a - r - b with a route between the ends, and nothing delivered yet."""
+    """a - r - b with a route between the ends, and keys agreed on."""
 
     def __init__(self, capacity: int = 1 << 18) -> None:
-        self.a, self.r, self.b = (Engine(key) for key in (A, R, B))
-        self.world, nature = World(), Nature(capacity=capacity)
-        self.ar, self.ra = self.world.link(A, self.a, R, self.r, nature)
-        self.br, self.rb = self.world.link(B, self.b, R, self.r, nature)
-        to_a = self.a.end("route", R, B, None)
-        back = self.r.relay("route", B, Onward(A, to_a))
-        to_b = self.b.end("route", R, A, Onward(R, back))
-        self.out = self.r.relay("route", A, Onward(B, to_b))
-        self.to_b = to_b
-        self.a.bind("route", B, Onward(R, self.out))
+        self.mesh = MemoryMesh("a", "r", "b", nature=Nature(capacity=capacity))
+        self.world = self.mesh.world
+        self.a, self.r, self.b = (self.mesh.engines[name] for name in "arb")
+        self.ar, self.ra = self.mesh.link("a", "r")
+        self.br, self.rb = self.mesh.link("b", "r")
+        labels = self.mesh.route("a", "r", "b")
+        self.out, self.to_b = labels["r"], labels["b"]
         self.near, self.far = App(), App()
         self.b.listeners[80] = self.far
+        self.run()
 
-    def run(self) -> None:
-        self.world.run()
+    @property
+    def session(self) -> Session:
+        return self.a.sessions[B]
+
+    def run(self, seconds: float = 0.0) -> None:
+        self.world.run(seconds)
 
     def open(self) -> Pump:
         lane = self.a.lane(B)
@@ -80,7 +59,7 @@ def test_a_stream_opens_across_the_relay() -> None:
     line.accepted()
     assert line.far.told == [("incoming", (A, b"hi"))]
     assert line.near.told == [("opened", b"yes")]
-    assert line.r.mesh.sessions == {}
+    assert line.r.sessions == {}
 
 
 def test_a_refusal_and_a_missing_listener_are_told_apart() -> None:
@@ -115,50 +94,122 @@ def test_a_neighbour_that_speaks_nonsense_loses_its_link(frame: bytes) -> None:
     line.ar.send(frame)
     line.run()
     assert list(line.r.links) == [B]
-    assert ("closed", Code.LINK_LOST) in line.far.told
-    assert ("closed", Code.LINK_LOST) in line.near.told
+    line.run(LOST_AFTER + 2)
+    assert line.far.told[-1][0] == line.near.told[-1][0] == "closed"
 
 
 def test_a_far_end_that_breaks_the_rules_loses_its_session_and_the_link_stays() -> None:
     line = Line()
     line.accepted()
-    lane = line.a.lane(B)
-    assert lane is not None
-    number = lane.session.number_out()
-    line.ar.send(wire.frame(FrameType.DATA, line.out, number, b"\x63 nonsense"))
+    kept = line.session.seal(1, b"\x63 nonsense", line.world.now)
+    head = wire.head(FrameType.DATA, line.out, kept.counter, lane=1, epoch=kept.epoch, ttl=9)
+    line.ar.send(head, kept.data)
     line.run()
     assert ("closed", Code.PROTOCOL) in line.far.told
     assert ("closed", Code.PROTOCOL) in line.near.told
     assert line.b.counters["session_broke_protocol"] == 1
-    assert sorted(line.r.links) == [A, B]
-    assert line.a.lane(B) is None
+    assert sorted(line.r.links) == sorted([A, B])
+    line.accepted()  # in a new session
 
 
-def test_a_lost_link_closes_streams_at_both_ends() -> None:
+def test_a_lost_link_closes_streams_at_both_ends_when_no_other_route_comes() -> None:
     line = Line()
     line.accepted()
     line.rb.cut("pulled")
-    line.run()
-    assert line.near.told[-1] == line.far.told[-1] == ("closed", Code.LINK_LOST)
+    line.run(LOST_AFTER - 2)
+    assert line.near.told[-1] == ("opened", b"yes")
+    assert ("a", "b") in line.mesh.wanted
+    line.run(5)
+    assert line.near.told[-1][0] == line.far.told[-1][0] == "closed"
     assert line.a.streams == line.b.streams == 0
     assert line.r.mesh.tables == {A: {}}
+    line.run(LOST_AFTER)
+    assert line.a.sessions == {}
 
 
 def test_a_route_that_ignores_its_windows_is_dropped_by_the_relay() -> None:
     line = Line()
     line.accepted()
-    lane = line.a.lane(B)
-    assert lane is not None
-    record = wire.record(Kind.DATA, 1, bytes(65536))
-    for _ in range(140):
-        frame = wire.frame(FrameType.DATA, line.out, lane.session.number_out(), record)
-        line.ar.send(frame)
+    for number in range(300):
+        head = wire.head(FrameType.DATA, line.out, number, lane=1, ttl=9)
+        line.ar.send(head, bytes(65536))
     line.rb.partition(both=False)
     line.run()
     assert line.r.counters["route_overrun"] == 1
-    line.rb.heal()
+    assert line.r.mesh.tables == {A: {}, B: {}}
+    assert line.r.links.keys() == {A, B}
+
+
+def test_a_stream_goes_on_over_the_standby_when_the_relay_is_lost() -> None:
+    mesh = MemoryMesh("a", "r", "s", "b", nature=Nature(delay=0.01))
+    for pair in ("ar", "rb", "as", "sb"):
+        mesh.link(*pair)
+    mesh.route("a", "r", "b")
+    mesh.route("a", "s", "b", standby=True)
+    near, far = App(), App()
+    mesh.engines["b"].listeners[80] = far
+    lane = mesh.engines["a"].lane(mesh.key("b"))
+    assert lane is not None
+    mesh.engines["a"].open(lane, 80, b"hi", near)
+    mesh.run(1)
+    mesh.links["r", "b"].cut("pulled")
+    mesh.engines["b"].accept(far.pumps[0], b"yes")
+    mesh.run(1)
+    assert near.told == [("opened", b"yes")]
+    assert mesh.wanted
+
+
+def test_a_relay_that_hears_and_says_nothing_is_left_for_the_standby() -> None:
+    mesh = MemoryMesh("a", "r", "s", "b", nature=Nature(delay=0.01))
+    for pair in ("ar", "rb", "as", "sb"):
+        mesh.link(*pair)
+    mesh.route("a", "r", "b")
+    mesh.route("a", "s", "b", standby=True)
+    near, far = App(), App()
+    mesh.engines["b"].listeners[80] = far
+    mesh.run(1)
+    for table in mesh.engines["r"].mesh.tables.values():
+        table.clear()
+    lane = mesh.engines["a"].lane(mesh.key("b"))
+    assert lane is not None
+    mesh.engines["a"].open(lane, 80, b"hi", near)
+    mesh.run(5)
+    assert [told for told, _ in far.told] == ["incoming"]
+
+
+def test_routes_that_are_used_or_stand_by_do_not_expire() -> None:
+    mesh = MemoryMesh("a", "r", "s", "b", nature=Nature(delay=0.01))
+    for pair in ("ar", "rb", "as", "sb"):
+        mesh.link(*pair)
+    mesh.route("a", "r", "b")
+    mesh.route("a", "s", "b", standby=True)
+    mesh.run(200)
+    for relay in "rs":
+        assert sum(len(table) for table in mesh.engines[relay].mesh.tables.values()) == 2
+    assert not mesh.down
+
+
+def test_every_node_on_a_route_answers_a_probe() -> None:
+    mesh = MemoryMesh("a", "r", "s", "b", nature=Nature(delay=0.01))
+    for pair in ("ar", "rs", "sb"):
+        mesh.link(*pair)
+    mesh.route("a", "r", "s", "b")
+    way = mesh.engines["a"].sessions[mesh.key("b")].ways.used
+    assert way is not None
+    heard: list[Echo] = []
+    for ttl in (1, 2, 3):
+        assert mesh.engines["a"].probe(way, ttl, heard.append)
+        mesh.run(0.1)
+    assert [echo.key for echo in heard] == [to_bytes(mesh.key(name)) for name in "rsb"]
+    assert [echo.round_trip for echo in heard] == pytest.approx([0.02, 0.04, 0.06])
+
+
+def test_frames_that_go_round_in_circles_die() -> None:
+    line = Line()
+    head = wire.head(FrameType.DATA, line.out, 1, lane=1, ttl=1)
+    line.ar.send(head, b"x" * 40)
     line.run()
-    assert line.near.told[-1][0] == line.far.told[-1][0] == "closed"
+    assert line.r.counters["ttl_ended"] == 1
 
 
 def test_an_app_that_never_answers_is_given_up_on() -> None:
@@ -194,7 +245,7 @@ async def test_bytes_flow_and_stop_at_a_full_link() -> None:
             except BlockingIOError:
                 await asyncio.sleep(0)
         await asyncio.sleep(0.01)
-        assert line.ar.full(line.out, 1)
+        assert line.ar.full(line.out, near.stream.lane)
         assert 0 < line.ar.waiting <= wire.MAX_FRAME
         received = 0
         target.settimeout(0)

@@ -49,14 +49,15 @@ class Ends:
 def carry(source: Flows, target: Flows) -> list[Event | None]:
     events = []
     while source.outbox:
-        events.append(target.receive(memoryview(source.outbox.popleft())))
+        lane, record = source.outbox.popleft()
+        events.append(target.receive(memoryview(record), lane))
     return events
 
 
-def data(flows: Flows, stream: Stream, size: int) -> memoryview:
-    """A DATA record sent by the rules."""
+def data(flows: Flows, stream: Stream, size: int) -> tuple[memoryview, int]:
+    """A DATA record sent by the rules, and its lane."""
     flows.sent(stream, size)
-    return memoryview(wire.record(Kind.DATA, stream.number, bytes(size)))
+    return memoryview(wire.record(Kind.DATA, stream.number, bytes(size))), stream.lane
 
 
 def test_a_stream_opens_with_greeting_reply_and_credit() -> None:
@@ -84,7 +85,7 @@ def test_a_refusal_carries_the_apps_own_words() -> None:
 def test_credit_comes_back_in_quarters_as_the_reader_takes() -> None:
     ends = Ends()
     near, far = ends.opened()
-    assert isinstance(ends.b.receive(data(ends.a, near, WINDOW // 2)), Data)
+    assert isinstance(ends.b.receive(*data(ends.a, near, WINDOW // 2)), Data)
     assert near.may_send == WINDOW // 2
     ends.b.took(far, WINDOW // 4 - 1)
     assert not ends.b.outbox
@@ -93,24 +94,39 @@ def test_credit_comes_back_in_quarters_as_the_reader_takes() -> None:
     assert near.may_send == WINDOW * 3 // 4
 
 
-def test_the_sessions_window_comes_back_on_arrival_whoever_reads() -> None:
+def test_streams_are_spread_over_the_lanes_and_stay_in_theirs() -> None:
     ends = Ends()
-    quarter = wire.SESSION_WINDOW // 4
-    for _ in range(quarter // WINDOW):
-        near, _far = ends.opened()
-        assert ends.a.room < wire.SESSION_WINDOW or near.number == 1
-        ends.b.receive(data(ends.a, near, WINDOW))
-    assert ends.a.room == wire.SESSION_WINDOW - quarter
-    assert ends.to_a() == [Credited(None)]
-    assert ends.a.room == wire.SESSION_WINDOW
+    streams = [ends.opened() for _ in range(8)]
+    assert [near.lane for near, _ in streams] == [far.lane for _, far in streams]
+    assert {near.lane for near, _ in streams} == {1, 2, 3, 4}
+    record, lane = data(ends.a, streams[0][0], 1)
+    with pytest.raises(WireError, match=f"not {lane}"):
+        ends.b.receive(record, lane % 4 + 1)
+
+
+def test_lanes_may_overtake_each_other() -> None:
+    ends = Ends()
+    for _ in range(4):
+        ends.a.open(80, b"")
+    for lane, record in reversed(ends.a.outbox):
+        assert isinstance(ends.b.receive(memoryview(record), lane), Asked)
+
+
+def test_credit_may_overtake_the_answer() -> None:
+    ends = Ends()
+    near = ends.a.open(80, b"")
+    ends.to_b()
+    ends.a.receive(memoryview(wire.credit(near.number, 7)), 0)
+    ends.a.receive(memoryview(wire.opened(near.number, 100, b"")), near.lane)
+    assert near.may_send == 107
 
 
 def test_sending_without_credit_ends_the_session() -> None:
     ends = Ends()
     near, _far = ends.opened()
-    ends.b.receive(data(ends.a, near, WINDOW))
+    ends.b.receive(*data(ends.a, near, WINDOW))
     with pytest.raises(WireError, match="may not send"):
-        ends.b.receive(data(ends.a, near, 1))
+        ends.b.receive(*data(ends.a, near, 1))
 
 
 def test_each_side_finishes_for_itself() -> None:
@@ -119,7 +135,7 @@ def test_each_side_finishes_for_itself() -> None:
     ends.a.finish(near)
     ends.a.finish(near)
     assert ends.to_b() == [Finished(far)]
-    assert isinstance(ends.a.receive(data(ends.b, far, 10)), Data)
+    assert isinstance(ends.a.receive(*data(ends.b, far, 10)), Data)
     ends.b.finish(far)
     assert ends.to_a() == [Finished(near)]
     assert near.state is far.state is State.OVER
@@ -132,7 +148,7 @@ def test_data_after_fin_ends_the_session() -> None:
     ends.a.finish(near)
     ends.to_b()
     with pytest.raises(WireError):
-        ends.b.receive(data(ends.a, near, 1))
+        ends.b.receive(*data(ends.a, near, 1))
 
 
 def test_a_reset_crosses_data_on_the_way_without_harm() -> None:
@@ -140,7 +156,7 @@ def test_a_reset_crosses_data_on_the_way_without_harm() -> None:
     near, far = ends.opened()
     late = data(ends.b, far, 100)
     ends.a.reset(near, Code.RESET)
-    assert ends.a.receive(late) is None
+    assert ends.a.receive(*late) is None
     assert ends.to_b() == [Cut(far, Code.RESET)]
     ends.b.reset(far, Code.RESET)
     assert not ends.b.outbox
@@ -157,9 +173,9 @@ def test_both_ends_open_at_once_without_meeting() -> None:
 @pytest.mark.parametrize("number", [2, 0, 1])
 def test_stream_numbers_have_the_senders_parity_and_rise(number: int) -> None:
     flows = Flows(odd=False)
-    flows.receive(memoryview(wire.open_(1, 80, 0, b"")))
+    flows.receive(memoryview(wire.open_(1, 80, 0, b"")), 1)
     with pytest.raises(WireError):
-        flows.receive(memoryview(wire.open_(number, 80, 0, b"")))
+        flows.receive(memoryview(wire.open_(number, 80, 0, b"")), 1)
 
 
 def test_more_streams_than_allowed_are_declined_on_both_sides() -> None:
@@ -169,14 +185,14 @@ def test_more_streams_than_allowed_are_declined_on_both_sides() -> None:
     with pytest.raises(TooManyStreams):
         few.open(80, b"")
     few.outbox.clear()
-    assert few.receive(memoryview(wire.open_(1, 80, 0, b""))) is None
-    assert list(few.outbox) == [wire.record(Kind.RESET, 1, code=Code.LIMIT)]
+    assert few.receive(memoryview(wire.open_(1, 80, 0, b"")), 3) is None
+    assert list(few.outbox) == [(3, wire.record(Kind.RESET, 1, code=Code.LIMIT))]
 
 
 def carried(ends: Ends, near: Stream, far: Stream, size: int) -> None:
     while size:
         piece = min(size, near.may_send, wire.MAX_DATA)
-        ends.b.receive(data(ends.a, near, piece))
+        ends.b.receive(*data(ends.a, near, piece))
         ends.b.took(far, piece)
         ends.to_a()
         size -= piece
@@ -213,11 +229,6 @@ def test_the_end_of_a_session_cuts_what_is_left() -> None:
     assert ends.a.streams == {}
 
 
-def test_session_credit_that_was_not_used_is_refused() -> None:
-    with pytest.raises(WireError):
-        Flows(odd=True).receive(memoryview(wire.credit(0, 1)))
-
-
 RECORDS = st.builds(
     lambda kind, code, port, stream, body: wire.RECORD.pack(kind, code, port, stream) + body,
     st.integers(0, 9),
@@ -229,13 +240,13 @@ RECORDS = st.builds(
 
 
 @settings(max_examples=300)
-@given(st.lists(st.one_of(RECORDS, st.binary(max_size=12)), max_size=20))
-def test_hostile_records_only_ever_end_the_session(records: list[bytes]) -> None:
+@given(st.lists(st.tuples(RECORDS | st.binary(max_size=12), st.integers(0, 4)), max_size=20))
+def test_hostile_records_only_ever_end_the_session(records: list[tuple[bytes, int]]) -> None:
     ends = Ends()
     ends.opened()
-    for record in records:
+    for record, lane in records:
         try:
-            ends.a.receive(memoryview(record))
+            ends.a.receive(memoryview(record), lane)
         except WireError:
             break
     assert len(ends.a.streams) <= len(records) + 1
@@ -249,10 +260,10 @@ def test_any_dialogue_by_the_rules_conserves_bytes_and_credit(draw: st.DataObjec
     unread = 0
     for _ in range(draw.draw(st.integers(1, 60))):
         if draw.draw(st.booleans()):
-            room = min(near.may_send, ends.a.room, wire.MAX_DATA)
+            room = min(near.may_send, wire.MAX_DATA)
             if room:
                 size = draw.draw(st.integers(1, room))
-                ends.b.receive(data(ends.a, near, size))
+                ends.b.receive(*data(ends.a, near, size))
                 unread += size
         elif unread:
             size = draw.draw(st.integers(1, unread))
@@ -261,5 +272,4 @@ def test_any_dialogue_by_the_rules_conserves_bytes_and_credit(draw: st.DataObjec
         ends.to_a()
         assert unread <= far.window
         assert near.may_send + unread + far.owed == far.window
-        assert ends.a.room >= 0
     assert near.sent == far.received

@@ -6,26 +6,33 @@ import pytest
 
 from nodes import wire
 from nodes.mesh import (
+    EXPIRES_AFTER,
     MAX_LABELS,
     Action,
-    Ended,
+    Closed,
     Mesh,
     NoSuchNeighbour,
     Onward,
     Relay,
     Send,
-    Session,
     TableFull,
+    Way,
 )
-from nodes.wire import Code, WireError
+from nodes.wire import Code
 
 
 def node(*neighbours: str) -> Mesh:
     counter = itertools.count(100)
-    mesh = Mesh("own", lambda: next(counter))
+    mesh = Mesh(lambda: next(counter))
     for neighbour in neighbours:
         mesh.link_up(neighbour)
     return mesh
+
+
+def ended(mesh: Mesh, neighbour: str, onward: Onward | None = None) -> tuple[Way, int]:
+    """A route that ends here and comes from `neighbour`."""
+    way = Way("route", "peer", onward)
+    return way, mesh.end(way, neighbour)
 
 
 def relayed(mesh: Mesh) -> tuple[int, int]:
@@ -57,7 +64,7 @@ def test_a_stranger_cannot_close_a_route_by_its_label() -> None:
 
 def test_labels_are_drawn_again_when_taken() -> None:
     labels = iter([7, 7, 8])
-    mesh = Mesh("own", lambda: next(labels))
+    mesh = Mesh(lambda: next(labels))
     mesh.link_up("a")
     mesh.link_up("b")
     assert mesh.relay("one", "a", Onward("b", 1)) == 7
@@ -70,7 +77,9 @@ def test_a_route_needs_both_links() -> None:
     with pytest.raises(NoSuchNeighbour):
         node("b").relay("route", "a", Onward("b", 1))
     with pytest.raises(NoSuchNeighbour):
-        node("b").end("route", "a", "peer", None)
+        ended(node("b"), "a")
+    with pytest.raises(NoSuchNeighbour):
+        ended(node("a"), "a", Onward("b", 1))
 
 
 def test_a_neighbour_gets_only_so_many_labels() -> None:
@@ -89,19 +98,17 @@ def test_a_lost_link_is_told_to_the_other_side_and_forgotten() -> None:
     assert "b" not in mesh.tables
 
 
-def test_a_lost_link_ends_the_sessions_over_it() -> None:
+def test_a_lost_link_ends_the_routes_over_it() -> None:
     mesh = node("a", "b")
-    mesh.end("one", "a", "peer", Onward("a", 5))
-    mesh.end("two", "b", "other", Onward("b", 6))
-    session = mesh.sessions["peer"]
-    assert mesh.link_down("a") == [Ended(session, Code.LINK_LOST)]
-    assert list(mesh.sessions) == ["other"]
+    way, _ = ended(mesh, "a", Onward("a", 5))
+    assert mesh.link_down("b") == []
+    assert mesh.link_down("a") == [Closed(way, Code.LINK_LOST, mesh.said_by)]
 
 
-def test_a_session_whose_way_out_is_lost_ends_too() -> None:
+def test_a_route_whose_way_out_is_lost_ends_too() -> None:
     mesh = node("a", "b")
-    mesh.end("one", "a", "peer", Onward("b", 5))
-    assert [type(action) for action in mesh.link_down("b")] == [Ended]
+    ended(mesh, "a", Onward("b", 5))
+    assert [type(action) for action in mesh.link_down("b")] == [Closed]
     assert mesh.tables["a"] == {}
 
 
@@ -114,43 +121,63 @@ def test_close_travels_on_and_takes_both_directions_along() -> None:
     assert mesh.closed("b", from_b, Code.PROTOCOL) == []
 
 
-def test_close_ends_a_session() -> None:
+def test_close_ends_a_route_and_says_whose_word_it_is() -> None:
     mesh = node("a")
-    label, _ = mesh.end("route", "a", "peer", None)
-    session = mesh.sessions["peer"]
-    assert mesh.closed("a", label, Code.LINK_LOST) == [Ended(session, Code.LINK_LOST)]
-    assert mesh.sessions == {}
+    way, label = ended(mesh, "a")
+    key = bytes(range(32))
+    assert mesh.closed("a", label, Code.LINK_LOST, key) == [Closed(way, Code.LINK_LOST, key)]
+    assert mesh.tables == {"a": {}}
 
 
-def test_a_new_route_to_a_peer_replaces_the_old() -> None:
+def test_several_routes_to_one_peer_stand_side_by_side() -> None:
     mesh = node("a", "b")
-    old_label, _ = mesh.end("old", "a", "peer", None)
-    old = mesh.sessions["peer"]
-    label, actions = mesh.end("new", "b", "peer", None)
-    assert actions == [Ended(old, Code.LINK_LOST)]
-    assert old_label not in mesh.tables["a"]
-    assert mesh.tables["b"][label] is mesh.sessions["peer"]
+    first, second = Way("one", "peer"), Way("two", "peer")
+    assert mesh.tables["a"].get(mesh.end(first, "a")) is first
+    assert mesh.tables["b"].get(mesh.end(second, "b")) is second
+    assert mesh.remove("one", Code.DONE) == [Closed(first, Code.DONE)]
+    assert list(mesh.tables["b"].values()) == [second]
 
 
 def test_a_way_out_is_bound_only_to_the_route_it_belongs_to() -> None:
     mesh = node("a")
-    mesh.end("route", "a", "peer", None)
+    way, _ = ended(mesh, "a")
     assert mesh.bind("other", "peer", Onward("a", 9)) is None
     assert mesh.bind("route", "nobody", Onward("a", 9)) is None
     assert mesh.bind("route", "peer", Onward("gone", 9)) is None
-    session = mesh.bind("route", "peer", Onward("a", 9))
-    assert session is not None
-    assert session.onward == Onward("a", 9)
+    assert mesh.bind("route", "peer", Onward("a", 9)) is way
+    assert way.onward == Onward("a", 9)
 
 
-def test_hanging_up_tells_the_far_end() -> None:
+def test_giving_a_route_up_tells_those_on_it() -> None:
     mesh = node("a")
-    mesh.end("route", "a", "peer", Onward("a", 9))
-    session = mesh.sessions["peer"]
-    assert mesh.hang_up(session, Code.PROTOCOL) == [
-        Send("a", wire.close(9, Code.PROTOCOL)),
-        Ended(session, Code.PROTOCOL),
+    way, _ = ended(mesh, "a", Onward("a", 9))
+    assert mesh.hang_up(way, Code.TIMEOUT) == [
+        Send("a", wire.close(9, Code.TIMEOUT)),
+        Closed(way, Code.TIMEOUT),
     ]
+
+
+def test_an_answer_goes_back_the_other_way_along_the_same_route() -> None:
+    mesh = node("a", "b")
+    from_a, from_b = relayed(mesh)
+    assert mesh.back(mesh.tables["a"][from_a], "a") == Onward("a", 1)
+    assert mesh.back(mesh.tables["b"][from_b], "b") == Onward("b", 2)
+    assert mesh.back(mesh.tables["a"][from_a], "c") is None
+
+
+def test_a_relayed_route_is_forgotten_when_nothing_comes_any_more() -> None:
+    mesh = node("a", "b")
+    from_a, from_b = relayed(mesh)
+    for tick in range(3 * EXPIRES_AFTER):
+        mesh.tick()
+        if tick % EXPIRES_AFTER == 0:
+            entry = mesh.tables["a"][from_a]
+            assert isinstance(entry, Relay)
+            entry.frames += 1  # one direction is enough
+    assert from_b in mesh.tables["b"]
+    for _ in range(EXPIRES_AFTER + 2):
+        mesh.tick()
+    assert mesh.tables == {"a": {}, "b": {}}
 
 
 def test_an_overrun_route_is_closed_towards_both_ends() -> None:
@@ -164,25 +191,3 @@ def test_an_overrun_route_is_closed_towards_both_ends() -> None:
         ("b", wire.close(2, Code.PROTOCOL)),
     ]
     assert mesh.tables == {"a": {}, "b": {}}
-
-
-def test_the_two_ends_number_their_streams_apart() -> None:
-    one, other = Mesh("A", lambda: 1), Mesh("B", lambda: 1)
-    for mesh, peer in ((one, "B"), (other, "A")):
-        mesh.link_up(peer)
-        mesh.end("route", peer, peer, None)
-    numbers = {
-        one.sessions["B"].flows.open(1, b"").number,
-        other.sessions["A"].flows.open(1, b"").number,
-    }
-    assert numbers == {1, 2}
-
-
-@pytest.mark.parametrize("counter", [0, 1, 3])
-def test_frames_that_are_missing_or_repeated_break_the_session(counter: int) -> None:
-    mesh = node("a")
-    mesh.end("route", "a", "peer", None)
-    session: Session = mesh.sessions["peer"]
-    session.check_in(1)
-    with pytest.raises(WireError, match="where 2 was due"):
-        session.check_in(counter)

@@ -1,0 +1,174 @@
+"""The ordered lanes of a session: what was sealed and not acknowledged, and what is due to come.
+
+The sender keeps every sealed frame until the far end says that it came, and sends the same bytes again
+when a route was lost; the receiver takes each lane in order, once. So routes may come and go under a
+session and no byte of it is lost, doubled or swapped. What is kept is bounded by a window, which is the
+flow control of the mesh. Pure: no socket, no clock. Specified in docs/protocol/mesh.md, section 4.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from nodes.acks import LANES
+from nodes.sealing import TAG
+from nodes.wire import SESSION_WINDOW, WireError
+
+if TYPE_CHECKING:
+    from nodes.sealing import Seal
+
+MAX_FRAMES: Final = 16_384  # kept for one session: small ones cost more than their bytes
+ACK_BYTES: Final = 256 * 1024  # of data after which they are acknowledged at once
+ACK_AFTER: Final = 0.025  # s after which they are at the latest
+FIRST_PATIENCE: Final = 1.5  # s without an acknowledgement until frames are sent again, at least
+LAST_PATIENCE: Final = 12.0  # s
+_POOLED: Final = 65_560  # bytes: the largest sealed record (a full one is worth keeping its buffer)
+_MAX_POOL: Final = 256  # buffers, 16 MiB, of all sessions of a node
+
+
+class Kept(NamedTuple):
+    """A sealed frame; `data` is never changed while anybody may still send it."""
+
+    counter: int
+    epoch: int
+    data: bytearray
+
+
+class Pool:
+    """Buffers of the largest size, used again: new ones cost page faults at every frame."""
+
+    def __init__(self) -> None:
+        self._free: list[bytearray] = []
+
+    def take(self, size: int) -> bytearray:
+        if size == _POOLED and self._free:
+            return self._free.pop()
+        return bytearray(size)
+
+    def give_back(self, buffer: bytearray) -> None:
+        if len(buffer) == _POOLED and len(self._free) < _MAX_POOL:
+            self._free.append(buffer)
+
+
+class _SendingLane:
+    """One lane: what was sealed and not acknowledged, and which part of it waits to be sent."""
+
+    __slots__ = ("moved", "next", "patience", "resent", "rounds", "unacked", "waiting")
+
+    def __init__(self) -> None:
+        self.next = 1  # counter of the next frame
+        self.unacked: deque[Kept] = deque()
+        self.waiting: deque[Kept] = deque()  # a tail of `unacked`, or older than it
+        self.moved = 0.0  # when it last moved: the first frame went, or an acknowledgement came
+        self.resent = float("-inf")
+        self.patience = FIRST_PATIENCE
+        self.rounds = 0  # times sent again without an acknowledgement
+
+
+class Outgoing:
+    """All lanes of one session, the sender's side."""
+
+    def __init__(self, pool: Pool | None = None) -> None:
+        self.lanes = tuple(_SendingLane() for _ in range(LANES))
+        self.window = SESSION_WINDOW
+        self.kept = 0  # bytes
+        self.frames = 0  # kept
+        self.resent = 0  # frames, in all
+        self._pool = pool or Pool()
+
+    @property
+    def room(self) -> int:
+        """Bytes that may be sealed now; control records do not ask."""
+        return self.window - self.kept if self.frames < MAX_FRAMES else 0
+
+    @property
+    def overrun(self) -> bool:
+        """The far end makes us answer and acknowledges nothing."""
+        return self.frames > 2 * MAX_FRAMES or self.kept > 2 * self.window + (1 << 20)
+
+    def seal(
+        self, seal: Seal, first: int, epoch: int, lane: int, plain: bytes | memoryview, now: float
+    ) -> Kept:
+        """Seal a record as the next frame of `lane` and keep it; the caller sends it."""
+        state = self.lanes[lane]
+        counter = state.next
+        size = len(plain) + TAG
+        data = self._pool.take(size)
+        seal.seal(first, lane, epoch, counter, plain, data)
+        state.next = counter + 1
+        if not state.unacked:
+            state.moved = now
+        kept = Kept(counter, epoch, data)
+        state.unacked.append(kept)
+        self.kept += size
+        self.frames += 1
+        return kept
+
+    def acknowledged(self, expected: tuple[int, ...], now: float) -> bool:
+        """The far end's next counters; whether it is news. Raises WireError for what was not sent."""
+        news = False
+        for state, due in zip(self.lanes, expected, strict=True):
+            if due > state.next:
+                raise WireError(f"frame {due - 1} acknowledged, of {state.next - 1} sent")
+            unacked = state.unacked
+            while unacked and unacked[0].counter < due:
+                data = unacked.popleft().data
+                self.kept -= len(data)
+                self.frames -= 1
+                self._pool.give_back(data)
+                news = True
+                state.moved = now
+                state.patience = FIRST_PATIENCE
+                state.rounds = 0
+            waiting = state.waiting
+            while waiting and waiting[0].counter < due:
+                waiting.popleft()
+        return news
+
+    def again(self, lane: int, now: float) -> None:
+        """Let everything of `lane` that is not acknowledged wait to be sent once more."""
+        state = self.lanes[lane]
+        self.resent += len(state.unacked) - len(state.waiting)
+        state.waiting = deque(state.unacked)
+        state.resent = state.moved = now
+
+    def take_waiting(self, lane: int) -> Kept | None:
+        """The next frame of `lane` that waits to be sent."""
+        waiting = self.lanes[lane].waiting
+        return waiting.popleft() if waiting else None
+
+    def overdue(self, now: float, round_trip: float) -> list[int]:
+        """Lanes whose frames have all gone out and of which nothing was acknowledged for too long."""
+        return [
+            number
+            for number, state in enumerate(self.lanes)
+            if state.unacked
+            and not state.waiting
+            and now - state.moved > max(state.patience, 4 * round_trip)
+        ]
+
+    def repeat(self, lane: int, now: float) -> int:
+        """Send `lane` again after it was overdue; returns how many times in a row that was."""
+        state = self.lanes[lane]
+        self.again(lane, now)
+        state.patience = min(state.patience * 2, LAST_PATIENCE)
+        state.rounds += 1
+        return state.rounds
+
+
+class Incoming:
+    """All lanes of one session, the receiver's side: which counter is next, and what to tell."""
+
+    __slots__ = ("arrived", "duplicates", "expected", "gaps", "missing")
+
+    def __init__(self) -> None:
+        self.expected = [1] * LANES
+        self.arrived = 0  # bytes that came since they were last acknowledged
+        self.missing = 0  # bit n: lane n has a gap that the far end must fill
+        self.duplicates = 0
+        self.gaps = 0
+
+    def told(self) -> None:
+        """An acknowledgement went out."""
+        self.arrived = self.missing = 0

@@ -1,0 +1,470 @@
+"""The session with one peer: keys, ordered lanes, acknowledgements, and which route is used.
+
+There is one for a pair of nodes; it outlives its routes. Frames of streams come in by `receive` and go
+out by `seal`; everything else that must be sent or done is left in `actions`. Pure: no socket, and the
+clock is passed in. Specified in docs/protocol/mesh.md, sections 3 and 4.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from nodes.acks import LANES, Ack, Flag, Told, is_later, micros, parse_ack, since
+from nodes.actions import Action, Again, Dead, Emit, Ended, Switched, Up, Wanted
+from nodes.delivery import ACK_AFTER, ACK_BYTES, Incoming, Outgoing
+from nodes.handshake import MAX_MESSAGE
+from nodes.keying import OLD_KEYS_FOR, Agreed, Keying
+from nodes.sealing import TAG, ReplayWindow, Seal
+from nodes.ways import DEAD_AFTER, MAX_BAD, Way, Ways
+from nodes.wire import DATAGRAM_LANE, MAX_PAYLOAD, VERSION, Code, FrameType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nodes.delivery import Kept, Pool
+    from nodes.flows import Flows
+    from nodes.links.base import Packet
+
+KEEP_ALIVE: Final = 1.0  # s
+LOST_AFTER: Final = 30.0  # s without proof of the peer, then the streams are cut
+ASK_EVERY: Final = 3.0  # s between requests for a route while there is none
+GAP_PAUSE: Final = 0.1  # s between requests to send again, and between doing so, at least
+WANTED_FOR: Final = 30.0  # s that a session is kept up for somebody who asked for it
+ROUNDS: Final = 2  # times that a lane was sent again in vain until its way is given up
+
+FIRST: Final = VERSION << 4 | FrameType.DATA
+_NEVER: Final = float("inf")
+_BIGGEST: Final = MAX_PAYLOAD - TAG
+
+
+class Session:
+    """See the module."""
+
+    def __init__(
+        self,
+        keying: Keying,
+        flows: Callable[[], Flows],
+        now: float,
+        pool: Pool | None = None,
+    ) -> None:
+        self.keying = keying
+        self.actions: deque[Action] = deque()
+        self.ways = Ways()
+        self.flows = flows()
+        self.outgoing = Outgoing(pool)
+        self.incoming = Incoming()
+        self.ack_due = _NEVER
+        self.round_trip: float | None = None  # s, smoothed
+        self.since = now  # when it came up
+        self.switches = 0
+        self.bad = self.unknown_epoch = self.replayed = 0  # frames, all that ever came
+        self._make_flows = flows
+        self._pool = pool
+        self._out: Seal | None = None
+        self._epoch = 0
+        self._into: dict[int, Seal] = {}
+        self._old: list[tuple[int, float]] = []  # epochs before, and until when they are taken
+        self._next: tuple[int, Seal] | None = None  # ours, until the peer has used that epoch too
+        self._told = 0  # counter of the datagram lane
+        self._window = ReplayWindow()
+        self._sealed = 0  # bytes under the present key
+        self._suspect = False  # tell the peer so
+        self._ack_at = self._gap_at = -_NEVER
+        self._echo = 0  # the peer's newest time
+        self._echo_at = 0.0  # when it came
+        self._proved = now  # the peer showed that what we sent on some way came
+        self._switched = now
+        self._heard = now
+        self._wanted_until = -_NEVER
+        self._asked = -_NEVER
+
+    # State --------------------------------------------------------------------------------------
+
+    @property
+    def up(self) -> bool:
+        return self._out is not None
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    @property
+    def next_timer(self) -> float:
+        """When `handle_timer` has something to do, apart from the tick each second."""
+        # Without a way nothing can be sent, and what is due stays due.
+        return min(self.ack_due, self.keying.next_timer) if self.ways.used else _NEVER
+
+    def idle(self, now: float) -> bool:
+        """Nobody needs it: there is no way, no stream, and nobody who asked."""
+        return not self.ways.all and not self.flows.streams and now >= self._wanted_until
+
+    # Ways ---------------------------------------------------------------------------------------
+
+    def want(self, now: float) -> None:
+        """Somebody will send: see to keys and a way."""
+        self._wanted_until = now + WANTED_FOR
+        if self.ways.used is None:
+            self._ask("somebody wants to send", now)
+        elif not self.up:
+            self.keying.begin(now)
+            self._shake(now)
+
+    def add_way(self, way: Way, now: float) -> None:
+        too_many = self.ways.add(way)
+        if too_many is not None:
+            self.drop_way(too_many, now, "there are newer ones")
+            self.actions.append(Dead(too_many, "there are newer ones"))
+        self.bound(now)
+
+    def bound(self, now: float) -> None:
+        """A way was added or its way back became known."""
+        if self.ways.choose(now):
+            self._switch(now)
+
+    def prefer(self, route: str, now: float) -> None:
+        """The manager's wish: this way before all others."""
+        way = self.ways.of(route)
+        if way is not None:
+            for other in self.ways.all:
+                other.standby = other is not way
+            self.bound(now)
+
+    def drop_way(self, way: Way, now: float, reason: str) -> None:
+        """The route ended."""
+        self.ways.drop(way)
+        if self.ways.choose(now):
+            self._switch(now)
+        if self._is_wanted(now):
+            self._ask(reason, now)
+
+    def _is_wanted(self, now: float) -> bool:
+        return bool(self.flows.streams) or now < self._wanted_until
+
+    def _ask(self, reason: str, now: float) -> None:
+        self._asked = now
+        self.actions.append(Wanted(reason))
+
+    def _switch(self, now: float) -> None:
+        """What is on the old way may be lost: all of it goes again on the new one."""
+        self._switched = now
+        self.switches += 1
+        for lane in range(LANES):
+            self.outgoing.again(lane, now)
+        self.actions.append(Switched())
+        if self.ways.used is not None:
+            if self.up:
+                self.acknowledge(now)
+            if self.keying.running or (not self.up and self._is_wanted(now)):
+                self.keying.begin(now)
+                self._shake(now)
+
+    def _give_up(self, way: Way, now: float, reason: str) -> None:
+        """Use another way than this, if there is one."""
+        self.ways.avoid(way, now)
+        if self.ways.choose(now):
+            self._switch(now)
+        if self._is_wanted(now):
+            self._ask(reason, now)
+
+    # Handshakes ---------------------------------------------------------------------------------
+
+    def handshake(self, way: Way, payload: memoryview, now: float) -> None:
+        """A HANDSHAKE frame came."""
+        result = self.keying.message(bytes(payload[: MAX_MESSAGE + 2]), now)
+        if isinstance(result, Agreed):
+            self._agreed(result, now, proved=False)
+            self.acknowledge(now)  # the peer waits for a frame under the new keys
+        elif result is not None:
+            back = way if way.onward is not None else self.ways.used
+            if back is not None:
+                self.actions.append(Emit(back, FrameType.HANDSHAKE, result))
+
+    def _shake(self, now: float) -> None:
+        used = self.ways.used
+        if used is None:
+            return
+        message = self.keying.due(now)
+        if message is None:
+            return
+        if self.keying.tries > ROUNDS and len(self.ways.all) > 1:
+            self._give_up(used, now, "the handshake is not answered")
+            used = self.ways.used or used
+        self.actions.append(Emit(used, FrameType.HANDSHAKE, message))
+
+    def _agreed(self, agreed: Agreed, now: float, *, proved: bool) -> None:
+        """Take new keys; `proved`: the peer has used them already."""
+        out, into = agreed.seals()
+        if not agreed.resumed or not self.up:
+            self._begin_anew(now)
+            self._out, self._epoch = out, agreed.epoch
+        else:
+            # What is sealed under keys that the peer may not have taken could never be opened,
+            # also not when it is sent again under later ones. So it begins when the peer did.
+            if self._next is not None:
+                self._old.append((self._next[0], now + OLD_KEYS_FOR))
+            self._next = (agreed.epoch, out)
+        self._old = [(epoch, until) for epoch, until in self._old if epoch != agreed.epoch]
+        self._into[agreed.epoch] = into
+        self._sealed = 0
+        self._proved = self._heard = now
+        if proved:
+            self._promote(now)
+        self.actions.append(Up())
+
+    def _promote(self, now: float) -> None:
+        """The peer has used the newest keys: use them too, for everything."""
+        if self._next is not None:
+            self._old.append((self._epoch, now + OLD_KEYS_FOR))
+            self._epoch, self._out = self._next
+            self._next = None
+            self.keying.proved()
+
+    def _begin_anew(self, now: float) -> None:
+        """The peer knows nothing of the session that was: its streams are lost, if it was up."""
+        if self.up:
+            self._cut(Code.LINK_LOST)
+        self._into.clear()
+        self._old.clear()
+        self._told = 0
+        self._window = ReplayWindow()
+        self._echo = 0
+        self._suspect = False
+        self.since = now
+
+    def _cut(self, code: Code) -> None:
+        self.actions.append(Ended(self.flows.end(), code))
+        self.flows = self._make_flows()
+        self.outgoing = Outgoing(self._pool)
+        self.incoming = Incoming()
+        self.ack_due = _NEVER
+        self._out = self._next = None
+
+    def over(self, code: Code) -> None:
+        """The session has ended; if anybody wants another, it begins with a handshake."""
+        self._cut(code)
+        self._into.clear()
+        self._old.clear()
+        self.keying.stop()
+
+    def hang_up(self, code: Code) -> None:
+        """End the session from this side, and tell the peer."""
+        if self.up:
+            self._tell(bytes([Told.BYE, code]))
+        self.over(code)
+
+    # Out ----------------------------------------------------------------------------------------
+
+    def seal(self, lane: int, plain: bytes | memoryview, now: float) -> Kept:
+        """Seal a record as the next frame of `lane`; the caller sends it. Only when `up`."""
+        assert self._out is not None  # noqa: S101 - `up` was asked
+        self._sealed += len(plain)
+        return self.outgoing.seal(self._out, FIRST, self._epoch, lane, plain, now)
+
+    def acknowledge(self, now: float) -> None:
+        """Tell the peer what came, which is also the sign of life."""
+        self.ack_due = _NEVER
+        if self.ways.used is None or self._out is None:
+            return
+        held = int((now - self._echo_at) * 1e6) if self._echo else 0
+        flags = Flag.SUSPECT if self._suspect else 0
+        expected = tuple(self.incoming.expected)
+        ack = Ack(flags, self.incoming.missing, micros(now), self._echo, held, expected)
+        self.incoming.told()
+        self._ack_at = now
+        self._suspect = False
+        self._tell(ack.pack())
+
+    def datagram(self, record: bytes | memoryview) -> None:
+        """Send a record that may be lost, on the datagram lane."""
+        self._tell(record)
+
+    def _tell(self, record: bytes | memoryview) -> None:
+        way, seal, epoch = self.ways.used, self._out, self._epoch
+        if way is None or seal is None:
+            return
+        if self._next is not None:  # the peer waits for a frame under these
+            epoch, seal = self._next
+        self._told += 1
+        self._sealed += len(record)
+        sealed = bytearray(len(record) + TAG)
+        seal.seal(FIRST, DATAGRAM_LANE, epoch, self._told, record, sealed)
+        self.actions.append(Emit(way, FrameType.DATA, sealed, DATAGRAM_LANE, epoch, self._told))
+
+    # In -----------------------------------------------------------------------------------------
+
+    def receive(
+        self, way: Way, packet: Packet, buffer: memoryview, now: float
+    ) -> memoryview | None:
+        """Open a DATA frame into `buffer`; its record when it is new and in turn, else None."""
+        lane, counter, epoch, sealed = packet.lane, packet.counter, packet.epoch, packet.payload
+        size = len(sealed) - TAG
+        if not 0 < size <= _BIGGEST:
+            self._does_not_open(way, now)
+            return None
+        into = buffer[:size]
+        if self.keying.pending is not None:
+            self._try_pending(packet, into, now)
+        if not self._is_new(lane, counter, now):
+            return None
+        seal = self._into.get(epoch)
+        if seal is None:
+            self.unknown_epoch += 1
+            if not self.up:  # the peer has a session of which this node knows nothing
+                self.want(now)
+            return None
+        if not seal.open(FIRST, lane, epoch, counter, sealed, into):
+            self._does_not_open(way, now)
+            return None
+        way.bad = 0
+        way.frames += 1
+        way.octets += size
+        self._heard = now
+        if self._next is not None and epoch == self._next[0]:
+            self._promote(now)
+        if lane == DATAGRAM_LANE:
+            self._window.came(counter)
+            return into
+        return into if self._in_turn(lane, counter, size, now) else None
+
+    def _try_pending(self, packet: Packet, into: memoryview, now: float) -> None:
+        """If the frame is sealed under the keys that we answered with, they hold from now on."""
+        pending = self.keying.pending
+        if (
+            pending is not None
+            and packet.epoch == pending.agreed.epoch
+            and pending.into.open(
+                FIRST, packet.lane, packet.epoch, packet.counter, packet.payload, into
+            )
+        ):
+            self._agreed(self.keying.confirmed(pending, now), now, proved=True)
+
+    def _is_new(self, lane: int, counter: int, now: float) -> bool:
+        """Whether a frame may be opened at all."""
+        if lane < LANES:
+            if counter >= self.incoming.expected[lane]:
+                return True
+            self.incoming.duplicates += 1  # the peer lacks an acknowledgement
+            self.ack_due = min(self.ack_due, now + ACK_AFTER)
+            return False
+        if lane == DATAGRAM_LANE and self._window.is_new(counter):
+            return True
+        self.replayed += 1
+        return False
+
+    def _in_turn(self, lane: int, counter: int, size: int, now: float) -> bool:
+        """A frame of an ordered lane opened: whether it is the next."""
+        incoming = self.incoming
+        if counter != incoming.expected[lane]:
+            self._missing(lane, now)
+            return False
+        incoming.expected[lane] = counter + 1
+        incoming.arrived += size
+        if incoming.arrived >= ACK_BYTES:
+            self.ack_due = now
+        elif self.ack_due == _NEVER:
+            self.ack_due = now + ACK_AFTER
+        return True
+
+    def told(self, record: memoryview, now: float) -> None:
+        """A record of the datagram lane that is about the session; raises WireError."""
+        if record[0] == Told.BYE:
+            self.over(Code.of(record[1]) if len(record) > 1 else Code.RESET)
+        elif record[0] == Told.ACK:
+            self._acknowledged(parse_ack(record), now)
+
+    def _acknowledged(self, ack: Ack, now: float) -> None:
+        if self.outgoing.acknowledged(ack.expected, now):
+            self.actions.append(Again())
+        if not self._echo or is_later(ack.stamp, self._echo):
+            self._echo, self._echo_at = ack.stamp, now
+        if ack.echo:
+            self._measured(since(now, ack.echo), ack.held / 1e6, now)
+        for lane in range(LANES):
+            if ack.missing >> lane & 1:
+                self._resend(lane, now)
+        used = self.ways.used
+        if ack.flags & Flag.SUSPECT and used is not None:
+            self._give_up(used, now, "the peer cannot open what comes on it")
+
+    def _measured(self, ago: float, held: float, now: float) -> None:
+        """Our own time came back, `ago` seconds after it was sent; the peer had it for `held`."""
+        sample = ago - held
+        if not 0 <= sample < LOST_AFTER:
+            return
+        self._proved = max(self._proved, now - ago)
+        old = self.round_trip
+        self.round_trip = sample if old is None else old + (sample - old) / 8
+
+    def _resend(self, lane: int, now: float) -> None:
+        pause = max(GAP_PAUSE, self.round_trip or 0.0)
+        if now - self.outgoing.lanes[lane].resent > pause:
+            self.outgoing.again(lane, now)
+            self.actions.append(Again())
+
+    def _missing(self, lane: int, now: float) -> None:
+        """Frames before this one were lost on the way: have all sent again from there."""
+        self.incoming.gaps += 1
+        self.incoming.missing |= 1 << lane
+        pause = max(GAP_PAUSE, self.round_trip or 0.0)
+        self.ack_due = min(self.ack_due, max(now, self._gap_at + pause))
+        if self.ack_due <= now:
+            self._gap_at = now
+
+    def _does_not_open(self, way: Way, now: float) -> None:
+        self.bad += 1
+        way.bad += 1
+        if way.bad >= MAX_BAD:
+            self._suspect = True
+            self.ack_due = now
+            self._give_up(way, now, "frames that came on it did not open")
+
+    # Time ---------------------------------------------------------------------------------------
+
+    def handle_timer(self, now: float) -> None:
+        """At `next_timer`."""
+        if now >= self.ack_due:
+            self.acknowledge(now)
+        self._shake(now)
+
+    def tick(self, now: float) -> None:
+        """Once a second."""
+        self.keying.expire(now)
+        while self._old and now >= self._old[0][1]:
+            self._into.pop(self._old.pop(0)[0], None)
+        for way in self.ways.silent():
+            self.drop_way(way, now, "it answered no probe")
+            self.actions.append(Dead(way, "it answered no probe"))
+        if self.ways.used is None:
+            if self._is_wanted(now) and now - self._asked >= ASK_EVERY:
+                self._ask("there is none", now)
+        elif self.up:
+            self._look_after(self.ways.used, now)
+        elif self._is_wanted(now):
+            self.keying.begin(now)
+            self._shake(now)
+        if now - self._proved > LOST_AFTER and self.flows.streams:
+            self.over(Code.LINK_LOST)
+        elif self.keying.too_old(now):
+            self.over(Code.TIMEOUT)
+
+    def _look_after(self, used: Way, now: float) -> None:
+        if now - self._ack_at >= KEEP_ALIVE * 0.9:
+            self.acknowledge(now)
+        if now - max(self._proved, self._switched) > DEAD_AFTER + (self.round_trip or 0.0):
+            self._give_up(used, now, "the peer does not hear what is sent on it")
+        else:
+            self._repeat(used, now)
+        if self.keying.wants_new(now, self._sealed) or now - self._heard > DEAD_AFTER:
+            self.keying.begin(now)
+            self._shake(now)
+        if self.outgoing.overrun:
+            self.hang_up(Code.PROTOCOL)
+
+    def _repeat(self, used: Way, now: float) -> None:
+        for lane in self.outgoing.overdue(now, self.round_trip or 0.0):
+            rounds = self.outgoing.repeat(lane, now)
+            self.actions.append(Again())
+            if rounds > ROUNDS:
+                self._give_up(used, now, "what is sent on it does not arrive")
+                return

@@ -1,0 +1,107 @@
+"""The routes between this node and one peer: which of them is used, and which may not be trusted.
+
+A way is one end of a route. One of them is in use; the others stand by, and are probed so that nothing on
+them expires. Each end chooses for itself what it sends on and takes frames from all. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+MAX_WAYS: Final = 8  # of one peer; the oldest unused goes
+DEAD_AFTER: Final = 3.0  # s without proof that what was sent on the way in use has come
+PROBE_EVERY: Final = 5.0  # s
+PROBES_MISSED: Final = 2  # in a row, then the way is dead
+MAX_BAD: Final = 8  # frames that did not open, then the way is suspect
+SUSPECT_FOR: Final = 60.0  # s
+
+
+@dataclass(slots=True, frozen=True)
+class Onward:
+    """Where a frame goes next, and the label it must carry there."""
+
+    neighbour: str
+    label: int
+
+
+@dataclass(slots=True, eq=False)
+class Way:
+    """Frames with this label end here; `onward` is the way back to `peer`, once it is known."""
+
+    route: str
+    peer: str
+    onward: Onward | None = None
+    standby: bool = False  # the manager's wish: to be used only when others fail
+    bad: int = 0  # frames that did not open since the last that did
+    avoided: float = float("-inf")  # suspect or dead until then
+    probed: float = float("-inf")
+    unanswered: int = 0  # probes in a row
+    round_trip: float | None = None  # s, of the last probe
+    frames: int = 0  # that came
+    octets: int = 0
+
+
+@dataclass(slots=True)
+class Ways:
+    """See the module."""
+
+    all: list[Way] = field(default_factory=list)  # oldest first
+    used: Way | None = None
+
+    def add(self, way: Way) -> Way | None:
+        """Remember a way; returns one that is too many."""
+        self.all.append(way)
+        if len(self.all) <= MAX_WAYS:
+            return None
+        return next(old for old in self.all if old is not self.used)
+
+    def drop(self, way: Way) -> None:
+        if way in self.all:
+            self.all.remove(way)
+        if self.used is way:
+            self.used = None
+
+    def of(self, route: str) -> Way | None:
+        return next((way for way in self.all if way.route == route), None)
+
+    def avoid(self, way: Way, now: float) -> None:
+        way.avoided = now + SUSPECT_FOR
+        way.bad = 0
+
+    def choose(self, now: float) -> bool:
+        """Use the best way there is; whether that is another than before.
+
+        The newest that is not a standby, then the newest standby, then those to be avoided, of
+        which the one whose time is nearest to its end: it has rested longest.
+        """
+        open_ones = [way for way in self.all if way.onward is not None]
+        if not open_ones:
+            changed = self.used is not None
+            self.used = None
+            return changed
+        good = [way for way in open_ones if way.avoided <= now]
+        if good:
+            best = [way for way in good if not way.standby] or good
+            chosen = best[-1]
+        else:
+            chosen = min(open_ones, key=lambda way: way.avoided)
+        changed = chosen is not self.used
+        self.used = chosen
+        return changed
+
+    def due(self, now: float) -> list[Way]:
+        """Ways to be probed now: those that stand by."""
+        due = [
+            way
+            for way in self.all
+            if way is not self.used and way.onward is not None and now - way.probed >= PROBE_EVERY
+        ]
+        for way in due:
+            way.probed = now
+            way.unanswered += 1
+        return due
+
+    def silent(self) -> list[Way]:
+        """Ways that stand by and answer no probe."""
+        return [way for way in self.all if way is not self.used and way.unanswered > PROBES_MISSED]
