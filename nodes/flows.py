@@ -55,6 +55,7 @@ class Stream:
     received: int = 0
     sent_fin: bool = False
     got_fin: bool = False
+    greeting: bytes = b""  # of a stream that is asked for, until it is answered
 
 
 @dataclass(slots=True, frozen=True)
@@ -144,12 +145,18 @@ class Flows:
         """Ask the far end for a stream; raises TooManyStreams."""
         if len(self.streams) >= self._max_streams or self._next > _LAST_NUMBER:
             raise TooManyStreams
-        lane = 1 + (self._next >> 1) % wire.DATA_LANES
-        stream = self._add(self._next, port, lane, State.OPENING)
-        self._next += 2
-        stream.may_receive = stream.window
-        self.outbox.append((lane, wire.open_(stream.number, port, stream.window, greeting)))
+        stream = Stream(0, port, 0, wire.FIRST_WINDOW, State.OPENING, greeting=greeting)
+        self.ask(stream)
         return stream
+
+    def ask(self, stream: Stream) -> None:
+        """Ask for a stream that is new, or was asked for in a session of which the peer lost all."""
+        number = self._next
+        self._next += 2
+        stream.number, stream.lane = number, 1 + (number >> 1) % wire.DATA_LANES
+        stream.state, stream.may_send, stream.may_receive = State.OPENING, 0, stream.window
+        self.streams[number] = stream
+        self._say(stream, wire.open_(number, stream.port, stream.window, stream.greeting))
 
     def accept(self, stream: Stream, reply: bytes) -> None:
         stream.state = State.OPEN
@@ -266,6 +273,7 @@ class Flows:
         stream.may_send += wire.parse_amount(body)  # CREDIT may have overtaken it
         _expect(stream.may_send <= wire.MAX_CREDIT, "too much credit")
         stream.state = State.OPEN
+        stream.greeting = b""
         return Answered(stream, _text(body[wire.AMOUNT.size :]))
 
     def _credited(self, stream: Stream | None, amount: int) -> Credited | None:

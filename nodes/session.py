@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from nodes.acks import LANES, Ack, Flag, Told, is_later, micros, parse_ack, since
 from nodes.actions import Action, Again, Dead, Emit, Ended, Switched, Up, Wanted
 from nodes.delivery import ACK_AFTER, ACK_BYTES, Incoming, Outgoing
+from nodes.flows import State
 from nodes.handshake import MAX_MESSAGE
 from nodes.keying import OLD_KEYS_FOR, Agreed, Keying
 from nodes.sealing import TAG, ReplayWindow, Seal
@@ -20,10 +21,10 @@ from nodes.ways import DEAD_AFTER, MAX_BAD, Way, Ways
 from nodes.wire import DATAGRAM_LANE, MAX_PAYLOAD, VERSION, Code, FrameType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from nodes.delivery import Kept, Pool
-    from nodes.flows import Flows
+    from nodes.flows import Flows, Stream
     from nodes.links.base import Packet
 
 KEEP_ALIVE: Final = 1.0  # s
@@ -223,7 +224,8 @@ class Session:
     def _begin_anew(self, now: float) -> None:
         """The peer knows nothing of the session that was: its streams are lost, if it was up."""
         if self.up:
-            self._cut(Code.LINK_LOST)
+            asked = [s for s in self.flows.streams.values() if s.state is State.OPENING]
+            self._cut(Code.LINK_LOST, spared=asked)
         self._into.clear()
         self._old.clear()
         self._told = 0
@@ -232,9 +234,14 @@ class Session:
         self._suspect = False
         self.since = now
 
-    def _cut(self, code: Code) -> None:
-        self.actions.append(Ended(self.flows.end(), code))
+    def _cut(self, code: Code, spared: Sequence[Stream] = ()) -> None:
+        """End all streams, but for those that nobody has answered: they are asked for again."""
+        kept = set(spared)
+        ended = [stream for stream in self.flows.end() if stream not in kept]
+        self.actions.append(Ended(ended, code))
         self.flows = self._make_flows()
+        for stream in spared:
+            self.flows.ask(stream)
         self.outgoing = Outgoing(self._pool)
         self.incoming = Incoming()
         self.ack_due = _NEVER

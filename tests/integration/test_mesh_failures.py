@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import signal
 import socket
-import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -47,6 +46,14 @@ class Transfer:
         while self.received < 1 << 20:
             await asyncio.sleep(0.01)
 
+    async def goes_on(self, receiver: asyncio.Task[None]) -> None:
+        """Another 16 MiB come: more than can have been on the way."""
+        target = self.received + (16 << 20)
+        async with asyncio.timeout(30):
+            while self.received < target:
+                assert not receiver.done()
+                await asyncio.sleep(0.01)
+
 
 @contextlib.asynccontextmanager
 async def transfer(near: Node, far: Node) -> AsyncIterator[tuple[Transfer, asyncio.Task[None]]]:
@@ -70,36 +77,59 @@ async def transfer(near: Node, far: Node) -> AsyncIterator[tuple[Transfer, async
     job.browser.close()
 
 
-@pytest.mark.parametrize("victim", ["b", "r", "a"])
-async def test_a_killed_node_resets_the_tcp_peer_at_once(mesh: Mesh, victim: str) -> None:
+async def test_a_killed_node_resets_its_own_tcp_peers_at_once(mesh: Mesh) -> None:
     async with connect_node(mesh.socket("a")) as a, connect_node(mesh.socket("b")) as b:
         async with transfer(a, b) as (_job, receiver):
-            killed = time.monotonic()
-            mesh.kill(victim)
-            async with asyncio.timeout(2):
+            mesh.kill("a")
+            async with asyncio.timeout(5):
                 with pytest.raises(ConnectionResetError):
                     await receiver
-            assert time.monotonic() - killed < 2
-        if victim == "a":
-            async with asyncio.timeout(2):
-                await a.lost.wait()
-            with pytest.raises(NodeLost):
-                await a.listen(9)
+        async with asyncio.timeout(5):
+            await a.lost.wait()
+        with pytest.raises(NodeLost):
+            await a.listen(9)
 
 
-async def test_a_frozen_node_counts_as_dead_after_three_seconds(mesh: Mesh) -> None:
+async def test_a_far_node_that_was_killed_resets_what_it_carried_when_it_is_back(
+    mesh: Mesh,
+) -> None:
     async with (
         connect_node(mesh.socket("a")) as a,
         connect_node(mesh.socket("b")) as b,
         transfer(a, b) as (_job, receiver),
     ):
+        mesh.kill("b")
+        mesh.start_node("b", "r")
+        async with asyncio.timeout(20):
+            with pytest.raises(ConnectionResetError):
+                await receiver
+
+
+async def test_a_stream_outlives_its_only_relay_that_is_killed_and_comes_back(mesh: Mesh) -> None:
+    async with (
+        connect_node(mesh.socket("a")) as a,
+        connect_node(mesh.socket("b")) as b,
+        transfer(a, b) as (job, receiver),
+    ):
+        mesh.kill("r")
+        mesh.start_node("r")
+        await mesh.linked(("a", "r"), ("b", "r"))
+        await job.goes_on(receiver)
+
+
+async def test_a_stream_outlives_a_relay_that_is_frozen(mesh: Mesh) -> None:
+    async with (
+        connect_node(mesh.socket("a")) as a,
+        connect_node(mesh.socket("b")) as b,
+        transfer(a, b) as (job, receiver),
+    ):
         mesh.processes["r"].send_signal(signal.SIGSTOP)
         try:
-            async with asyncio.timeout(8):
-                with pytest.raises(ConnectionResetError):
-                    await receiver
+            await mesh.unlinked("a", "r")
         finally:
             mesh.processes["r"].send_signal(signal.SIGCONT)
+        await mesh.linked(("a", "r"), ("b", "r"))
+        await job.goes_on(receiver)
 
 
 async def test_a_node_that_comes_back_is_linked_and_used_again(mesh: Mesh) -> None:
@@ -143,17 +173,10 @@ async def test_a_killed_broker_does_not_disturb_the_data(mesh: Mesh) -> None:
         transfer(a, b) as (job, receiver),
     ):
         mesh.kill("broker")
-        before = job.received
-        await asyncio.sleep(0.5)
-        assert job.received > before
+        await job.goes_on(receiver)
         mesh.run_broker()
         await mesh.linked(("a", "r"), ("b", "r"))
-        before = job.received
-        await asyncio.sleep(0.2)
-        assert job.received > before
-        mesh.kill("b")
-        with pytest.raises(ConnectionResetError):
-            await receiver
+        await job.goes_on(receiver)
 
 
 async def test_a_node_that_is_told_to_stop_ends_and_resets_what_it_carried(mesh: Mesh) -> None:
@@ -162,7 +185,7 @@ async def test_a_node_that_is_told_to_stop_ends_and_resets_what_it_carried(mesh:
         mesh.processes["b"].terminate()
         with pytest.raises(StreamReset) as caught:
             await near.read()
-        assert caught.value.code in {Code.STOPPING, Code.LINK_LOST}
+        assert caught.value.code is Code.STOPPING
         assert await asyncio.to_thread(mesh.processes["b"].wait, 10) == 0
         await near.aclose()
         await far.aclose()

@@ -188,7 +188,7 @@ async def test_labels_of_others_are_worth_nothing(mesh: Mesh) -> None:
             peer.socket.send(wire.frame(wire.FrameType.DATA, label, 1, b"x" * 20))
             peer.socket.send(wire.close(label, Code.RESET))
         await works(mesh)
-        assert (await mesh.status("a")).counters["unknown_label"] == before + 200
+        assert (await mesh.status("a")).counters["unknown_label"] == before + 400
 
 
 async def test_only_orders_that_the_manager_signed_are_obeyed(mesh: Mesh) -> None:

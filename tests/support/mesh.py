@@ -123,6 +123,12 @@ class Mesh:
             logs = "\n".join(f"--- {name}\n{self.log(name)}" for name in self.processes)
             raise AssertionError(f"not linked: {missing}\n{logs}")
 
+    async def unlinked(self, name: str, other: str) -> None:
+        """Wait until the node `name` has given its link to `other` up."""
+        async with asyncio.timeout(PATIENCE):
+            while self.key(other) in (await self.status(name)).links:
+                await asyncio.sleep(0.05)
+
     def _key(self, name: str, role: str) -> keystore.KeyPair:
         pair = keystore.create(self.folder / f"{name}.key")
         self._entries.append(AccessEntry(pair.public, name, [role]))

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from nodes import wire
 from nodes.actions import Dead, Switched, Wanted
 from nodes.keying import REKEY_AFTER
 from nodes.wire import Code
@@ -209,14 +210,21 @@ def test_a_lost_confirmation_of_new_keys_loses_no_stream() -> None:
 
 def test_a_peer_that_forgot_everything_gets_a_new_session_and_old_streams_are_cut() -> None:
     country, road = joined()
-    country.a.session.flows.open(80, b"")
+    flows = country.a.session.flows
+    opened, asked = flows.open(80, b""), flows.open(81, b"hi")
+    flows.receive(memoryview(wire.opened(opened.number, 100, b"")), opened.lane)
     country.send(0, 1, b"before")
     country.settle()
     country.b.make()
     country.b.session.add_way(road.ways[1], country.b.now)
     country.act(1)
     country.wait(5)
-    assert [ended.code for ended in country.a.ended] == [Code.LINK_LOST]
+    assert [(ended.streams, ended.code) for ended in country.a.ended] == [
+        ([opened], Code.LINK_LOST)
+    ]
+    again = country.a.session.flows
+    assert list(again.streams.values()) == [asked]  # nobody had answered it: it is asked for again
+    assert again.outbox[0] == (asked.lane, wire.open_(1, 81, asked.window, b"hi"))
     assert country.send(0, 1, b"after")
     country.settle()
     assert country.b.got[1] == [b"after"]
