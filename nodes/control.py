@@ -7,7 +7,6 @@ the address it had. What the manager has the node do is in nodes.obeying.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING, Final
@@ -142,8 +141,10 @@ class Control:
         self._tasks.create_task(self._seek(peer))
 
     async def _seek(self, peer: str) -> None:
-        with contextlib.suppress(Unreachable):  # the session asks again
+        try:
             await self._routing.get(peer, lambda: self._find(peer))
+        except Unreachable as error:  # what stands waits, and the session asks again
+            self._engine.unreachable(peer, error.code)
 
     def _route_lost(self, route: str, reason: str, at: str = "") -> None:
         self._report(api.RELEASE, api.Release(route, reason[:256], at))

@@ -140,6 +140,12 @@ class Engine:
             lane.session.prefer(route, self._clock())
             self._act(lane)
 
+    def unreachable(self, peer: str, code: Code) -> None:
+        """No route was found: who only asks for a stream need not wait until one comes."""
+        lane = self._lanes.get(peer)
+        if lane is not None and lane.link is None:
+            self._board.give_up(lane, code)
+
     def has_way(self, route: str, peer: str) -> bool:
         """Whether this route to `peer` ends here."""
         session = self.sessions.get(peer)

@@ -133,8 +133,8 @@ class Session:
 
     def drop_way(self, way: Way, now: float, reason: str) -> None:
         """The route ended."""
-        self.ways.drop(way)
-        if self.ways.choose(now):
+        was_used = self.ways.drop(way)
+        if self.ways.choose(now) or was_used:
             self._switch(now)
         if self._is_wanted(now):
             self._ask(reason, now)

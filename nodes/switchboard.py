@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from nodes.flows import Answered, Asked, Credited, Cut, Data, Declined, Finished
+from nodes.flows import Answered, Asked, Credited, Cut, Data, Declined, Finished, State
 from nodes.pump import Pump
 from nodes.wire import Code
 
@@ -55,6 +55,12 @@ class Switchboard:
             pump = self.pumps.get(stream)
             if pump is not None:
                 pump.cut(code)
+
+    def give_up(self, lane: Lane, code: Code) -> None:
+        """Reset the streams that this side asked for and nobody answered."""
+        for stream in list(lane.flows.streams.values()):
+            if stream.state is State.OPENING and (pump := self.pumps.get(stream)) is not None:
+                pump.reset(code)
 
     def tick(self) -> None:
         """Once a second."""

@@ -56,11 +56,14 @@ class Ways:
             return None
         return next(old for old in self.all if old is not self.used)
 
-    def drop(self, way: Way) -> None:
+    def drop(self, way: Way) -> bool:
+        """Forget a way; whether it was the one in use."""
         if way in self.all:
             self.all.remove(way)
-        if self.used is way:
-            self.used = None
+        if self.used is not way:
+            return False
+        self.used = None
+        return True
 
     def of(self, route: str) -> Way | None:
         return next((way for way in self.all if way.route == route), None)

@@ -116,6 +116,8 @@ def test_a_lost_link_closes_streams_at_both_ends_when_no_other_route_comes() -> 
     line = Line()
     line.accepted()
     line.rb.cut("pulled")
+    line.run()
+    assert line.a.lane(B) is None
     line.run(LOST_AFTER - 2)
     assert line.near.told[-1] == ("opened", b"yes")
     assert ("a", "b") in line.mesh.wanted
@@ -125,6 +127,17 @@ def test_a_lost_link_closes_streams_at_both_ends_when_no_other_route_comes() -> 
     assert line.r.mesh.tables == {A: {}}
     line.run(LOST_AFTER)
     assert line.a.sessions == {}
+
+
+def test_who_only_asked_for_a_stream_is_told_that_there_is_no_route() -> None:
+    line = Line()
+    line.rb.cut("pulled")
+    lane = line.a.lane(B)
+    assert lane is not None
+    line.a.open(lane, 80, b"hi", line.near)
+    line.run()
+    line.a.unreachable(B, Code.NO_ROUTE)
+    assert line.near.told == [("closed", Code.NO_ROUTE)]
 
 
 def test_a_route_that_ignores_its_windows_is_dropped_by_the_relay() -> None:

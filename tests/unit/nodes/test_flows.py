@@ -239,7 +239,7 @@ RECORDS = st.builds(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(RECORDS | st.binary(max_size=12), st.integers(0, 4)), max_size=20))
 def test_hostile_records_only_ever_end_the_session(records: list[tuple[bytes, int]]) -> None:
     ends = Ends()
@@ -252,7 +252,7 @@ def test_hostile_records_only_ever_end_the_session(records: list[tuple[bytes, in
     assert len(ends.a.streams) <= len(records) + 1
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_dialogue_by_the_rules_conserves_bytes_and_credit(draw: st.DataObject) -> None:
     ends = Ends()
