@@ -9,7 +9,7 @@ from typing import Final
 
 from nodes.links.estimate import TcpInfo
 
-NOTSENT_LOWAT: Final = 64 * 1024  # bytes; what waits in the kernel can no longer be overtaken
+NOTSENT_LOWAT: Final = 32 * 1024  # bytes; what waits in the kernel can no longer be overtaken
 USER_TIMEOUT_MS: Final = 5000  # unacknowledged for so long: the kernel gives the connection up
 _TCP_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 _TCP_USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", 18)

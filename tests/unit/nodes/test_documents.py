@@ -24,6 +24,11 @@ def test_mesh_prints_the_bytes_of_frames_and_records(vector: dict[str, str]) -> 
     assert vector["hex"] in compact("mesh.md")
 
 
+@pytest.mark.parametrize("name", ["first", "second", "answer"])
+def test_mesh_prints_the_bytes_of_data_connections(name: str) -> None:
+    assert VECTORS["data_line"][name] in compact("mesh.md")
+
+
 @pytest.mark.parametrize("vector", VECTORS["local"], ids=lambda v: v["name"])
 def test_node_app_prints_the_bytes_of_every_message(vector: dict[str, str]) -> None:
     assert vector["hex"] in compact("node-app.md")
