@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Path = list[str]
 _Label = tuple[float, int, float, tuple[str, ...], frozenset[str]]  # bound, …, cost, path, must
 _LABELS: Final = 4  # ways to the same place that are followed up, at first
-_BUDGET: Final = 20_000  # ways looked at before a search under conditions gives up
+_BUDGET: Final = 4_000  # ways looked at before a search under conditions gives up
 
 
 def price(graph: Graph, path: Iterable[str], cost: Cost) -> float:
@@ -109,6 +109,26 @@ def constrained(
     return search.run(_LABELS) or search.run(_BUDGET)
 
 
+class _Bound:
+    """No less than what a way still costs; it ignores only that no node is passed twice."""
+
+    def __init__(self, graph: Graph, goal: str, must: frozenset[str], cost: Cost) -> None:
+        self._to = {key: distances(graph, key, cost)[0] for key in (goal, *must)}
+        self._goal = goal
+        self._known: dict[tuple[str, frozenset[str]], float] = {}
+
+    def remaining(self, here: str, must: frozenset[str]) -> float:
+        if not must:
+            return self._to[self._goal].get(here, inf)
+        return min(self._to[key].get(here, inf) + self._from(key, must - {key}) for key in must)
+
+    def _from(self, key: str, must: frozenset[str]) -> float:
+        known = self._known.get((key, must))
+        if known is None:
+            known = self._known[key, must] = self.remaining(key, must)
+        return known
+
+
 class _Search:
     """Best first over simple paths; what remains is estimated from below, so the first is cheapest."""
 
@@ -118,23 +138,22 @@ class _Search:
     ) -> None:  # fmt: skip
         self._graph, self._start, self._goal, self._cost = graph, start, goal, cost
         self._low, self._high, self._must = low, high, must
-        self._rest, _ = distances(graph, goal, cost)
-        self._hops, _ = distances(graph, goal, lambda a, b, e: 1.0 if cost(a, b, e) < inf else inf)
-        self._via = {key: distances(graph, key, cost)[0] for key in must}
+        self._dear = _Bound(graph, goal, must, cost)
+        self._far = _Bound(graph, goal, must, lambda a, b, e: 1.0 if cost(a, b, e) < inf else inf)
 
     def run(self, labels: int) -> Path | None:
+        """`labels`: how many ways to the same place are followed up."""
         tickets = count()
         seen: dict[tuple[str, int, frozenset[str]], int] = defaultdict(int)
-        first = (self._start,)
-        least = self._remaining(self._start, self._must)
-        heap: list[_Label] = [(least, next(tickets), 0.0, first, self._must)]
+        least = self._least(0.0, 0, self._start, self._must)
+        heap: list[_Label] = [(least, next(tickets), 0.0, (self._start,), self._must)]
         for _ in range(_BUDGET):
             if not heap:
                 return None
             bound, _ticket, so_far, path, must = heappop(heap)
+            here, hops = path[-1], len(path) - 1
             if bound == inf:
                 return None
-            here, hops = path[-1], len(path) - 1
             if here == self._goal and hops:
                 if hops >= self._low and not must:
                     return list(path)
@@ -144,22 +163,20 @@ class _Search:
             if seen[state] > labels:
                 continue
             for other, edge in self._graph.get(here, {}).items():
-                if other in path or hops + 1 + self._hops.get(other, inf) > self._high:
+                if other in path:
                     continue
                 total = so_far + self._cost(here, other, edge)
                 left = must - {other}
-                bound = total + self._remaining(other, left)
+                bound = self._least(total, hops + 1, other, left)
                 if bound < inf:
                     heappush(heap, (bound, next(tickets), total, (*path, other), left))
         return None
 
-    def _remaining(self, here: str, must: frozenset[str]) -> float:
-        """No less than what is still to pay from here."""
-        least = self._rest.get(here, inf)
-        for key in must:
-            there = self._via[key]
-            least = max(least, there.get(here, inf) + there.get(self._goal, inf))
-        return least
+    def _least(self, so_far: float, hops: int, here: str, must: frozenset[str]) -> float:
+        """No less than what the whole way costs; infinite when it would be too long."""
+        if hops + self._far.remaining(here, must) > self._high:
+            return inf
+        return so_far + self._dear.remaining(here, must)
 
 
 def disjoint_pair(graph: Graph, start: str, goal: str, cost: Cost) -> tuple[Path, Path] | None:

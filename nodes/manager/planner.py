@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 STEADY: Final = 3  # evaluations
 EVALUATE_EVERY: Final = 3.0  # s for a pair, if there are few
-EVALUATED: Final = 64  # pairs a tick
+EVALUATED: Final = 32  # pairs a tick
 FIRST_RETRY, LAST_RETRY = 0.5, 30.0  # s
 DRAIN: Final = 2.0  # s that a route stands which nobody sends on any more
 LINGER: Final = 120.0  # s that a pair is kept whose ends are both gone

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from nodes import api
-from nodes.manager.choosing import Conditions, choose, links, score, stand_in
+from nodes.manager.choosing import Conditions, best, choose, links, score, stand_in
 from nodes.manager.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -22,20 +22,28 @@ def better_way(
     if any(key not in topology.nodes for key in active.path):
         return None  # one of its nodes is off the bus: what it would cost is not known
     graph = topology.graph
+    if pair.standby is not None and not pair.standby.links & active.links:
+        quick = best(graph, *pair.ends, conditions)  # most often the end of it
+        if quick is None or not _worth(topology, tuple(quick), active, conditions):
+            return None
     choice = choose(graph, *pair.ends, conditions)
     if choice is None or tuple(choice.active) == active.path:
         return None
-    path = tuple(choice.active)
     if not _allowed(active.path, conditions):
-        return path
+        return tuple(choice.active)
     beside = stand_in(graph, active.path, conditions)
     shared = len(active.links & links(beside)) if beside else len(active.links)
     if choice.shared != shared:
-        return path if choice.shared < shared else None
-    return (
-        path
-        if _better(score(graph, path, conditions), score(graph, active.path, conditions))
-        else None
+        return tuple(choice.active) if choice.shared < shared else None
+    path = tuple(choice.active)
+    return path if _worth(topology, path, active, conditions) else None
+
+
+def _worth(topology: Topology, path: Path, active: Route, conditions: Conditions) -> bool:
+    graph = topology.graph
+    return path != active.path and (
+        not _allowed(active.path, conditions)
+        or _better(score(graph, path, conditions), score(graph, active.path, conditions))
     )
 
 
