@@ -125,11 +125,13 @@ class Obedience:
             raise Refused(403, "not_allowed", f"{short(key)} may not be a neighbour of this node")
 
     def standing(self) -> list[api.StandingRoute]:
-        """The routes that end here."""
+        """The routes that end here, and which of them are used."""
+        found = []
         for route, bound in list(self._ends.items()):
-            if not self._engine.has_way(route, bound.peer):
+            if self._engine.has_way(route, bound.peer):
+                used = self._engine.sessions[bound.peer].ways.used
+                active = used is not None and used.route == route
+                found.append(api.StandingRoute(route, bound.path, active))
+            else:
                 del self._ends[route]
-        return [
-            api.StandingRoute(route, bound.path, bound.active)
-            for route, bound in self._ends.items()
-        ]
+        return found

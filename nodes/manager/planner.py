@@ -63,13 +63,10 @@ class TooManyRoutes(Exception):
 class Planner:
     """See the module. `new_route` returns names that were never used."""
 
-    def __init__(
-        self, topology: Topology, new_route: Callable[[], str], *, standbys: bool = True
-    ) -> None:
+    def __init__(self, topology: Topology, new_route: Callable[[], str]) -> None:
         self.pairs: dict[Ends, Pair] = {}
         self._topology = topology
         self._new_route = new_route
-        self._standbys = standbys
         self._ledger = Ledger()
         self._claims = Claims()
         self._asked: Counter[str] = Counter()  # pairs, by who asked
@@ -293,6 +290,8 @@ class Planner:
         """An active route first, then a standby; nothing while one is under way."""
         if pair.building is not None or now < pair.retry_at:
             return []
+        if pair.active is None and pair.standby is not None:
+            return self._promote(pair, now)
         if pair.active is None:
             path = self._way(pair)
             if path is None:
@@ -300,7 +299,7 @@ class Planner:
                 self._postpone(pair, now)
                 return [NoWay(pair.ends, pair.problem)]
             return self._build(pair, path, "active")
-        if pair.standby is None and self._standbys:
+        if pair.standby is None:
             beside = stand_in(self._topology.graph, pair.active.path, self.conditions(pair))
             if beside is not None:
                 return self._build(pair, tuple(beside), "standby")
@@ -357,12 +356,20 @@ class Planner:
                 self._ledger.strike(pair, route)
                 actions += _gone(route, reason)
         if pair.active is not None and pair.active.name == name:
-            pair.active, pair.standby = pair.standby, None
-            if pair.active is not None:  # both ends have changed to it already, or will now
-                actions += [Switch(pair.ends, pair.active.name), Ready(pair.ends)]
-            pair.better, pair.evaluate_at = 0, now + EVALUATE_EVERY
+            pair.active = None
+            if pair.standby is not None:
+                return actions + self._promote(pair, now)
         elif pair.standby is not None and pair.standby.name == name:
             pair.standby = None
+        return actions + self._complete(pair, now)
+
+    def _promote(self, pair: Pair, now: float) -> list[Action]:
+        """The standby is the active route; both ends have changed to it already, or will now."""
+        pair.active, pair.standby = pair.standby, None
+        pair.better, pair.evaluate_at = 0, now + EVALUATE_EVERY
+        actions: list[Action] = [Ready(pair.ends)]
+        if pair.active is not None:
+            actions.insert(0, Switch(pair.ends, pair.active.name))
         return actions + self._complete(pair, now)
 
     # Small things -------------------------------------------------------------------------------

@@ -38,7 +38,6 @@ _TICK: Final = 1.0
 ROUTE_PATIENCE: Final = 8.0  # s that a node waits for its route
 SUGGEST_EVERY: Final = 10.0  # s
 MAX_TOLD: Final = 8_192  # routes that end at one node
-STANDBYS: Final = False  # until sessions outlive routes
 DIFFERING: Final = 2  # registrations in a row; one may have crossed an order
 
 
@@ -50,7 +49,7 @@ class Manager:
         self._tasks = tasks
         self._commands = Commands(bus, keypair.secret)
         self._topology = Topology()
-        self._planner = Planner(self._topology, lambda: secrets.token_hex(8), standbys=STANDBYS)
+        self._planner = Planner(self._topology, lambda: secrets.token_hex(8))
         self._waiting: dict[Ends, list[asyncio.Future[None]]] = {}
         self._differing: dict[str, int] = {}  # by node: registrations in a row
         self._told: dict[str, list[api.StandingRoute]] = {}  # by node: the part that has come

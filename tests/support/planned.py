@@ -16,7 +16,7 @@ from nodes.manager.topology import Link, Topology, link_of
 class Ordered:
     """`silent` nodes fail all they are asked; with `slow`, routes are built when `finish` is called."""
 
-    def __init__(self, topology: Topology, *, standbys: bool = True) -> None:
+    def __init__(self, topology: Topology) -> None:
         self.topology = topology
         self.numbers = count(1)
         self.standing: dict[str, tuple[str, ...]] = {}
@@ -27,14 +27,11 @@ class Ordered:
         self.slow = False
         self.under_way: deque[Build] = deque()
         self.now = 100.0
-        self.standbys = standbys
         self.start_manager()
 
     def start_manager(self) -> None:
         """A manager that knows nothing, as after a crash; what was being built is lost."""
-        self.planner = Planner(
-            self.topology, lambda: f"{next(self.numbers):016x}", standbys=self.standbys
-        )
+        self.planner = Planner(self.topology, lambda: f"{next(self.numbers):016x}")
         self.under_way.clear()
 
     def wanted(self, pair: str, policy: Policy | None = None) -> None:
