@@ -1,0 +1,180 @@
+"""Routes of a real mesh: standbys laid beforehand, managers that come and go, routes by hand, liars."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from bus import Bus, BusError, Refused, connect, keystore
+from nodes import api
+from nodes.client import connect_node
+from nodes.manager.choosing import links
+from tests.support.mesh import Mesh, both_ends, running_mesh
+
+SQUARE = {"b": [], "c": [], "a": ["b", "c"], "d": ["b", "c"]}
+LINKED = (("a", "b"), ("a", "c"), ("d", "b"), ("d", "c"))
+
+
+@pytest.fixture
+def mesh() -> Iterator[Mesh]:
+    with running_mesh(SQUARE, spare=["evil"]) as mesh:
+        asyncio.run(mesh.linked(*LINKED))
+        yield mesh
+
+
+async def seen(bus: Bus) -> api.Nodes:
+    return api.unpack(await bus.request(api.NODES), api.Nodes)
+
+
+async def routes(bus: Bus, count: int, *, other_than: str = "") -> list[api.RouteInfo]:
+    """Wait until so many stand, the active one first."""
+    async with asyncio.timeout(15):
+        while True:
+            with contextlib.suppress(BusError):
+                found = (await seen(bus)).routes
+                if len(found) == count and other_than not in {route.route for route in found}:
+                    return sorted(found, key=lambda route: not route.active)
+            await asyncio.sleep(0.05)
+
+
+@contextlib.asynccontextmanager
+async def used(mesh: Mesh) -> AsyncIterator[Bus]:
+    """A stream from a to d that works at the beginning and at the end."""
+    async with (
+        connect_node(mesh.socket("a")) as a,
+        connect_node(mesh.socket("d")) as d,
+        mesh.bus() as bus,
+    ):
+        near, far = await both_ends(a, d, 7)
+        async with near, far:
+            await near.write(b"before")
+            assert await far.read() == b"before"
+            yield bus
+            await far.write(b"after")
+            assert await near.read() == b"after"
+
+
+async def test_a_standby_without_a_common_link_is_laid_beforehand(mesh: Mesh) -> None:
+    async with used(mesh) as bus:
+        active, standby = await routes(bus, 2)
+        assert (active.active, standby.active) == (True, False)
+        assert not links(active.path) & links(standby.path)
+
+
+async def test_when_the_relay_dies_the_standby_is_the_active_route(mesh: Mesh) -> None:
+    async with used(mesh) as bus:
+        active, standby = await routes(bus, 2)
+        (relay,) = [name for name in ("b", "c") if mesh.key(name) == active.path[1]]
+        mesh.kill(relay)
+        (left,) = await routes(bus, 1)
+        assert (left.route, left.active) == (standby.route, True)
+        # It comes back, and so does a standby.
+        mesh.start_node(relay, *SQUARE[relay])
+        await routes(bus, 2)
+
+
+async def test_a_new_manager_adopts_the_routes_that_stand(mesh: Mesh) -> None:
+    async with used(mesh) as bus:
+        before = {route.route for route in await routes(bus, 2)}
+        mesh.kill("manager")
+        mesh.start_manager()
+        await mesh.linked(*LINKED)
+        assert {route.route for route in await routes(bus, 2)} == before
+
+
+async def test_without_the_manager_the_standby_takes_over_by_itself(mesh: Mesh) -> None:
+    async with used(mesh) as bus:
+        active, _ = await routes(bus, 2)
+        (relay,) = [name for name in ("b", "c") if mesh.key(name) == active.path[1]]
+        mesh.kill("manager")
+        mesh.kill(relay)
+
+
+async def test_a_route_by_hand_is_used_until_it_is_freed(mesh: Mesh) -> None:
+    async with used(mesh) as bus:
+        active, standby = await routes(bus, 2)
+        body = await bus.request(api.LAY, api.pack(api.Lay(standby.path)), timeout=10)
+        laid = api.unpack(body, api.Route)
+        assert laid.path in (standby.path, standby.path[::-1])
+        why = await bus.request(api.WHY, api.pack(api.Pair("a", "d")))
+        told = api.unpack(why, api.Why)
+        assert told.by_hand
+        assert {way.verdict for way in told.ways} >= {"active"}
+        for _ in range(2):
+            await bus.request(api.FREE, api.pack(api.Pair("a", "d")))
+        assert active.path
+
+
+@pytest.mark.parametrize(
+    ("path", "err"),
+    [
+        (["a", "d"], "no_link"),
+        (["a", "b", "a"], "loop"),
+        (["a", "nobody"], "unknown_node"),
+        (["a"], "bad_body"),
+    ],
+)
+async def test_a_route_by_hand_must_be_possible(mesh: Mesh, path: list[str], err: str) -> None:
+    async with mesh.bus() as bus:
+        with pytest.raises(Refused) as caught:
+            await bus.request(api.LAY, api.pack(api.Lay(path)))
+        assert caught.value.err == err
+
+
+@contextlib.asynccontextmanager
+async def liar(mesh: Mesh) -> AsyncIterator[Bus]:
+    """A node that registers with splendid links to all others, which know nothing of them."""
+    pair = keystore.load(mesh.folder / "evil.key")
+    async with connect(mesh.address, pair, name="evil", timeout=15) as bus:
+        claimed = [api.LinkState(mesh.key(name), rtt=1e-6, rate=1e12) for name in SQUARE]
+        report = api.Registration("evil", "tcp://127.0.0.1:1", bytes(16), 0, 0, claimed)
+        await bus.request(api.REGISTER, api.pack(report))
+        yield bus
+
+
+async def test_a_node_that_lies_about_its_links_gets_no_traffic(mesh: Mesh) -> None:
+    async with liar(mesh), used(mesh) as bus:
+        evil = mesh.key("evil")
+        (node,) = [node for node in (await seen(bus)).nodes if node.key == evil]
+        assert node.links == []
+        assert sorted(node.claimed) == sorted(mesh.key(name) for name in SQUARE)
+        assert all(evil not in route.path for route in await routes(bus, 2))
+
+
+async def test_a_node_cannot_disturb_the_routes_of_others(mesh: Mesh) -> None:
+    async with used(mesh) as bus, liar(mesh) as evil:
+        before = await routes(bus, 2)
+        for route in before:
+            for unused in (False, True):
+                given = api.Release(route.route, "a lie", mesh.key("b"), unused)
+                await evil.request(api.RELEASE, api.pack(given))
+            said = api.StandingRoute(route.route, [mesh.key("evil"), mesh.key("d")], True)
+            await evil.request(api.STANDING, api.pack(api.Standing([said])))
+        with pytest.raises(Refused) as caught:
+            await evil.request(api.LAY, api.pack(api.Lay(["a", "b", "d"])))
+        assert caught.value.err == "not_yours"
+        with pytest.raises(Refused) as caught:
+            await evil.request(api.FREE, api.pack(api.Pair("a", "d")))
+        assert caught.value.err == "not_yours"
+        assert [r.route for r in await routes(bus, 2)] == [r.route for r in before]
+
+
+async def test_a_policy_that_cannot_be_met_is_refused_by_name(mesh: Mesh) -> None:
+    async with liar(mesh) as evil:
+        query = api.RouteQuery("d", api.Policy("widest", must=["c"], avoid=["b"]))
+        with pytest.raises(Refused) as caught:
+            await evil.request(api.ROUTE, api.pack(query))
+        assert caught.value.err == "no_route"
+        assert "policy" in str(caught.value)
+
+
+async def test_a_node_that_is_started_again_gets_new_routes(mesh: Mesh) -> None:
+    async with used(mesh) as bus:
+        old = await routes(bus, 2)
+    mesh.kill("d")
+    mesh.start_node("d", *SQUARE["d"])
+    await mesh.linked(*LINKED)
+    async with used(mesh) as bus:
+        new = await routes(bus, 2)
+        assert not {route.route for route in new} & {route.route for route in old}
