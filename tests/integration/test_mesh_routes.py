@@ -23,6 +23,14 @@ def mesh() -> Iterator[Mesh]:
         yield mesh
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Mesh]:
+    """The same, for tests that leave it as it was."""
+    with running_mesh(SQUARE, spare=["evil"]) as mesh:
+        asyncio.run(mesh.linked(*LINKED))
+        yield mesh
+
+
 async def seen(bus: Bus) -> api.Nodes:
     return api.unpack(await bus.request(api.NODES), api.Nodes)
 
@@ -55,8 +63,8 @@ async def used(mesh: Mesh) -> AsyncIterator[Bus]:
             assert await near.read() == b"after"
 
 
-async def test_a_standby_without_a_common_link_is_laid_beforehand(mesh: Mesh) -> None:
-    async with used(mesh) as bus:
+async def test_a_standby_without_a_common_link_is_laid_beforehand(shared: Mesh) -> None:
+    async with used(shared) as bus:
         active, standby = await routes(bus, 2)
         assert (active.active, standby.active) == (True, False)
         assert not links(active.path) & links(standby.path)
@@ -91,8 +99,8 @@ async def test_without_the_manager_the_standby_takes_over_by_itself(mesh: Mesh) 
         mesh.kill(relay)
 
 
-async def test_a_route_by_hand_is_used_until_it_is_freed(mesh: Mesh) -> None:
-    async with used(mesh) as bus:
+async def test_a_route_by_hand_is_used_until_it_is_freed(shared: Mesh) -> None:
+    async with used(shared) as bus:
         active, standby = await routes(bus, 2)
         body = await bus.request(api.LAY, api.pack(api.Lay(standby.path)), timeout=10)
         laid = api.unpack(body, api.Route)
@@ -115,8 +123,8 @@ async def test_a_route_by_hand_is_used_until_it_is_freed(mesh: Mesh) -> None:
         (["a"], "bad_body"),
     ],
 )
-async def test_a_route_by_hand_must_be_possible(mesh: Mesh, path: list[str], err: str) -> None:
-    async with mesh.bus() as bus:
+async def test_a_route_by_hand_must_be_possible(shared: Mesh, path: list[str], err: str) -> None:
+    async with shared.bus() as bus:
         with pytest.raises(Refused) as caught:
             await bus.request(api.LAY, api.pack(api.Lay(path)))
         assert caught.value.err == err
@@ -133,23 +141,23 @@ async def liar(mesh: Mesh) -> AsyncIterator[Bus]:
         yield bus
 
 
-async def test_a_node_that_lies_about_its_links_gets_no_traffic(mesh: Mesh) -> None:
-    async with liar(mesh), used(mesh) as bus:
-        evil = mesh.key("evil")
+async def test_a_node_that_lies_about_its_links_gets_no_traffic(shared: Mesh) -> None:
+    async with liar(shared), used(shared) as bus:
+        evil = shared.key("evil")
         (node,) = [node for node in (await seen(bus)).nodes if node.key == evil]
         assert node.links == []
-        assert sorted(node.claimed) == sorted(mesh.key(name) for name in SQUARE)
+        assert sorted(node.claimed) == sorted(shared.key(name) for name in SQUARE)
         assert all(evil not in route.path for route in await routes(bus, 2))
 
 
-async def test_a_node_cannot_disturb_the_routes_of_others(mesh: Mesh) -> None:
-    async with used(mesh) as bus, liar(mesh) as evil:
+async def test_a_node_cannot_disturb_the_routes_of_others(shared: Mesh) -> None:
+    async with used(shared) as bus, liar(shared) as evil:
         before = await routes(bus, 2)
         for route in before:
             for unused in (False, True):
-                given = api.Release(route.route, "a lie", mesh.key("b"), unused)
+                given = api.Release(route.route, "a lie", shared.key("b"), unused)
                 await evil.request(api.RELEASE, api.pack(given))
-            said = api.StandingRoute(route.route, [mesh.key("evil"), mesh.key("d")], True)
+            said = api.StandingRoute(route.route, [shared.key("evil"), shared.key("d")], True)
             await evil.request(api.STANDING, api.pack(api.Standing([said])))
         with pytest.raises(Refused) as caught:
             await evil.request(api.LAY, api.pack(api.Lay(["a", "b", "d"])))
@@ -160,8 +168,8 @@ async def test_a_node_cannot_disturb_the_routes_of_others(mesh: Mesh) -> None:
         assert [r.route for r in await routes(bus, 2)] == [r.route for r in before]
 
 
-async def test_a_policy_that_cannot_be_met_is_refused_by_name(mesh: Mesh) -> None:
-    async with liar(mesh) as evil:
+async def test_a_policy_that_cannot_be_met_is_refused_by_name(shared: Mesh) -> None:
+    async with liar(shared) as evil:
         query = api.RouteQuery("d", api.Policy("widest", must=["c"], avoid=["b"]))
         with pytest.raises(Refused) as caught:
             await evil.request(api.ROUTE, api.pack(query))
