@@ -205,6 +205,7 @@ class Control:
             [self._link_state(key, link.metrics()) for key, link in self._engine.links.items()],
             len(standing),
             digest,
+            self._linking.peers.automatic,
         )
         body = await self._bus.request(api.REGISTER, api.pack(report), timeout=_REPORT_TIMEOUT)
         answer = api.unpack(body, api.Registered)

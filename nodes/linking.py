@@ -79,6 +79,8 @@ class Linking:
     async def _dial(self, dial: Dial) -> None:
         try:
             key, endpoint = await self._find(dial)
+            if not self.peers.permits(key):
+                raise ConnectionError(f"{short(key)} is not on the allow-list (--allow)")
             if self.peers.found(dial.target, key, endpoint, self._now()):
                 await self._transport.dial(endpoint, key)
         except (BusError, api.BadBody, ConnectionError) as error:

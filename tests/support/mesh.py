@@ -55,9 +55,9 @@ class Mesh:
     def start_manager(self) -> None:
         self._spawn("manager", ["-m", "nodes.manager.service"], self._environment("manager"))
 
-    def start_node(self, name: str, *links: str) -> None:
+    def start_node(self, name: str, *links: str, options: Sequence[str] = ()) -> None:
         arguments = [part for link in links for part in ("--link", link)]
-        command = ["-m", "nodes.node", "--name", name, *arguments]
+        command = ["-m", "nodes.node", "--name", name, *arguments, *options]
         self._spawn(name, command, self._environment(name))
 
     def spawn_again(self, name: str) -> subprocess.Popen[bytes]:
