@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nodes.links.zmqline import ZmqLine
 
 DEAD_AFTER: Final = 3  # ticks of 1 s without a frame
+MAX_DATAGRAMS: Final = 1 << 20  # bytes kept on a control connection, beyond which they are dropped
 _DATA: Final = wire.VERSION << 4 | FrameType.DATA
 _ALIVE: Final = wire.head(FrameType.ALIVE)
 
@@ -101,13 +102,13 @@ class NeighbourLink:
     def send(self, head: bytes, payload: bytes | bytearray | memoryview = b"") -> None:
         if self._lines and head[0] == _DATA and 1 <= head[1] <= wire.DATA_LANES:
             self._line(head).send(head, payload)
-        else:
+        elif not self._drops(head):
             self.control.send(head, payload)
 
     def forward(self, head: bytes, packet: Packet, account: Account) -> None:
         if self._lines and head[0] == _DATA and 1 <= head[1] <= wire.DATA_LANES:
             self._line(head).send(head, packet.payload, account)
-        else:
+        elif not self._drops(head):
             self.control.forward(head, packet, account)
 
     def metrics(self) -> Metrics:
@@ -126,6 +127,13 @@ class NeighbourLink:
     def cut(self, reason: str) -> None:
         if self.state is not State.DOWN:
             self._around.loop.call_soon(self.fail, reason)
+
+    def _drops(self, head: bytes) -> bool:
+        """A datagram for which there is no room is better lost than late."""
+        full = head[1] == wire.DATAGRAM_LANE and self.control.kept > MAX_DATAGRAMS
+        if full:
+            self._around.count("datagram_dropped")
+        return full
 
     def _line(self, head: bytes) -> TcpLine:
         lines = self._lines

@@ -105,9 +105,12 @@ class Port:
 
     def _turn(self) -> None:
         self._armed = False
-        more = self._read_some()
-        more |= self._flush()
-        self._rest(more=more)
+        more = True
+        try:
+            more = self._read_some()
+            more |= self._flush()
+        finally:  # whatever a frame did to its owner, the next ones are read
+            self._rest(more=more)
 
     def _rest(self, *, more: bool) -> None:
         """See to it that the next turn comes."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 BUFFER: Final = 4 * (wire.MAX_PAYLOAD + PREFIX)  # bytes, read in one go
 READS_PER_TURN: Final = 4
 PIECES_PER_CALL: Final = 32  # buffers in one sendmsg
+MAX_BACKLOG: Final = 64 << 20  # bytes kept for a neighbour that does not read
 _NO_HEAD: Final = (0, 0, 0, 0, 0, 0)
 
 
@@ -162,6 +163,8 @@ class TcpLine:
             self.kept += len(rest)
             if account is not None:
                 account.kept += len(rest)
+        if self.kept > MAX_BACKLOG:
+            self._loop.call_soon(self._fail, "it does not read")
 
     def _flush(self) -> None:
         """Send what was kept, as far as there is room."""

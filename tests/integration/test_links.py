@@ -188,6 +188,29 @@ async def test_a_neighbour_that_does_not_read_fills_one_connection_only(connecti
         assert a.link.metrics().queued == 0
 
 
+async def test_datagrams_that_find_no_room_are_dropped_and_counted() -> None:
+    async with linked() as (a, b):
+        for counter in range(200):
+            a.link.send(data(counter, lane=15), bytes(60_000))
+        dropped = a.transport.counters["datagram_dropped"]
+        assert 0 < dropped < 200
+        a.link.send(wire.head(FrameType.CLOSE, 7), b"urgent")
+        await until(lambda: len(b.heard) == 201 - dropped)
+
+
+async def test_an_owner_that_stumbles_over_a_frame_hears_the_next(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with linked() as (a, b):
+        heard = b.received
+        b.received = lambda _link, _packet: 1 / 0  # type: ignore[assignment, method-assign, return-value]
+        a.link.send(data(1, lane=0), b"bad luck")
+        await until(lambda: "ZeroDivisionError" in caplog.text)
+        b.received = heard  # type: ignore[method-assign]
+        a.link.send(data(2, lane=0), b"good")
+        await until(lambda: b.heard)
+
+
 async def test_one_side_that_wants_no_data_connections_gets_none() -> None:
     for near, far in ((0, 4), (4, 0), (2, 4)):
         async with linked(near, far) as (a, b):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from nodes import wire
+from nodes.links import tcpline
 from nodes.links.base import Packet
 from nodes.links.heads import LineKeys, Opener, Sealer
 from nodes.links.tcpline import BUFFER, TcpLine
@@ -150,6 +151,19 @@ async def test_what_was_kept_leaves_the_account_when_the_line_closes() -> None:
         line.near.close()
         assert account.kept == line.near.kept == 0
         line.near.send(data(9), b"nobody hears it")
+
+
+async def test_a_neighbour_that_does_not_read_is_given_up_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tcpline, "MAX_BACKLOG", 1 << 20)
+    with pair() as line:
+        line.far._loop.remove_reader(line.far.sock.fileno())
+        for number in range(400):
+            line.near.send(data(number), bytes(65_536))
+        await until(lambda: line.at_near.lost)
+        assert line.at_near.lost == ["it does not read"]
+        assert line.near.kept == 0
 
 
 async def test_both_directions_saturated_still_move() -> None:
