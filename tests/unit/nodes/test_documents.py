@@ -24,6 +24,15 @@ def test_mesh_prints_the_bytes_of_frames_and_records(vector: dict[str, str]) -> 
     assert vector["hex"] in compact("mesh.md")
 
 
+@pytest.mark.parametrize("vector", VECTORS["sealed"], ids=lambda v: v["name"])
+def test_mesh_prints_sealed_frames_and_what_is_in_them(vector: dict[str, str]) -> None:
+    assert vector["key"] in compact("mesh.md")
+    assert vector["record"] in compact("mesh.md")
+    # The head stands on a line with a remark.
+    assert vector["frame"][:32] in compact("mesh.md")
+    assert vector["frame"][32:] in compact("mesh.md")
+
+
 @pytest.mark.parametrize("name", ["first", "second", "answer"])
 def test_mesh_prints_the_bytes_of_data_connections(name: str) -> None:
     assert VECTORS["data_line"][name] in compact("mesh.md")
