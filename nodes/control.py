@@ -213,6 +213,8 @@ class Control:
         self._registered.set()
         if answer.tell:
             await self._tell_routes()
+        for route in self._obedience.unused(time.monotonic()):
+            self._report(api.RELEASE, api.Release(route, unused=True))
 
     async def _tell_routes(self) -> None:
         """The manager is new, or has lost count."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from bus import Refused
 from bus.identity import is_key, short
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+UNUSED_AFTER: Final = 600.0  # s without a stream, then the routes to a peer are given back
+
 
 class WrongManager(Exception):
     """Another node manager answers than the one that this node obeys; says the way out."""
@@ -56,6 +58,7 @@ class Obedience:
         self._engine = engine
         self._may_dial = expect
         self._ends: dict[str, Bind] = {}  # by route: what ends here
+        self._quiet: dict[str, float] = {}  # by peer: since when it has no stream
 
     @staticmethod
     def clock() -> int:
@@ -135,3 +138,18 @@ class Obedience:
             else:
                 del self._ends[route]
         return found
+
+    def unused(self, now: float) -> list[str]:
+        """A route to each peer that nobody here has used for long; asked every few seconds."""
+        quiet = {
+            peer: self._quiet.get(peer, now)
+            for peer, session in self._engine.sessions.items()
+            if not session.flows.streams
+        }
+        self._quiet = quiet
+        found = {
+            bound.peer: route
+            for route, bound in self._ends.items()
+            if now - quiet.get(bound.peer, now) > UNUSED_AFTER
+        }
+        return list(found.values())

@@ -6,8 +6,18 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from nodes.manager.pairs import Pair, Route
     from nodes.manager.topology import Link
+
+
+def digest_of(names: Collection[str]) -> tuple[int, int]:
+    """How many routes these are, and all their names as numbers, by exclusive or."""
+    digest = 0
+    for name in names:
+        digest ^= int(name, 16)
+    return len(names), digest
 
 
 class Ledger:

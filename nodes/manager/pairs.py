@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SUSPECT_FOR: Final = 30.0  # s
+FIRST_RETRY, LAST_RETRY = 0.5, 30.0  # s
 
 Ends = tuple[str, str]  # the smaller key first
 Path = tuple[str, ...]
@@ -65,6 +66,11 @@ class Pair:
     @property
     def routes(self) -> list[Route]:
         return [route for route in (self.active, self.standby) if route is not None]
+
+    def postpone(self, now: float) -> None:
+        """It failed: wait longer each time."""
+        self.failures += 1
+        self.retry_at = now + min(LAST_RETRY, FIRST_RETRY * 2 ** min(self.failures, 8))
 
     def suspect(self, found: Iterator[Link], now: float) -> None:
         for link in found:
@@ -138,3 +144,7 @@ class NoWay:
 
 
 Action = Build | Switch | Drop | Tell | Ready | NoWay
+
+
+def gone(route: Route, reason: str) -> list[Action]:
+    return [Drop(route.name, route.path), Tell(route.name, route.path, up=False, reason=reason)]

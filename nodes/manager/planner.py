@@ -3,10 +3,8 @@
 Whoever runs it carries out the actions, in order, and tells the outcome. The rules:
 
 - A pair has what `choosing.choose` says; one build at a time for a pair, the new before the old goes.
-- A route is broken when an end, or a node at a link of it, says so. A node that is silent may have
-  lost only the bus: what goes through it stays.
-- A standing route is left only for one that is better by `BETTER`, or safer, in `STEADY` evaluations
-  in a row.
+- A route is broken when an end, or a node at a link of it, says so; never by silence on the bus.
+- A standing route is left only for one that is better (`weighing`) `STEADY` times in a row.
 - What ends report and nobody here knows is adopted or taken away (`claims`).
 """
 
@@ -20,8 +18,9 @@ from nodes.api import Policy
 from nodes.manager import weighing
 from nodes.manager.choosing import Conditions, choose, stand_in
 from nodes.manager.claims import Claims
-from nodes.manager.ledger import Ledger
+from nodes.manager.ledger import Ledger, digest_of
 from nodes.manager.pairs import (
+    FIRST_RETRY,
     Action,
     Build,
     Building,
@@ -36,6 +35,7 @@ from nodes.manager.pairs import (
     Switch,
     Tell,
     ends_of,
+    gone,
     suspected,
 )
 from nodes.manager.topology import Topology, link_of
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 STEADY: Final = 3  # evaluations
 EVALUATE_EVERY: Final = 3.0  # s for a pair, if there are few
 EVALUATED: Final = 32  # pairs a tick
-FIRST_RETRY, LAST_RETRY = 0.5, 30.0  # s
 DRAIN: Final = 2.0  # s that a route stands which nobody sends on any more
 LINGER: Final = 120.0  # s that a pair is kept whose ends are both gone
 MAX_PAIRS: Final = 20_000
@@ -79,7 +78,7 @@ class Planner:
         """A node wants a way to another: Ready or NoWay will follow. Raises TooManyRoutes."""
         pair = self._pair(ends_of(asker, other), asker)
         if policy is not None:
-            conditions = self._conditions(policy, pair.ends)
+            conditions = weighing.conditions(self._topology, policy, pair.ends)
             if conditions != pair.conditions or pair.by_hand:
                 pair.conditions, pair.by_hand = conditions, None
                 pair.better, pair.retry_at = STEADY, 0.0  # it was asked for: no need to wait
@@ -144,7 +143,7 @@ class Planner:
         if pair is None or pair.building is None or pair.building.name != name:
             return []
         pair.building, pair.problem = None, problem
-        self._postpone(pair, now)
+        pair.postpone(now)
         if at not in ends:
             neighbours = self._topology.graph.get(at, {})
             pair.suspect((link_of(at, other) for other in neighbours), now)
@@ -193,12 +192,8 @@ class Planner:
         """Whether other routes end at a node, as it says, than are known here."""
         if self._claims.pending(key):
             return False  # that is being found out
-        known = set(self._ledger.ending(key))
-        known |= {old.name for _, old in self._draining if key in (old.path[0], old.path[-1])}
-        mine = 0
-        for name in known:
-            mine ^= int(name, 16)
-        return (len(known), mine) != (count, digest)
+        draining = [old.name for _, old in self._draining if key in old.path[:: len(old.path) - 1]]
+        return digest_of([*self._ledger.ending(key), *draining]) != (count, digest)
 
     def standing(self, key: str, routes: Sequence[StandingRoute], now: float) -> list[Action]:
         """All routes that end at a node, as it says."""
@@ -244,7 +239,7 @@ class Planner:
         actions: list[Action] = []
         while self._draining and self._draining[0][0] <= now:
             _, route = self._draining.popleft()
-            actions += _gone(route, "a better one has taken its place")
+            actions += gone(route, "a better one has taken its place")
         actions += [Drop(said.route, (key,)) for key, said in self._claims.expired(now)]
         for _ in range(min(EVALUATED, len(self._turn))):
             pair = self._turn.popleft()
@@ -296,7 +291,7 @@ class Planner:
             path = self._way(pair)
             if path is None:
                 pair.problem = weighing.why_no_way(pair)
-                self._postpone(pair, now)
+                pair.postpone(now)
                 return [NoWay(pair.ends, pair.problem)]
             return self._build(pair, path, "active")
         if pair.standby is None:
@@ -354,7 +349,7 @@ class Planner:
         for route in pair.routes:
             if route.name == name:
                 self._ledger.strike(pair, route)
-                actions += _gone(route, reason)
+                actions += gone(route, reason)
         if pair.active is not None and pair.active.name == name:
             pair.active = None
             if pair.standby is not None:
@@ -367,10 +362,8 @@ class Planner:
         """The standby is the active route; both ends have changed to it already, or will now."""
         pair.active, pair.standby = pair.standby, None
         pair.better, pair.evaluate_at = 0, now + EVALUATE_EVERY
-        actions: list[Action] = [Ready(pair.ends)]
-        if pair.active is not None:
-            actions.insert(0, Switch(pair.ends, pair.active.name))
-        return actions + self._complete(pair, now)
+        switch = [Switch(pair.ends, pair.active.name)] if pair.active else []
+        return [*switch, Ready(pair.ends), *self._complete(pair, now)]
 
     # Small things -------------------------------------------------------------------------------
 
@@ -384,23 +377,10 @@ class Planner:
             self._turn.append(pair)
         return pair
 
-    def _conditions(self, policy: Policy, ends: Ends) -> Conditions:
-        """The policy with keys for names; a name that nobody has stays and is met by nobody."""
-
-        def keys(targets: Iterable[str]) -> frozenset[str]:
-            found = [(self._topology.find(target), target) for target in targets]
-            return frozenset(node.key if node else target for node, target in found)
-
-        return Conditions(policy, keys(policy.must) - {*ends}, keys(policy.avoid) - {*ends})
-
     def _build(self, pair: Pair, path: Path, role: Role) -> list[Action]:
         name = self._new_route()
         pair.building = Building(name, role)
         return [Build(pair.ends, name, path, active=role == "active")]
-
-    def _postpone(self, pair: Pair, now: float) -> None:
-        pair.failures += 1
-        pair.retry_at = now + min(LAST_RETRY, FIRST_RETRY * 2 ** min(pair.failures, 8))
 
     def _retire(self, pair: Pair, route: Route | None, now: float) -> list[Action]:
         """What is on the way on a route may still arrive before it goes."""
@@ -417,9 +397,5 @@ class Planner:
         actions: list[Action] = []
         for route in pair.routes:
             self._ledger.strike(pair, route)
-            actions += _gone(route, reason)
+            actions += gone(route, reason)
         return [*actions, NoWay(pair.ends, reason, found=True)]
-
-
-def _gone(route: Route, reason: str) -> list[Action]:
-    return [Drop(route.name, route.path), Tell(route.name, route.path, up=False, reason=reason)]

@@ -9,10 +9,22 @@ from nodes.manager.choosing import Conditions, best, choose, links, score, stand
 from nodes.manager.metrics import METRICS
 
 if TYPE_CHECKING:
-    from nodes.manager.pairs import Pair, Path, Route
+    from collections.abc import Iterable
+
+    from nodes.manager.pairs import Ends, Pair, Path, Route
     from nodes.manager.topology import Topology
 
 BETTER: Final = 0.8  # of the present cost
+
+
+def conditions(topology: Topology, policy: api.Policy, ends: Ends) -> Conditions:
+    """The policy with keys for names; a name that nobody has stays, and is met by nobody."""
+
+    def keys(targets: Iterable[str]) -> frozenset[str]:
+        found = [(topology.find(target), target) for target in targets]
+        return frozenset(node.key if node else target for node, target in found)
+
+    return Conditions(policy, keys(policy.must) - {*ends}, keys(policy.avoid) - {*ends})
 
 
 def better_way(
