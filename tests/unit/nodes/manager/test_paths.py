@@ -5,7 +5,7 @@ from itertools import combinations, pairwise
 from math import inf
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nodes.manager.metrics import METRICS
@@ -84,6 +84,7 @@ def test_the_cheapest_way_of_so_few_hops_is_found(graph: Graph, high: int) -> No
     assert price(graph, found, delay) == pytest.approx(min(price(graph, p, delay) for p in fitting))
 
 
+@settings(deadline=None)  # all pairs of ways of a dense mesh are looked at
 @given(graphs())
 def test_two_ways_without_a_common_link_are_the_cheapest_pair(graph: Graph) -> None:
     found = disjoint_pair(graph, "a", "g", delay)
