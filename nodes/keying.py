@@ -27,7 +27,6 @@ REKEY_AFTER: Final = 120.0  # s, as WireGuard does
 REKEY_LATER: Final = 135.0  # s: the end with the larger key waits, so that not both begin
 REKEY_BYTES: Final = 1 << 36
 MAX_AGE: Final = 300.0  # s: older keys are not used, whatever stands in the way of new ones
-OLD_KEYS_FOR: Final = 60.0  # s in which frames under the keys before are still taken
 PENDING_FOR: Final = 60.0  # s that an answer waits for a frame under its keys
 BURST, PER_SECOND = 5.0, 1.0  # handshake messages of one peer that are worth a millisecond of work
 _OFFER, _ANSWER = b"\x01", b"\x02"

@@ -15,8 +15,9 @@ from nodes.actions import Action, Again, Dead, Emit, Ended, Switched, Up, Wanted
 from nodes.delivery import ACK_AFTER, ACK_BYTES, Incoming, Outgoing
 from nodes.flows import State
 from nodes.handshake import MAX_MESSAGE
-from nodes.keying import OLD_KEYS_FOR, Agreed, Keying
-from nodes.sealing import TAG, ReplayWindow, Seal
+from nodes.keying import Agreed, Keying
+from nodes.keyring import Keyring
+from nodes.sealing import TAG, ReplayWindow
 from nodes.ways import DEAD_AFTER, MAX_BAD, Way, Ways
 from nodes.wire import DATAGRAM_LANE, MAX_PAYLOAD, VERSION, Code, FrameType
 
@@ -62,14 +63,9 @@ class Session:
         self.bad = self.unknown_epoch = self.replayed = 0  # frames, all that ever came
         self._make_flows = flows
         self._pool = pool
-        self._out: Seal | None = None
-        self._epoch = 0
-        self._into: dict[int, Seal] = {}
-        self._old: list[tuple[int, float]] = []  # epochs before, and until when they are taken
-        self._next: tuple[int, Seal] | None = None  # ours, until the peer has used that epoch too
+        self.keys = Keyring()
         self._told = 0  # counter of the datagram lane
         self._window = ReplayWindow()
-        self._sealed = 0  # bytes under the present key
         self._suspect = False  # tell the peer so
         self._ack_at = self._gap_at = -_NEVER
         self._echo = 0  # the peer's newest time
@@ -84,11 +80,7 @@ class Session:
 
     @property
     def up(self) -> bool:
-        return self._out is not None
-
-    @property
-    def epoch(self) -> int:
-        return self._epoch
+        return self.keys.out is not None
 
     @property
     def next_timer(self) -> float:
@@ -195,30 +187,18 @@ class Session:
 
     def _agreed(self, agreed: Agreed, now: float, *, proved: bool) -> None:
         """Take new keys; `proved`: the peer has used them already."""
-        out, into = agreed.seals()
         if not agreed.resumed or not self.up:
             self._begin_anew(now)
-            self._out, self._epoch = out, agreed.epoch
+            self.keys.begin(agreed)
         else:
-            # What is sealed under keys that the peer may not have taken could never be opened,
-            # also not when it is sent again under later ones. So it begins when the peer did.
-            if self._next is not None:
-                self._old.append((self._next[0], now + OLD_KEYS_FOR))
-            self._next = (agreed.epoch, out)
-        self._old = [(epoch, until) for epoch, until in self._old if epoch != agreed.epoch]
-        self._into[agreed.epoch] = into
-        self._sealed = 0
+            self.keys.follow(agreed, now)
+            if proved:
+                self._came(agreed.epoch, now)
         self._proved = self._heard = now
-        if proved:
-            self._promote(now)
         self.actions.append(Up())
 
-    def _promote(self, now: float) -> None:
-        """The peer has used the newest keys: use them too, for everything."""
-        if self._next is not None:
-            self._old.append((self._epoch, now + OLD_KEYS_FOR))
-            self._epoch, self._out = self._next
-            self._next = None
+    def _came(self, epoch: int, now: float) -> None:
+        if self.keys.came(epoch, now):
             self.keying.proved()
 
     def _begin_anew(self, now: float) -> None:
@@ -226,8 +206,6 @@ class Session:
         if self.up:
             asked = [s for s in self.flows.streams.values() if s.state is State.OPENING]
             self._cut(Code.LINK_LOST, spared=asked)
-        self._into.clear()
-        self._old.clear()
         self._told = 0
         self._window = ReplayWindow()
         self._echo = 0
@@ -245,13 +223,11 @@ class Session:
         self.outgoing = Outgoing(self._pool)
         self.incoming = Incoming()
         self.ack_due = _NEVER
-        self._out = self._next = None
+        self.keys.clear()
 
     def over(self, code: Code) -> None:
         """The session has ended; if anybody wants another, it begins with a handshake."""
         self._cut(code)
-        self._into.clear()
-        self._old.clear()
         self.keying.stop()
 
     def hang_up(self, code: Code) -> None:
@@ -264,14 +240,15 @@ class Session:
 
     def seal(self, lane: int, plain: bytes | memoryview, now: float) -> Kept:
         """Seal a record as the next frame of `lane`; the caller sends it. Only when `up`."""
-        assert self._out is not None  # noqa: S101 - `up` was asked
-        self._sealed += len(plain)
-        return self.outgoing.seal(self._out, FIRST, self._epoch, lane, plain, now)
+        keys = self.keys
+        assert keys.out is not None  # noqa: S101 - `up` was asked
+        keys.sealed += len(plain)
+        return self.outgoing.seal(keys.out, FIRST, keys.epoch, lane, plain, now)
 
     def acknowledge(self, now: float) -> None:
         """Tell the peer what came, which is also the sign of life."""
         self.ack_due = _NEVER
-        if self.ways.used is None or self._out is None:
+        if self.ways.used is None or not self.up:
             return
         held = int((now - self._echo_at) * 1e6) if self._echo else 0
         flags = Flag.SUSPECT if self._suspect else 0
@@ -287,16 +264,11 @@ class Session:
         self._tell(record)
 
     def _tell(self, record: bytes | memoryview) -> None:
-        way, seal, epoch = self.ways.used, self._out, self._epoch
-        if way is None or seal is None:
-            return
-        if self._next is not None:  # the peer waits for a frame under these
-            epoch, seal = self._next
-        self._told += 1
-        self._sealed += len(record)
-        sealed = bytearray(len(record) + TAG)
-        seal.seal(FIRST, DATAGRAM_LANE, epoch, self._told, record, sealed)
-        self.actions.append(Emit(way, FrameType.DATA, sealed, DATAGRAM_LANE, epoch, self._told))
+        way = self.ways.used
+        if way is not None and self.up:
+            self._told += 1
+            epoch, sealed = self.keys.tell(FIRST, DATAGRAM_LANE, self._told, record)
+            self.actions.append(Emit(way, FrameType.DATA, sealed, DATAGRAM_LANE, epoch, self._told))
 
     # In -----------------------------------------------------------------------------------------
 
@@ -314,7 +286,7 @@ class Session:
             self._try_pending(packet, into, now)
         if not self._is_new(lane, counter, now):
             return None
-        seal = self._into.get(epoch)
+        seal = self.keys.into.get(epoch)
         if seal is None:
             self.unknown_epoch += 1
             if not self.up:  # the peer has a session of which this node knows nothing
@@ -327,8 +299,7 @@ class Session:
         way.frames += 1
         way.octets += size
         self._heard = now
-        if self._next is not None and epoch == self._next[0]:
-            self._promote(now)
+        self._came(epoch, now)
         if lane == DATAGRAM_LANE:
             self._window.came(counter)
             return into
@@ -437,8 +408,7 @@ class Session:
     def tick(self, now: float) -> None:
         """Once a second."""
         self.keying.expire(now)
-        while self._old and now >= self._old[0][1]:
-            self._into.pop(self._old.pop(0)[0], None)
+        self.keys.expire(now)
         for way in self.ways.silent():
             self.drop_way(way, now, "it answered no probe")
             self.actions.append(Dead(way, "it answered no probe"))
@@ -462,7 +432,7 @@ class Session:
             self._give_up(used, now, "the peer does not hear what is sent on it")
         else:
             self._repeat(used, now)
-        if self.keying.wants_new(now, self._sealed) or now - self._heard > DEAD_AFTER:
+        if self.keying.wants_new(now, self.keys.sealed) or now - self._heard > DEAD_AFTER:
             self.keying.begin(now)
             self._shake(now)
         if self.outgoing.overrun:

@@ -165,15 +165,15 @@ def test_a_road_on_which_frames_do_not_open_is_left_by_both() -> None:
 
 def test_new_keys_every_two_minutes_and_nothing_is_lost() -> None:
     country, _road = joined()
-    first = country.a.session.epoch
+    first = country.a.session.keys.epoch
     sent = []
     for number in range(int(REKEY_AFTER) * 3):
         sent.append(b"%d" % number)
         country.send(0, 1, sent[-1])
         country.wait(1)
     assert country.b.got[1] == sent
-    assert (country.a.session.epoch - first) & 255 == 2
-    assert country.b.session.epoch == country.a.session.epoch
+    assert (country.a.session.keys.epoch - first) & 255 == 2
+    assert country.b.session.keys.epoch == country.a.session.keys.epoch
     assert not country.a.ended
     assert not country.b.ended
 
@@ -188,7 +188,7 @@ def test_frames_under_the_keys_before_are_still_taken() -> None:
     country.arrive(road, 1, held)
     assert country.b.got[1] == [b"old"]
     country.wait(62)
-    assert len(country.b.session._into) == 1
+    assert len(country.b.session.keys.into) == 1
 
 
 def test_a_lost_confirmation_of_new_keys_loses_no_stream() -> None:
@@ -205,7 +205,7 @@ def test_a_lost_confirmation_of_new_keys_loses_no_stream() -> None:
     country.wait(10)
     assert country.b.got[1] == [b"goes on"]
     assert not country.a.ended
-    assert country.b.session.epoch == country.a.session.epoch
+    assert country.b.session.keys.epoch == country.a.session.keys.epoch
 
 
 def test_a_peer_that_forgot_everything_gets_a_new_session_and_old_streams_are_cut() -> None:

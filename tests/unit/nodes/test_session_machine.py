@@ -114,7 +114,7 @@ class Roads(RuleBasedStateMachine):
         for point in self.country.points:
             outgoing = point.session.outgoing
             assert outgoing.kept <= outgoing.window + 65_560
-            assert len(point.session._into) <= 80
+            assert len(point.session.keys.into) <= 80
 
     def teardown(self) -> None:
         if not any(point.session.up for point in self.country.points):
