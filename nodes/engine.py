@@ -11,7 +11,6 @@ import logging
 import secrets
 import time
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from bus.identity import from_bytes, short, to_bytes
@@ -22,7 +21,9 @@ from nodes.flows import Flows, TooManyStreams, Windows
 from nodes.keying import Keying
 from nodes.lane import TTL, Lane
 from nodes.mesh import Closed, Mesh, Onward, Relay, Send, TableFull
+from nodes.observer import Observer
 from nodes.probing import Echo, Probing
+from nodes.relaying import Relaying
 from nodes.sealing import Cipher
 from nodes.session import Session
 from nodes.switchboard import NOBODY, Listening, Switchboard
@@ -36,36 +37,18 @@ if TYPE_CHECKING:
     from nodes.actions import Action
     from nodes.links.base import Link, Packet
     from nodes.mesh import Action as TableAction
-    from nodes.mesh import Entry
     from nodes.pump import Holder, Pump
 
 __all__ = ["NOBODY", "Echo", "Engine", "Listening", "TooManyStreams"]
 
 log = logging.getLogger(__name__)
 
-MAX_KEPT: Final = 4 * wire.SESSION_WINDOW  # bytes of one route that wait here for its next link
 MAX_SESSIONS: Final = 4096
 _OPENED: Final = memoryview(bytearray(wire.MAX_PAYLOAD))  # used and left within one call
 _NEVER: Final = float("inf")
 _ON_ROUTES: Final = frozenset(
     {FrameType.DATA, FrameType.HANDSHAKE, FrameType.PROBE, FrameType.ECHO}
 )
-
-
-@dataclass
-class Observer:
-    """Who else wants to know. Replaced by the node's control part."""
-
-    link_up: Callable[[str], None] = lambda _neighbour: None
-    link_down: Callable[[str, str], None] = lambda _neighbour, _reason: None
-    # A route that ended here is down: its name, the peer, why, and the key of who says so or "".
-    route_down: Callable[[str, str, str, str], None] = lambda _route, _peer, _reason, _at: None
-    # A route to this peer is needed: there is none, or what there is is no good. Why.
-    route_wanted: Callable[[str, str], None] = lambda _peer, _reason: None
-    # The route in use to this peer is another from now on; its name, or "" for none.
-    route_used: Callable[[str, str], None] = lambda _peer, _route: None
-    # Call `handle_timer` at this time of the engine's clock, or earlier.
-    wake: Callable[[float], None] = lambda _when: None
 
 
 def _label() -> int:
@@ -93,6 +76,7 @@ class Engine:
         self._ciphers = ciphers or list(Cipher)
         self._secret = to_bytes(keypair.secret)
         self._probing = Probing(to_bytes(keypair.public))
+        self._relaying = Relaying(self.mesh, self.links, self._probing, self.counters)
         self._windows = Windows()
         self._pool = Pool()
         self._lanes: dict[str, Lane] = {}  # by peer
@@ -262,7 +246,8 @@ class Engine:
         elif kind not in _ON_ROUTES:
             self.counters["unexpected_type"] += 1
         elif isinstance(entry, Relay):
-            self._pass_on(link, entry, packet)
+            if not self._relaying.pass_on(link, entry, packet):
+                self._apply(self.mesh.overrun(entry), "an end ignores its window")
         elif kind == FrameType.DATA:
             self._arrived(entry, packet)
         elif kind == FrameType.HANDSHAKE:
@@ -270,45 +255,9 @@ class Engine:
             lane.session.handshake(entry, packet.payload, self._clock())
             self._act(lane)
         elif kind == FrameType.PROBE:
-            self._echo(entry, link, packet)
+            self._relaying.echo(entry, link, packet)
         else:
             self._probing.answered(packet.payload, entry, self._clock())
-
-    def _pass_on(self, came_from: Link, entry: Relay, packet: Packet) -> None:
-        ttl = packet.ttl - 1
-        if ttl <= 0:
-            if packet.type == FrameType.PROBE:
-                self._echo(entry, came_from, packet)
-            else:
-                self.counters["ttl_ended"] += 1
-            return
-        onward = entry.onward
-        payload = packet.payload
-        size = wire.HEAD.size + len(payload)
-        if entry.kept + size > MAX_KEPT:
-            # Windows keep honest ends far below; and nobody else shall suffer for this one.
-            self.counters["route_overrun"] += 1
-            self._apply(self.mesh.overrun(entry), "an end ignores its window")
-            return
-        entry.frames += 1
-        entry.octets += len(payload)
-        head = wire.HEAD.pack(
-            wire.VERSION << 4 | packet.type,
-            packet.lane,
-            packet.epoch,
-            ttl,
-            onward.label,
-            packet.counter,
-        )
-        self.links[onward.neighbour].forward(head, packet, entry)
-
-    def _echo(self, entry: Entry, link: Link, packet: Packet) -> None:
-        """Answer a PROBE that ends here, the other way along its route."""
-        back = self.mesh.back(entry, link.neighbour)
-        way = self.links.get(back.neighbour) if back is not None else None
-        if back is not None and way is not None:
-            payload = self._probing.echo(packet.payload)
-            way.send(wire.head(FrameType.ECHO, back.label, ttl=TTL), payload)
 
     def _arrived(self, way: Way, packet: Packet) -> None:
         """A frame for a session that ends here; a far end that breaks the rules loses it."""

@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from nodes.acks import LANES, Ack, Flag, Told, is_later, micros, parse_ack, since
+from nodes.acks import LANES, Ack, Flag, Told, parse_ack
 from nodes.actions import Action, Again, Dead, Emit, Ended, Switched, Up, Wanted
 from nodes.delivery import ACK_AFTER, ACK_BYTES, Incoming, Outgoing
 from nodes.flows import State
 from nodes.handshake import MAX_MESSAGE
 from nodes.keying import Agreed, Keying
 from nodes.keyring import Keyring
+from nodes.liveness import DEAD_AFTER, Liveness
 from nodes.sealing import TAG, ReplayWindow
-from nodes.ways import DEAD_AFTER, MAX_BAD, Way, Ways
+from nodes.ways import MAX_BAD, Way, Ways
 from nodes.wire import DATAGRAM_LANE, MAX_PAYLOAD, VERSION, Code, FrameType
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from nodes.links.base import Packet
 
 KEEP_ALIVE: Final = 1.0  # s
-LOST_AFTER: Final = 30.0  # s without proof of the peer, then the streams are cut
 ASK_EVERY: Final = 3.0  # s between requests for a route while there is none
 GAP_PAUSE: Final = 0.1  # s between requests to send again, and between doing so, at least
 WANTED_FOR: Final = 30.0  # s that a session is kept up for somebody who asked for it
@@ -57,7 +57,7 @@ class Session:
         self.outgoing = Outgoing(pool)
         self.incoming = Incoming()
         self.ack_due = _NEVER
-        self.round_trip: float | None = None  # s, smoothed
+        self.liveness = Liveness(now)
         self.since = now  # when it came up
         self.switches = 0
         self.bad = self.unknown_epoch = self.replayed = 0  # frames, all that ever came
@@ -68,11 +68,6 @@ class Session:
         self._window = ReplayWindow()
         self._suspect = False  # tell the peer so
         self._ack_at = self._gap_at = -_NEVER
-        self._echo = 0  # the peer's newest time
-        self._echo_at = 0.0  # when it came
-        self._proved = now  # the peer showed that what we sent on some way came
-        self._switched = now
-        self._heard = now
         self._wanted_until = -_NEVER
         self._asked = -_NEVER
 
@@ -81,6 +76,11 @@ class Session:
     @property
     def up(self) -> bool:
         return self.keys.out is not None
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds, smoothed; from end to end."""
+        return self.liveness.round_trip
 
     @property
     def next_timer(self) -> float:
@@ -117,11 +117,8 @@ class Session:
 
     def prefer(self, route: str, now: float) -> None:
         """The manager's wish: this way before all others."""
-        way = self.ways.of(route)
-        if way is not None:
-            for other in self.ways.all:
-                other.standby = other is not way
-            self.bound(now)
+        self.ways.prefer(route)
+        self.bound(now)
 
     def drop_way(self, way: Way, now: float, reason: str) -> None:
         """The route ended."""
@@ -140,7 +137,7 @@ class Session:
 
     def _switch(self, now: float) -> None:
         """What is on the old way may be lost: all of it goes again on the new one."""
-        self._switched = now
+        self.liveness.switched(now)
         self.switches += 1
         for lane in range(LANES):
             self.outgoing.again(lane, now)
@@ -194,7 +191,7 @@ class Session:
             self.keys.follow(agreed, now)
             if proved:
                 self._came(agreed.epoch, now)
-        self._proved = self._heard = now
+        self.liveness.agreed(now, anew=not agreed.resumed)
         self.actions.append(Up())
 
     def _came(self, epoch: int, now: float) -> None:
@@ -208,7 +205,6 @@ class Session:
             self._cut(Code.LINK_LOST, spared=asked)
         self._told = 0
         self._window = ReplayWindow()
-        self._echo = 0
         self._suspect = False
         self.since = now
 
@@ -250,10 +246,9 @@ class Session:
         self.ack_due = _NEVER
         if self.ways.used is None or not self.up:
             return
-        held = int((now - self._echo_at) * 1e6) if self._echo else 0
         flags = Flag.SUSPECT if self._suspect else 0
         expected = tuple(self.incoming.expected)
-        ack = Ack(flags, self.incoming.missing, micros(now), self._echo, held, expected)
+        ack = Ack(flags, self.incoming.missing, *self.liveness.times(now), expected)
         self.incoming.told()
         self._ack_at = now
         self._suspect = False
@@ -298,7 +293,7 @@ class Session:
         way.bad = 0
         way.frames += 1
         way.octets += size
-        self._heard = now
+        self.liveness.heard = now
         self._came(epoch, now)
         if lane == DATAGRAM_LANE:
             self._window.came(counter)
@@ -354,25 +349,13 @@ class Session:
     def _acknowledged(self, ack: Ack, now: float) -> None:
         if self.outgoing.acknowledged(ack.expected, now):
             self.actions.append(Again())
-        if not self._echo or is_later(ack.stamp, self._echo):
-            self._echo, self._echo_at = ack.stamp, now
-        if ack.echo:
-            self._measured(since(now, ack.echo), ack.held / 1e6, now)
+        self.liveness.told(ack, now)
         for lane in range(LANES):
             if ack.missing >> lane & 1:
                 self._resend(lane, now)
         used = self.ways.used
         if ack.flags & Flag.SUSPECT and used is not None:
             self._give_up(used, now, "the peer cannot open what comes on it")
-
-    def _measured(self, ago: float, held: float, now: float) -> None:
-        """Our own time came back, `ago` seconds after it was sent; the peer had it for `held`."""
-        sample = ago - held
-        if not 0 <= sample < LOST_AFTER:
-            return
-        self._proved = max(self._proved, now - ago)
-        old = self.round_trip
-        self.round_trip = sample if old is None else old + (sample - old) / 8
 
     def _resend(self, lane: int, now: float) -> None:
         pause = max(GAP_PAUSE, self.round_trip or 0.0)
@@ -420,7 +403,7 @@ class Session:
         elif self._is_wanted(now):
             self.keying.begin(now)
             self._shake(now)
-        if now - self._proved > LOST_AFTER and self.flows.streams:
+        if self.liveness.is_lost(now) and self.flows.streams:
             self.over(Code.LINK_LOST)
         elif self.keying.too_old(now):
             self.over(Code.TIMEOUT)
@@ -428,11 +411,11 @@ class Session:
     def _look_after(self, used: Way, now: float) -> None:
         if now - self._ack_at >= KEEP_ALIVE * 0.9:
             self.acknowledge(now)
-        if now - max(self._proved, self._switched) > DEAD_AFTER + (self.round_trip or 0.0):
+        if self.liveness.is_dead(now):
             self._give_up(used, now, "the peer does not hear what is sent on it")
         else:
             self._repeat(used, now)
-        if self.keying.wants_new(now, self.keys.sealed) or now - self._heard > DEAD_AFTER:
+        if self.keying.wants_new(now, self.keys.sealed) or now - self.liveness.heard > DEAD_AFTER:
             self.keying.begin(now)
             self._shake(now)
         if self.outgoing.overrun:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 MAX_WAYS: Final = 8  # of one peer; the oldest unused goes
-DEAD_AFTER: Final = 3.0  # s without proof that what was sent on the way in use has come
 PROBE_EVERY: Final = 5.0  # s
 PROBES_MISSED: Final = 2  # in a row, then the way is dead
 MAX_BAD: Final = 8  # frames that did not open, then the way is suspect
@@ -67,6 +66,12 @@ class Ways:
 
     def of(self, route: str) -> Way | None:
         return next((way for way in self.all if way.route == route), None)
+
+    def prefer(self, route: str) -> None:
+        """All but this one are to stand by."""
+        if self.of(route) is not None:
+            for way in self.all:
+                way.standby = way.route != route
 
     def avoid(self, way: Way, now: float) -> None:
         way.avoided = now + SUSPECT_FOR

@@ -9,8 +9,9 @@ from bus.identity import to_bytes
 from nodes import wire
 from nodes.engine import Echo
 from nodes.links.memory import Nature
+from nodes.liveness import LOST_AFTER
 from nodes.pump import Pump
-from nodes.session import LOST_AFTER, Session
+from nodes.session import Session
 from nodes.wire import Code, FrameType, Kind
 from tests.support.memory_mesh import App, MemoryMesh, keypair
 
