@@ -170,10 +170,9 @@ class Planner:
                     pair = self._ledger.pair(name)
                     if pair is not None:
                         actions += self._break(pair, name, "a link on the way was lost", now)
-        if came:  # the way that somebody waits for may be there now
-            for pair in self._turn:
-                if pair.failures and not pair.routes:
-                    pair.retry_at = min(pair.retry_at, now + FIRST_RETRY)
+        waiting = [p for p in self._turn if p.failures and not p.routes] if came else []
+        for pair in waiting:  # the way may be there now
+            pair.retry_at = min(pair.retry_at, now + FIRST_RETRY)
         return actions
 
     def restarted(self, key: str) -> list[Action]:
@@ -283,7 +282,7 @@ class Planner:
 
     def _complete(self, pair: Pair, now: float) -> list[Action]:
         """An active route first, then a standby; nothing while one is under way."""
-        if pair.building is not None or now < pair.retry_at:
+        if pair.building or now < pair.retry_at:
             return []
         if pair.active is None and pair.standby is not None:
             return self._promote(pair, now)
@@ -364,8 +363,6 @@ class Planner:
         pair.better, pair.evaluate_at = 0, now + EVALUATE_EVERY
         switch = [Switch(pair.ends, pair.active.name)] if pair.active else []
         return [*switch, Ready(pair.ends), *self._complete(pair, now)]
-
-    # Small things -------------------------------------------------------------------------------
 
     def _pair(self, ends: Ends, asker: str) -> Pair:
         pair = self.pairs.get(ends)

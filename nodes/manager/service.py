@@ -18,6 +18,7 @@ from bus import Bus, Overflow, Refused, Unreachable, process
 from bus.identity import KeyPair, is_key, short
 from nodes import api
 from nodes.manager import describing, routes
+from nodes.manager.bodies import guarded, must_be_keys
 from nodes.manager.commands import Commands, NotDone
 from nodes.manager.pairs import Build, Drop, Ends, NoWay, Ready, Switch, Tell, ends_of
 from nodes.manager.planner import Planner, TooManyRoutes
@@ -69,7 +70,7 @@ class Manager:
             (api.NODES, self._nodes),
             (api.WHY, self._why),
         ):
-            await self._serve(subject, _guarded(handler))
+            await self._serve(subject, guarded(handler))
         # Nodes register again when they hear this, and all is known as before.
         await self._bus.publish(api.EVENT_MANAGER, api.pack(api.ManagerEvent(self._bus.key, "up")))
 
@@ -92,6 +93,7 @@ class Manager:
 
     async def _register(self, request: Request) -> bytes:
         report, key = api.unpack(request.body, api.Registration), request.sender
+        must_be_keys(state.neighbour for state in report.links)
         new, now = key not in self._topology.nodes, time.monotonic()
         try:
             changes = self._topology.register(key, report, now)
@@ -114,6 +116,7 @@ class Manager:
     async def _standing(self, request: Request) -> bytes:
         part = api.unpack(request.body, api.Standing)
         key = self._sender(request).key
+        must_be_keys(key for said in part.routes for key in said.path)
         told = self._told.setdefault(key, [])
         told += part.routes
         if len(told) > MAX_TOLD:
@@ -348,18 +351,6 @@ class Manager:
         self._publish(api.EVENT_ROUTE, event)
         path = " - ".join(self._name(key) for key in told.path)
         log.info("route %s is %s%s", path, state, f": {told.reason}" if told.reason else "")
-
-
-def _guarded(
-    handler: Callable[[Request], Awaitable[bytes]],
-) -> Callable[[Request], Awaitable[bytes]]:
-    async def handle(request: Request) -> bytes:
-        try:
-            return await handler(request)
-        except api.BadBody as error:
-            raise Refused(400, "bad_body", str(error)) from None
-
-    return handle
 
 
 async def main(participant: process.Participant) -> int:

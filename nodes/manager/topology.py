@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FORGET_AFTER: Final = 12.0  # s without a word from a node
 MAX_NODES: Final = 10_000
+MAX_LINKS: Final = 4_096  # of one node
 FLAP_HALF_LIFE: Final = 60.0  # s
 MAX_FLAPS: Final = 16.0
 
@@ -145,11 +146,13 @@ class Topology:
     def link(self, key: str, neighbour: str, *, up: bool, now: float) -> list[Change]:
         """Take a report on one link of a known node."""
         node = self.nodes[key]
-        if up and neighbour != key:
-            node.links.setdefault(neighbour, None)
-            return self._confirmed(key, neighbour, now)
-        node.links.pop(neighbour, None)
-        return self._gone(key, neighbour, now)
+        if not up:
+            node.links.pop(neighbour, None)
+            return self._gone(key, neighbour, now)
+        if neighbour == key or (neighbour not in node.links and len(node.links) >= MAX_LINKS):
+            return []
+        node.links.setdefault(neighbour, None)
+        return self._confirmed(key, neighbour, now)
 
     def expire(self, now: float) -> list[Change]:
         """Drop nodes that have been silent, and what is remembered of links for too long."""

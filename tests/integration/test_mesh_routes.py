@@ -150,6 +150,17 @@ async def test_a_node_that_lies_about_its_links_gets_no_traffic(shared: Mesh) ->
         assert all(evil not in route.path for route in await routes(bus, 2))
 
 
+async def test_what_is_no_key_is_not_taken_for_one(shared: Mesh) -> None:
+    async with liar(shared) as evil:
+        junk = "\x1b[2J" + "x" * 36
+        link = api.Registration("evil", "", bytes(16), 0, 0, [api.LinkState(junk)])
+        route = api.Standing([api.StandingRoute("00" * 8, [shared.key("evil"), junk], True)])
+        for subject, body in ((api.REGISTER, link), (api.STANDING, route)):
+            with pytest.raises(Refused) as caught:
+                await evil.request(subject, api.pack(body))
+            assert caught.value.err == "bad_body"
+
+
 async def test_a_node_cannot_disturb_the_routes_of_others(shared: Mesh) -> None:
     async with used(shared) as bus, liar(shared) as evil:
         before = await routes(bus, 2)

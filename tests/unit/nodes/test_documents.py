@@ -3,10 +3,14 @@
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from nodes import flows, local, mesh, wire
+from nodes import api, flows, local, mesh, orders, wire
+from nodes.manager import planner
+from nodes.manager.metrics import METRICS
+from nodes.manager.topology import MAX_NODES
 
 ROOT = Path(__file__).parents[3]
 VECTORS = json.loads((ROOT / "tests" / "vectors" / "mesh.json").read_text())
@@ -56,3 +60,16 @@ def test_the_limits_are_those_of_the_code() -> None:
     for number in (flows.MAX_STREAMS, mesh.MAX_LABELS, wire.MAX_FRAME, wire.MAX_DATA):
         assert f"{number:,}" in text
     assert f"{local.MAX_MESSAGE:,}" in (ROOT / "docs" / "protocol" / "node-app.md").read_text()
+
+
+def test_every_order_every_metric_and_every_limit_of_the_manager_is_specified() -> None:
+    text = (ROOT / "docs" / "protocol" / "mesh.md").read_text()
+    for order in get_args(orders.Order):
+        assert f"`{order.__struct_config__.tag} {{" in text
+    for metric in METRICS:
+        assert f"| `{metric}` |" in text
+    for number in (MAX_NODES, planner.MAX_PAIRS, planner.MAX_PAIRS_OF_ONE):
+        assert f"{number:,}" in text
+    assert orders.CONTEXT.decode() in text
+    for subject in (value for name, value in vars(api).items() if name.isupper()):
+        assert not isinstance(subject, str) or f"`{subject}" in text

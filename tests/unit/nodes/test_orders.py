@@ -2,9 +2,11 @@
 
 import msgspec
 import pytest
+import xeddsa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bus.identity import to_bytes
 from bus.keystore import new_keypair
 from nodes.orders import (
     MAX_AHEAD_MS,
@@ -18,6 +20,7 @@ from nodes.orders import (
     Remove,
     Signed,
     Suggest,
+    text_to_sign,
 )
 
 MANAGER, OTHER, NODE, STRANGER = (new_keypair() for _ in range(4))
@@ -121,13 +124,22 @@ def test_no_bit_of_a_signature_may_differ(at: int, by: int) -> None:
 
 @given(st.binary(max_size=200))
 def test_a_signed_order_that_is_none_is_refused_by_name(body: bytes) -> None:
-    import xeddsa
-
-    from bus.identity import to_bytes
-    from nodes.orders import text_to_sign
-
     what = msgspec.structs.replace(signed(), order=body)
     private = xeddsa.priv_force_sign(to_bytes(MANAGER.secret), False)
     signature = xeddsa.ed25519_priv_sign(private, text_to_sign(NODE.public, BOOT, what))
     with pytest.raises(NotObeyed):
         guard().check(msgspec.structs.replace(what, signature=signature), 6_000)
+
+
+def test_the_signed_bytes_are_those_of_the_specification() -> None:
+    unsigned = Signed(ROUTE, 7, 36_000, b"\x81\xa4type\xa6remove", bytes(64))
+    assert text_to_sign(NODE.public, BOOT, unsigned) == (
+        b"viscript mesh order 2"
+        + to_bytes(NODE.public)
+        + BOOT
+        + b"\x10"
+        + ROUTE.encode()
+        + (7).to_bytes(8, "big")
+        + (36_000).to_bytes(8, "big")
+        + b"\x81\xa4type\xa6remove"
+    )

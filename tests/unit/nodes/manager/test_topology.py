@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.api import LinkState, Registration
+from nodes.manager import topology as topologies
 from nodes.manager.topology import (
     FLAP_HALF_LIFE,
     FORGET_AFTER,
@@ -53,6 +54,14 @@ def test_nobody_links_to_itself() -> None:
     topology.register("a", report("a", "a"), 0.0)
     topology.link("a", "a", up=True, now=0.0)
     assert topology.graph == {"a": {}}
+
+
+def test_links_of_a_node_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topologies, "MAX_LINKS", 2)
+    topology = network("ab", "bc", "cd", "ad")
+    topology.link("d", "b", up=True, now=0.0)
+    assert topology.link("b", "d", up=True, now=0.0) == []
+    assert set(topology.graph["b"]) == {"a", "c"}
 
 
 def test_registering_again_tells_only_what_changed() -> None:
