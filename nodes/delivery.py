@@ -133,6 +133,15 @@ class Outgoing:
         state.waiting = deque(state.unacked)
         state.resent = state.moved = now
 
+    def fill(self, missing: int, now: float, pause: float) -> bool:
+        """Send lanes again in which the far end has gaps, but not twice within `pause` s."""
+        again = False
+        for lane, state in enumerate(self.lanes):
+            if missing >> lane & 1 and now - state.resent > pause:
+                self.again(lane, now)
+                again = True
+        return again
+
     def take_waiting(self, lane: int) -> Kept | None:
         """The next frame of `lane` that waits to be sent."""
         waiting = self.lanes[lane].waiting
@@ -160,15 +169,40 @@ class Outgoing:
 class Incoming:
     """All lanes of one session, the receiver's side: which counter is next, and what to tell."""
 
-    __slots__ = ("arrived", "duplicates", "expected", "gaps", "missing")
+    __slots__ = ("_asked", "ack_due", "arrived", "duplicates", "expected", "gaps", "missing")
 
     def __init__(self) -> None:
         self.expected = [1] * LANES
-        self.arrived = 0  # bytes that came since they were last acknowledged
+        self.ack_due = float("inf")  # when the peer must be told
+        self.arrived = 0  # bytes that came since it was
         self.missing = 0  # bit n: lane n has a gap that the far end must fill
         self.duplicates = 0
         self.gaps = 0
+        self._asked = float("-inf")  # when a gap was told of last
+
+    def is_new(self, lane: int, counter: int, now: float) -> bool:
+        """Whether a frame is worth opening."""
+        if counter >= self.expected[lane]:
+            return True
+        self.duplicates += 1  # the peer lacks an acknowledgement
+        self.ack_due = min(self.ack_due, now + ACK_AFTER)
+        return False
+
+    def in_turn(self, lane: int, counter: int, size: int, now: float, pause: float) -> bool:
+        """A frame opened: whether it is the next. `pause`: s between two complaints of gaps."""
+        if counter != self.expected[lane]:
+            self.gaps += 1
+            self.missing |= 1 << lane
+            self.ack_due = min(self.ack_due, max(now, self._asked + pause))
+            if self.ack_due <= now:
+                self._asked = now
+            return False
+        self.expected[lane] = counter + 1
+        self.arrived += size
+        due = now if self.arrived >= ACK_BYTES else now + ACK_AFTER
+        self.ack_due = min(self.ack_due, due)
+        return True
 
     def told(self) -> None:
-        """An acknowledgement went out."""
+        """An acknowledgement goes out."""
         self.arrived = self.missing = 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from nodes.acks import LANES, Ack, Flag, Told, parse_ack
 from nodes.actions import Action, Again, Dead, Emit, Ended, Switched, Up, Wanted
-from nodes.delivery import ACK_AFTER, ACK_BYTES, Incoming, Outgoing
+from nodes.delivery import Incoming, Outgoing
 from nodes.flows import State
 from nodes.handshake import MAX_MESSAGE
 from nodes.keying import Agreed, Keying
@@ -56,7 +56,6 @@ class Session:
         self.flows = flows()
         self.outgoing = Outgoing(pool)
         self.incoming = Incoming()
-        self.ack_due = _NEVER
         self.liveness = Liveness(now)
         self.since = now  # when it came up
         self.switches = 0
@@ -67,7 +66,7 @@ class Session:
         self._told = 0  # counter of the datagram lane
         self._window = ReplayWindow()
         self._suspect = False  # tell the peer so
-        self._ack_at = self._gap_at = -_NEVER
+        self._ack_at = -_NEVER
         self._wanted_until = -_NEVER
         self._asked = -_NEVER
 
@@ -78,6 +77,15 @@ class Session:
         return self.keys.out is not None
 
     @property
+    def ack_due(self) -> float:
+        """When the peer must be told what came."""
+        return self.incoming.ack_due
+
+    @property
+    def _pause(self) -> float:
+        return max(GAP_PAUSE, self.round_trip or 0.0)
+
+    @property
     def round_trip(self) -> float | None:
         """Seconds, smoothed; from end to end."""
         return self.liveness.round_trip
@@ -86,7 +94,7 @@ class Session:
     def next_timer(self) -> float:
         """When `handle_timer` has something to do, apart from the tick each second."""
         # Without a way nothing can be sent, and what is due stays due.
-        return min(self.ack_due, self.keying.next_timer) if self.ways.used else _NEVER
+        return min(self.incoming.ack_due, self.keying.next_timer) if self.ways.used else _NEVER
 
     def idle(self, now: float) -> bool:
         """Nobody needs it: there is no way, no stream, and nobody who asked."""
@@ -218,7 +226,6 @@ class Session:
             self.flows.ask(stream)
         self.outgoing = Outgoing(self._pool)
         self.incoming = Incoming()
-        self.ack_due = _NEVER
         self.keys.clear()
 
     def over(self, code: Code) -> None:
@@ -229,7 +236,7 @@ class Session:
     def hang_up(self, code: Code) -> None:
         """End the session from this side, and tell the peer."""
         if self.up:
-            self._tell(bytes([Told.BYE, code]))
+            self.tell(bytes([Told.BYE, code]))
         self.over(code)
 
     # Out ----------------------------------------------------------------------------------------
@@ -243,7 +250,7 @@ class Session:
 
     def acknowledge(self, now: float) -> None:
         """Tell the peer what came, which is also the sign of life."""
-        self.ack_due = _NEVER
+        self.incoming.ack_due = _NEVER
         if self.ways.used is None or not self.up:
             return
         flags = Flag.SUSPECT if self._suspect else 0
@@ -252,13 +259,10 @@ class Session:
         self.incoming.told()
         self._ack_at = now
         self._suspect = False
-        self._tell(ack.pack())
+        self.tell(ack.pack())
 
-    def datagram(self, record: bytes | memoryview) -> None:
+    def tell(self, record: bytes | memoryview) -> None:
         """Send a record that may be lost, on the datagram lane."""
-        self._tell(record)
-
-    def _tell(self, record: bytes | memoryview) -> None:
         way = self.ways.used
         if way is not None and self.up:
             self._told += 1
@@ -298,7 +302,7 @@ class Session:
         if lane == DATAGRAM_LANE:
             self._window.came(counter)
             return into
-        return into if self._in_turn(lane, counter, size, now) else None
+        return into if self.incoming.in_turn(lane, counter, size, now, self._pause) else None
 
     def _try_pending(self, packet: Packet, into: memoryview, now: float) -> None:
         """If the frame is sealed under the keys that we answered with, they hold from now on."""
@@ -315,29 +319,11 @@ class Session:
     def _is_new(self, lane: int, counter: int, now: float) -> bool:
         """Whether a frame may be opened at all."""
         if lane < LANES:
-            if counter >= self.incoming.expected[lane]:
-                return True
-            self.incoming.duplicates += 1  # the peer lacks an acknowledgement
-            self.ack_due = min(self.ack_due, now + ACK_AFTER)
-            return False
+            return self.incoming.is_new(lane, counter, now)
         if lane == DATAGRAM_LANE and self._window.is_new(counter):
             return True
         self.replayed += 1
         return False
-
-    def _in_turn(self, lane: int, counter: int, size: int, now: float) -> bool:
-        """A frame of an ordered lane opened: whether it is the next."""
-        incoming = self.incoming
-        if counter != incoming.expected[lane]:
-            self._missing(lane, now)
-            return False
-        incoming.expected[lane] = counter + 1
-        incoming.arrived += size
-        if incoming.arrived >= ACK_BYTES:
-            self.ack_due = now
-        elif self.ack_due == _NEVER:
-            self.ack_due = now + ACK_AFTER
-        return True
 
     def told(self, record: memoryview, now: float) -> None:
         """A record of the datagram lane that is about the session; raises WireError."""
@@ -350,41 +336,25 @@ class Session:
         if self.outgoing.acknowledged(ack.expected, now):
             self.actions.append(Again())
         self.liveness.told(ack, now)
-        for lane in range(LANES):
-            if ack.missing >> lane & 1:
-                self._resend(lane, now)
+        if ack.missing and self.outgoing.fill(ack.missing, now, self._pause):
+            self.actions.append(Again())
         used = self.ways.used
         if ack.flags & Flag.SUSPECT and used is not None:
             self._give_up(used, now, "the peer cannot open what comes on it")
-
-    def _resend(self, lane: int, now: float) -> None:
-        pause = max(GAP_PAUSE, self.round_trip or 0.0)
-        if now - self.outgoing.lanes[lane].resent > pause:
-            self.outgoing.again(lane, now)
-            self.actions.append(Again())
-
-    def _missing(self, lane: int, now: float) -> None:
-        """Frames before this one were lost on the way: have all sent again from there."""
-        self.incoming.gaps += 1
-        self.incoming.missing |= 1 << lane
-        pause = max(GAP_PAUSE, self.round_trip or 0.0)
-        self.ack_due = min(self.ack_due, max(now, self._gap_at + pause))
-        if self.ack_due <= now:
-            self._gap_at = now
 
     def _does_not_open(self, way: Way, now: float) -> None:
         self.bad += 1
         way.bad += 1
         if way.bad >= MAX_BAD:
             self._suspect = True
-            self.ack_due = now
+            self.incoming.ack_due = now
             self._give_up(way, now, "frames that came on it did not open")
 
     # Time ---------------------------------------------------------------------------------------
 
     def handle_timer(self, now: float) -> None:
         """At `next_timer`."""
-        if now >= self.ack_due:
+        if now >= self.incoming.ack_due:
             self.acknowledge(now)
         self._shake(now)
 
