@@ -47,6 +47,7 @@ class Generation:
         self._link: Link | None = None
         self._held: Held | None = None
         self._asking = False
+        self._extended: float | None = None  # what was told of it last
         self._steps: tuple[StopStep, ...] | None = (
             None  # for its keeper, as soon as there is a link
         )
@@ -137,22 +138,29 @@ class Generation:
         try:
             async for report in _chain(first, reports):
                 self.report = report
-                self._hold(report)
                 if not heard:
                     feed(events.Found(self.launch))
                 heard = True
-                if report.ready:
-                    feed(events.Ready(self.launch, self.number))
-                if report.killed:
-                    self.asked = self._killed()
-                if report.state == "exited":
-                    feed(events.Exited(self.launch, self.number, report.exit))
-                elif report.state == "gone":
-                    self._end(report.exit, feed)
+                self._take(report, feed)
         finally:
             self._link.close()
             self._link = None
         return heard
+
+    def _take(self, report: Report, feed: Feed) -> None:
+        """Pass on what its keeper says."""
+        self._hold(report)
+        if report.ready:
+            feed(events.Ready(self.launch, self.number))
+        if report.extended is not None and report.extended != self._extended:
+            self._extended = report.extended
+            feed(events.Extended(self.launch, self.number, report.extended))
+        if report.killed:
+            self.asked = self._killed()
+        if report.state == "exited":
+            feed(events.Exited(self.launch, self.number, report.exit))
+        elif report.state == "gone":
+            self._end(report.exit, feed)
 
     def _hold(self, report: Report) -> None:
         if self._held is None and report.state == "running":

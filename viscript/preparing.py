@@ -17,6 +17,10 @@ from viscript.records import Record
 from viscript.rules import NO_PROBE, STOP, Probe, StopStep
 
 INSTANCE = "{i}"
+# What a service manager tells the daemon: a program would answer in its place.
+OF_THE_DAEMON = frozenset(
+    {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ def program(home: Home, settings: Config, place: Place, record: Record, entry: A
         "VISCRIPT_LAUNCHER": place.launcher,
         "VISCRIPT_STATE": str(own),
     }
+    if app.alive is not None and app.alive.kind == "notify":  # as sd_watchdog_enabled(3) reads it
+        env["WATCHDOG_USEC"] = str(int(app.alive.timeout * 1e6))
     return Prepared(command.argv, command.cwd or str(own), env, app, record.stops)
 
 
@@ -99,5 +105,9 @@ def search() -> str:
 
 
 def _inherited(home: Home) -> dict[str, str]:
-    env = {k: v for k, v in os.environ.items() if not k.startswith("VISCRIPT_")}
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("VISCRIPT_") and name not in OF_THE_DAEMON
+    }
     return env | {"VISCRIPT_HOME": str(home.root)}

@@ -73,6 +73,9 @@ class Report(msgspec.Struct, frozen=True):
     ready: bool = False  # it said so with sd_notify
     status: str = ""  # what it said of itself with sd_notify
     watchdog: float | None = None  # Unix seconds of its last WATCHDOG=1
+    extended: float | None = (
+        None  # on the monotonic clock: until then it wants time to begin or end
+    )
     dropped: int = 0  # bytes of output that could not be written
     writer: bool = False  # somebody types into its terminal
     mark: str = ""  # in the environment of all its processes, by which those that fled are found

@@ -65,7 +65,7 @@ class Keeper:
             "pid": None, "start_ticks": None, "boot_id": kernel.boot_id(),
             "keeper_pid": os.getpid(), "code": None, "signal": None, "errno": None, "error": None,
             "killed": False, "started": time.time(), "ended": None, "left": [], "ready": False,
-            "status": "", "watchdog": None, "dropped": 0, "writer": False,
+            "status": "", "watchdog": None, "extended": None, "dropped": 0, "writer": False,
             "mark": os.urandom(8).hex(), "master": None,
         }  # fmt: skip
 
@@ -230,6 +230,10 @@ class Keeper:
     def _hear_notice(self) -> None:
         assert self._notify is not None  # noqa: S101 - watched only if it is there
         news = self._notify.read(self._uid, time.time())
+        if "extended" in news:
+            until = time.monotonic() + news["extended"]
+            news["extended"] = until
+            self._stopping.extend(until)
         if any(self.state[name] != value for name, value in news.items()):
             self.state |= news
             self.changed()

@@ -25,6 +25,7 @@ from viscript.supervision.events import (
     Ended,
     Event,
     Exited,
+    Extended,
     Found,
     Missed,
     Mute,
@@ -123,6 +124,8 @@ class Supervisor:
                     self._set(
                         replace(launch, state=State.DEGRADED, reason=reason, deadline=deadline)
                     )
+            case Extended(until=until):
+                self._extend(launch, until, now)
             case Exited(exit=how):
                 self._exited(launch, how, now)
             case Ended(exit=how):
@@ -190,6 +193,16 @@ class Supervisor:
         reason = "has ended; what it left running is being ended too"
         deadline = now + launch.ends_within
         self._set(replace(launch, state=State.STOPPING, reason=reason, exit=how, deadline=deadline))
+
+    def _extend(self, launch: Launch, until: float, now: float) -> None:
+        """What it asks for itself never shortens a time limit."""
+        if launch.state is State.STOPPING:
+            until += launch.ends_within
+        elif launch.state is not State.STARTING or launch.ready.kind == "none":
+            return
+        longest = now + states.EXTENSION + launch.ends_within
+        deadline = min(longest, max(until, launch.deadline or now))
+        self._set(replace(launch, deadline=deadline, extended=True))
 
     def _found(self, launch: Launch, now: float) -> None:
         if launch.state is State.LOST or (launch.state is State.FAILED and launch.living):
@@ -357,7 +370,8 @@ class Supervisor:
             self._set(
                 replace(
                     launch, state=State.STARTING, generation=generation, living=True, spawned=False,
-                    was_ready=False, reason="", problem="", deadline=now + states.SPAWN,
+                    was_ready=False, extended=False, reason="", problem="",
+                    deadline=now + states.SPAWN,
                 )
             )  # fmt: skip
             self._actions.append(Spawn(launch.id, generation))
@@ -384,5 +398,7 @@ def _is_stale(event: OfOne, launch: Launch) -> bool:
 def _too_late(launch: Launch) -> str:
     if not launch.spawned:
         return f"could not be started within {states.SPAWN:.0f} s"
+    if launch.extended:
+        return "was not ready within the time that it had asked for"
     what = "on the bus" if launch.on_bus else "ready"
     return f"was not {what} within {launch.ready_within:.0f} s"

@@ -126,6 +126,10 @@ def test_a_new_keeper_goes_on_listening_to_sd_notify(folder):
         (b"RELOADING=1\nREADY=1", {"ready": True}),
         (b"STATUS=" + b"x" * 4000, {"status": "x" * 200}),
         (b"WATCHDOG=1", {"watchdog": 5.0}),
+        (b"EXTEND_TIMEOUT_USEC=2500000", {"extended": 2.5}),
+        (b"EXTEND_TIMEOUT_USEC=99999999999999", {"extended": 3600.0}),
+        (b"EXTEND_TIMEOUT_USEC=" + b"9" * 4000, {}),
+        (b"EXTEND_TIMEOUT_USEC=-1\nEXTEND_TIMEOUT_USEC=1e9", {}),
         (b"MAINPID=1\n\x00\xff=\n", {}),
     ],
 )
@@ -233,6 +237,47 @@ def test_asked_again_it_comes_sooner_never_later():
     assert clocked.sent == [(0.0, 15), (2.0, 2), (3.0, 9)]
     clocked.stopping.ask([], 3.05)
     assert clocked.stopping.killing
+
+
+def test_more_time_that_a_program_asks_for_counts_once_it_was_told_to_end():
+    clocked = Clocked((15, 10.0), (2, 1.0))
+    clocked.stopping.extend(1000.0)  # nobody has told it to end
+    clocked.stopping.ask(None, 0.0)
+    clocked.stopping.extend(1000.0)  # not yet
+    clocked.pass_until(1.0)
+    clocked.stopping.extend(5.0)  # less than it has
+    assert clocked.stopping.due == 10.0
+    clocked.stopping.extend(30.0)
+    clocked.pass_until(31.0)
+    assert clocked.sent == [(0.0, 15), (30.0, 2), (31.0, 9)]
+    clocked.stopping.extend(1000.0)  # there is no more
+    assert clocked.stopping.due == 31.1
+
+
+ASKS = """
+import os, signal, socket, time
+client = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+client.connect(os.environ["NOTIFY_SOCKET"])
+
+def end(*_):
+    client.send(b"EXTEND_TIMEOUT_USEC=60000000")
+    time.sleep(0.5)
+    os._exit(7)
+
+signal.signal(signal.SIGTERM, end)
+client.send(b"READY=1")
+while True:
+    time.sleep(100)
+"""
+
+
+def test_a_program_that_asks_for_time_to_end_is_not_killed(folder):
+    steps = (StopStep(signal.SIGTERM, 0.2),)
+    folder.spawn(sys.executable, "-c", ASKS, notify=True, stop=steps)
+    until(lambda: processes.read_report(folder.path).ready)
+    folder.order(do="stop", steps=[[15, 0.2]])
+    report = folder.wait("gone")
+    assert (report.code, report.killed) == (7, False)
 
 
 def test_a_program_whose_pid_cannot_be_written_down_never_begins(tmp_path):
