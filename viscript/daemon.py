@@ -29,7 +29,7 @@ from bus.client import Bus, connect
 from bus.errors import BusError, KeyFileError, NotAuthorised, Unreachable
 from bus.identity import Address, KeyPair
 from bus.signals import AccessEntry
-from viscript import catalog, config, endpoints, processes
+from viscript import catalog, config, descriptors, endpoints, processes
 from viscript.announcing import Announcer
 from viscript.cluster import files
 from viscript.cluster.dialling import dial
@@ -348,6 +348,7 @@ def parse(arguments: list[str]) -> Options:
 
 def main() -> None:
     processes.keep_private()
+    descriptors.raise_limit()
     logs.configure()
     options = parse(sys.argv[1:])
     teller = Teller(options.events)
@@ -368,6 +369,7 @@ def _begin_again(options: Options, teller: Teller) -> None:
     """Become the daemon that is installed now: the same process, heard by the same `up` if that listens."""
     nursery.close()
     processes.keep_no_longer_private()
+    descriptors.lower_again()
     words = ["--home", str(options.home.root), "--config", str(options.config)]
     if teller.fd is not None:
         words += ["--events", str(teller.fd)]

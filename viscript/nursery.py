@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from viscript import descriptors
 from viscript.errors import Failed
 from viscript.keeping import server
 
@@ -71,6 +72,7 @@ class Nursery:
                 stdout=subprocess.DEVNULL, start_new_session=True, umask=0o077,
                 env={k: v for k, v in os.environ.items() if not k.startswith("PYTHON")},
             )  # fmt: skip
+        descriptors.lower_again(self._process.pid)
 
     @property
     def pid(self) -> int | None:

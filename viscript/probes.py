@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
+from viscript import descriptors
 from viscript.words import one_line
 
 LOOKS = 50  # hundredths of a second for a killed process to end
@@ -95,6 +96,7 @@ async def run(
         return f"{argv[0]} cannot be run: {_said(error)}"
     finally:
         os.close(write)
+    descriptors.lower_again(process.pid)
     try:
         return await _ended(process, read, argv[0], timeout)
     finally:

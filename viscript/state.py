@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import msgspec
@@ -30,13 +30,14 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 class Store:
     """The database of one home. `Failed` when it cannot be used.
 
-    Every change survives any end of this process. Ids, and what was stopped on purpose, also survive that
-    of the machine; how a launch was doing need not, as it is over then.
+    Every change survives any end of this process. That there is a launch, its id, and whether it is to run
+    also survive that of the machine; how it was doing need not, as it is over then.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.more_numbers: Callable[[], Block | None] = lambda: None  # of a cluster
+        self._stopped: set[int] = set()  # ids of live ones that are on disk as told to stop
         self._unsaved: dict[int, Record] = {}  # as they are, while the disk is full
         try:
             path.touch(mode=0o600)
@@ -44,6 +45,10 @@ class Store:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._sync(always=True)
             self._db.executescript(_SCHEMA)
+            told = self._db.execute(
+                "SELECT id FROM launches WHERE live AND record != '' AND json_extract(record, '$.stop')"
+            )
+            self._stopped.update(number for (number,) in told)
         except (sqlite3.Error, OSError) as error:
             raise Failed(
                 f"{path}: cannot be used: {error}; move it away to begin with a new one "
@@ -62,38 +67,42 @@ class Store:
     def together(self) -> Iterator[None]:
         """What is changed meanwhile is written at once, at the end, whatever is raised."""
         self._sync(always=True)
-        self._db.execute("BEGIN IMMEDIATE")
+        self._change("BEGIN IMMEDIATE")
         try:
             yield
         finally:
             try:
-                self._db.execute("COMMIT")
-            except sqlite3.Error as error:
-                self._db.execute("ROLLBACK")
-                raise Failed(f"the launches cannot be written: {error}; make room for it") from None
+                self._change("COMMIT")
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
 
     def add(self, record: Record) -> Record:
         """Store a new launch and give it the next id; `Conflict` when the cluster has handed out no more."""
-        row = self._change(
-            "INSERT INTO launches (id, app, live, record) VALUES (?, ?, 1, '')",
-            (self._next_number(), record.app),
-        )
-        record.id = int(row.lastrowid or 0)
-        self.save(record)
+        number = self._next_number()
+        with nullcontext() if self._db.in_transaction else self.together():
+            row = self._change(
+                "INSERT INTO launches (id, app, live, record) VALUES (?, ?, 1, '')",
+                (number, record.app),
+            )
+            record.id = int(row.lastrowid or 0)
+            self.save(record)
         return record
 
     def save(self, record: Record) -> None:
         """`Failed` when it cannot be written; it is known here all the same; the next save tries again."""
         self._unsaved[record.id] = record
         for unsaved in list(self._unsaved.values()):
-            self._sync(always=unsaved.live and unsaved.stop)
+            number, told = unsaved.id, unsaved.live and unsaved.stop
+            self._sync(always=told or (unsaved.live and number in self._stopped))
             self._change(
                 "UPDATE launches SET live = ?, record = ? WHERE id = ?",
-                (unsaved.live, msgspec.json.encode(unsaved).decode(), unsaved.id),
+                (unsaved.live, msgspec.json.encode(unsaved).decode(), number),
             )
-            del self._unsaved[unsaved.id]
+            del self._unsaved[number]
+            (self._stopped.add if told else self._stopped.discard)(number)
 
-    def _change(self, order: str, values: tuple[object, ...]) -> sqlite3.Cursor:
+    def _change(self, order: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
         """`Failed` when the disk is full or cannot be written."""
         try:
             return self._db.execute(order, values)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -132,6 +133,23 @@ def test_without_a_terminal_what_needs_one_says_so(made: Instance):
         assert "Traceback" not in done.stderr
         assert done.returncode in {0, 2, 5, 9}, done
     made.run("la", stdin=subprocess.DEVNULL)
+
+
+def test_more_programs_run_than_the_usual_limit_of_descriptors_allows(tmp_path: Path):
+    """The daemon takes all that it may have; programs get what is usual here."""
+    with instance(tmp_path / "h", up=False) as made:
+        counted = {"path": "sh", "args": ["-c", "ulimit -Sn; exec sleep 1000"], "instances": 40}
+        made.configure({"many": counted, "one": {**counted, "instances": 1}})
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        few = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (120, hard))  # noqa: E731
+        made.run("up", "--detach", preexec_fn=few)
+        made.run("start", "many")
+        number = str(made.start("one")["id"])
+        until(lambda: made.run("logs", number).stdout == "120\n")
+        made.run("daemon", "restart")
+        assert [x["state"] for x in made.ask("la")] == ["running"] * 41
+        number = str(made.start("one")["id"])
+        until(lambda: made.run("logs", number).stdout == "120\n")
 
 
 @pytest.mark.parametrize(("name", "mode"), [("keys/cli.key", 0o644), ("keys/daemon.key", 0o640)])
