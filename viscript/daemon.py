@@ -29,7 +29,7 @@ from bus.client import Bus, connect
 from bus.errors import BusError, KeyFileError, NotAuthorised, Unreachable
 from bus.identity import Address, KeyPair
 from bus.signals import AccessEntry
-from viscript import catalog, config, descriptors, endpoints, processes
+from viscript import catalog, config, descriptors, endpoints, processes, strays
 from viscript.announcing import Announcer
 from viscript.cluster import files
 from viscript.cluster.dialling import dial
@@ -101,11 +101,16 @@ class Daemon:
         self._teller = teller
         self._settings = _load(options)
         self._store = Store(self._home.database)
+        if not options.down:
+            strays.refuse(self._home, self._known())
         self._snapshots: Snapshots | None = None
         self._owners: dict[str, str] = {}  # names of the home's own keys
         self._joined = files.load_membership(self._home)  # of another host's cluster
         self._broker_key, self._key = self._keys()
         self._reporting: Callable[[], None] = lambda: None  # to the first host of a cluster
+
+    def _known(self) -> set[int]:
+        return {record.id for record in self._store.live()}
 
     def _keys(self) -> tuple[KeyPair, KeyPair]:
         """The broker's and our own; with the command line's two, all are made at the first `up`."""
@@ -257,6 +262,7 @@ class Daemon:
 
     async def _bring_up(self, launcher: Launcher, address: Address) -> None:
         if self._options.down:
+            await strays.end(self._home, self._known())
             launcher.down()
             return
         if launcher.membership is not None:

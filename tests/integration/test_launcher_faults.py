@@ -6,6 +6,8 @@ import signal
 import socket
 import stat
 
+import pytest
+
 from tests.support.instance import Instance, alive, instance, until
 
 
@@ -16,6 +18,41 @@ def lines(made: Instance, target: str) -> list[int]:
 
 def report(made: Instance, launch: str) -> dict:
     return json.loads((made.root / "launches" / launch / "state.json").read_text())
+
+
+def test_nothing_is_started_beside_what_the_database_does_not_know(tmp_path):
+    with instance(tmp_path / "h") as up:
+        pid = up.start("sleeper")["pid"]
+        up.kill_daemon()
+        kept = up.root / "kept"
+        kept.mkdir()
+        for file in (up.root / "state").glob("viscript.db*"):
+            file.rename(kept / file.name)
+        done = up.run("up", "--detach", code=9)
+        assert str(pid) in done.stderr
+        assert "viscript down" in done.stderr
+        assert alive(pid)
+        for file in (up.root / "state").glob("viscript.db*"):
+            file.unlink()
+        for file in kept.iterdir():
+            file.rename(up.root / "state" / file.name)
+        up.run("up", "--detach")
+        assert pid in [x["pid"] for x in up.ask("la")]
+
+
+@pytest.mark.parametrize("keeper_lives", [True, False])
+def test_down_ends_what_the_database_does_not_know(tmp_path, keeper_lives):
+    with instance(tmp_path / "h") as up:
+        launch = up.start("stubborn")
+        up.kill_daemon()
+        for file in (up.root / "state").glob("viscript.db*"):
+            file.unlink()
+        state = up.root / "launches" / str(launch["id"]) / "state.json"
+        if not keeper_lives:
+            os.kill(json.loads(state.read_text())["keeper_pid"], signal.SIGKILL)
+        up.run("down")
+        assert not alive(launch["pid"])
+        up.run("up", "--detach")
 
 
 def test_a_killed_daemon_takes_nothing_along_and_the_next_takes_over(tmp_path):
