@@ -51,12 +51,17 @@ def find(config: Config, word: str) -> App:
     """The app called `word`, by name or alias; `NotFound` says which there are."""
     if word in config.apps:
         return config.apps[word]
-    for app in config.apps.values():
-        if word in app.short:
-            return app
-    known = [*config.apps, *(alias for app in config.apps.values() for alias in app.short)]
+    others = aliases(config)
+    if word in others:
+        return config.apps[others[word]]
+    known = [*config.apps, *others]
     hint = did_you_mean(word, known) or "; see: viscript apps"
     raise NotFound(f"no app {word!r} in {config.file}{hint}")
+
+
+def aliases(config: Config) -> dict[str, str]:
+    """The names of apps by their other names."""
+    return {alias: app.name for app in config.apps.values() for alias in app.short}
 
 
 def command(config: Config, app: App, arguments: tuple[str, ...], search: str) -> Command:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from asyncio import TaskGroup
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,6 +122,11 @@ class Launcher:
     def failed(self) -> list[Record]:
         """What has failed and ended, until it is cleared or its slot is used again."""
         return self.store.failed()
+
+    @property
+    def outcomes(self) -> Mapping[str, bool]:
+        """Of apps that have ended: whether they did so well."""
+        return self._engine.supervisor.outcomes
 
     def dependants(self, record: Record, others: Iterable[Record] = ()) -> list[Record]:
         """What is stopped before it, as it needs it, if `others` stop as well; in the order of that."""

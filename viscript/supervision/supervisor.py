@@ -54,7 +54,7 @@ class Supervisor:
     def __init__(self, jitter: Callable[[], float]) -> None:
         self._jitter = jitter
         self._launches: dict[int, Launch] = {}
-        self._outcomes: dict[str, bool] = {}  # of apps that have ended: whether well
+        self.outcomes: dict[str, bool] = {}  # of apps that have ended: whether well
         self._actions: list[Action] = []
         self._down = False
 
@@ -79,14 +79,14 @@ class Supervisor:
         """Apply one event and return what must now be done. Events of other generations are stale."""
         match event:
             case Start(launch):
-                self._outcomes.pop(launch.app, None)
+                self.outcomes.pop(launch.app, None)
                 self._block(replace(launch, stop=False, again=False), now)
             case Adopt(launch):
                 self._adopt(launch, now)
             case Missed(launch, how):
                 self._ended(replace(launch, exit=how, living=False, spawned=True), now)
             case Completed(app):
-                self._outcomes[app] = True
+                self.outcomes[app] = True
             case Update(launch):
                 self._update(launch)
             case Down():
@@ -277,7 +277,7 @@ class Supervisor:
 
     def _end(self, launch: Launch, state: State, reason: str) -> None:
         if not launch.stop:
-            self._outcomes[launch.app] = state is State.EXITED
+            self.outcomes[launch.app] = state is State.EXITED
         self._set(replace(launch, state=state, reason=reason, deadline=None))
 
     def _block(self, launch: Launch, now: float) -> None:
@@ -322,7 +322,7 @@ class Supervisor:
         self._terminate(replace(launch, problem=problem, reason=problem), now)
 
     def _waited(self, launch: Launch, now: float) -> None:
-        waits = order.waiting(launch, self._launches.values(), self._outcomes).apps
+        waits = order.waiting(launch, self._launches.values(), self.outcomes).apps
         if order.may_wait_on(launch, [x for x in self._launches.values() if x.app in waits]):
             self._set(replace(launch, deadline=now + states.DEPENDENCIES))
         else:
@@ -361,7 +361,7 @@ class Supervisor:
                 self._want_stop(launch, "", now)
 
     def _unblock(self, launch: Launch, now: float) -> None:
-        waits = order.waiting(launch, self._launches.values(), self._outcomes)
+        waits = order.waiting(launch, self._launches.values(), self.outcomes)
         if waits.missing:
             self._end(launch, State.FAILED, waits.missing)
         elif not waits.apps:
