@@ -23,13 +23,11 @@ from pathlib import Path
 
 import msgspec
 
-from bus import keystore, logs
-from bus.access import AccessError, AccessList
+from bus import logs
 from bus.client import Bus, connect
-from bus.errors import BusError, KeyFileError, NotAuthorised, Unreachable
-from bus.identity import Address, KeyPair
-from bus.signals import AccessEntry
-from viscript import catalog, config, descriptors, endpoints, processes, strays
+from bus.errors import BusError, NotAuthorised, Unreachable
+from bus.identity import Address
+from viscript import catalog, config, descriptors, doors, endpoints, processes, strays
 from viscript.announcing import Announcer
 from viscript.cluster import files
 from viscript.cluster.dialling import dial
@@ -54,6 +52,7 @@ from viscript.records import Record
 from viscript.snapshot import Snapshots, names
 from viscript.state import Store
 from viscript.supervision.states import SETTLED, State
+from viscript.telling import Teller
 
 log = logging.getLogger(__name__)
 
@@ -72,26 +71,6 @@ class Options:
     down: bool  # only end what an earlier daemon left
 
 
-class Teller:
-    """Writes events to the `up` that waits for them, as long as it listens."""
-
-    def __init__(self, fd: int | None) -> None:
-        self.fd = fd
-        if fd is not None:
-            os.set_blocking(fd, False)
-
-    def tell(self, event: Event) -> None:
-        if self.fd is None:
-            return
-        try:
-            os.write(self.fd, msgspec.json.encode(event) + b"\n")
-        except BlockingIOError:  # it does not keep up: it is not worth waiting for
-            pass
-        except OSError:
-            os.close(self.fd)
-            self.fd = None
-
-
 class Daemon:
     """Everything between the lock and the last process."""
 
@@ -104,36 +83,13 @@ class Daemon:
         if not options.down:
             strays.refuse(self._home, self._known())
         self._snapshots: Snapshots | None = None
-        self._owners: dict[str, str] = {}  # names of the home's own keys
         self._joined = files.load_membership(self._home)  # of another host's cluster
-        self._broker_key, self._key = self._keys()
+        keys = doors.own_keys(self._home, alone=self._joined is None)
+        self._broker_key, self._key, self._owners = keys.broker, keys.daemon, keys.names
         self._reporting: Callable[[], None] = lambda: None  # to the first host of a cluster
 
     def _known(self) -> set[int]:
         return {record.id for record in self._store.live()}
-
-    def _keys(self) -> tuple[KeyPair, KeyPair]:
-        """The broker's and our own; with the command line's two, all are made at the first `up`."""
-        folder = self._home.keys
-        try:
-            broker, own, cli, admin = (
-                keystore.load_or_create(folder / f"{name}.key")
-                for name in ("broker", "daemon", "cli", "admin")
-            )
-            entries = AccessList()
-            if self._home.access.exists():
-                entries = keystore.load_access(self._home.access)
-            ours = (
-                ("viscript", own, "admin"), ("cli", cli, "operator"), ("admin", admin, "admin"),
-            )  # fmt: skip
-            for name, pair, role in ours:
-                self._owners[pair.public] = name
-                if pair.public not in entries and self._joined is None:
-                    entries = entries.with_entry(AccessEntry(pair.public, name, [role]))
-                    keystore.save_access(self._home.access, entries)
-        except (KeyFileError, AccessError, OSError) as error:
-            raise Denied(str(error)) from None
-        return broker, own
 
     async def run(self) -> bool:
         """Until everything is down, or the daemon alone is told to end; True when it is to begin again."""
@@ -182,16 +138,8 @@ class Daemon:
             launcher.recorder = recorder
             self._snapshots = Snapshots(self._home, lambda: names(launcher))
             async with AsyncExitStack() as stack:
-                bus = await self._join(launcher, stack)
-                following: list[asyncio.Task[None]] = []
-                if bus is not None:
-                    following += await self._take_part(bus, launcher, errands)
-                    self._answer(bus, launcher)
-                    Announcer(bus, events)
-                recorder.daemon_is("up", f"pid {os.getpid()}")
-                launcher.adopt()
                 try:
-                    await self._bring_up(launcher, address)
+                    following = await self._come_up(launcher, stack, errands, recorder)
                     await launcher.wait(lambda: launcher.idle, None)
                 except asyncio.CancelledError:
                     recorder.daemon_is("ended", "told to; broker and apps go on")
@@ -203,6 +151,39 @@ class Daemon:
             self._snapshots.write()
         events.close()
         self._leave()
+
+    async def _come_up(
+        self, launcher: Launcher, stack: AsyncExitStack, errands: TaskGroup, recorder: Recorder
+    ) -> list[asyncio.Task[None]]:
+        """Take over or start what is to run; returns what follows the bus."""
+        begun = self._begin_cold(launcher, recorder)
+        try:
+            bus = await self._join(launcher, stack)
+        except Conflict:
+            if begun is not None:
+                self._store.finish()  # what was stopped for want of a broker nobody wanted to stop
+            raise
+        following: list[asyncio.Task[None]] = []
+        if bus is not None:
+            following += await self._take_part(bus, launcher, errands)
+            self._answer(bus, launcher)
+            Announcer(bus, recorder.events)
+        if begun is None:
+            recorder.daemon_is("up", f"pid {os.getpid()}")
+            launcher.adopt()
+        await self._bring_up(launcher, launcher.place.address, begun)
+        return following
+
+    def _begin_cold(self, launcher: Launcher, recorder: Recorder) -> list[Record] | None:
+        """Where nothing lives, not even a broker to ask, its apps begin with it; None: something may live."""
+        if self._options.down or not doors.is_cold(self._home, self._store, launcher.place.address):
+            return None
+        recorder.daemon_is("up", f"pid {os.getpid()}")
+        self._store.begin()
+        with self._store.together():
+            begun = self._autostart(launcher)
+        launcher.are_let_in(doors.let_in(self._home, begun))
+        return begun
 
     async def _take_part(
         self, bus: Bus, launcher: Launcher, errands: TaskGroup
@@ -260,7 +241,9 @@ class Daemon:
         await launcher.wait(lambda: launcher.idle, DOWN)
         raise Conflict(problem)
 
-    async def _bring_up(self, launcher: Launcher, address: Address) -> None:
+    async def _bring_up(
+        self, launcher: Launcher, address: Address, begun: list[Record] | None
+    ) -> None:
         if self._options.down:
             await strays.end(self._home, self._known())
             launcher.down()
@@ -278,11 +261,12 @@ class Daemon:
         if self._snapshots is not None:
             self._snapshots.changed()
         self._tell(Event("broker", text=address.endpoint))
-        with self._store.together():
-            started = self._autostart(launcher)
-        await launcher.wait(lambda: all(r.state in SETTLED for r in started), SETTLE)
+        if begun is None:
+            with self._store.together():
+                begun = self._autostart(launcher)
+        await launcher.wait(lambda: all(r.state in SETTLED for r in begun), SETTLE)
         well = {State.RUNNING, State.DEGRADED, State.EXITED}
-        self._tell(Event("up", failed=[r.app for r in started if r.state not in well]))
+        self._tell(Event("up", failed=[r.app for r in begun if r.state not in well]))
 
     def _autostart(self, launcher: Launcher) -> list[Record]:
         """Start what is marked so, but what runs already or was stopped on purpose."""

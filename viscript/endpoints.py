@@ -28,7 +28,7 @@ def choose(home: Home, configured: str | None, *, is_up: bool) -> str:
     except SettingsError as error:
         raise Failed(f"{error}; move it away to have a new one made") from None
     kept = found.endpoint if found is not None else None
-    if kept is not None and (alive or (is_up and not _taken(kept))):
+    if kept is not None and (alive or (is_up and not taken(kept))):
         if configured not in {None, kept}:
             log.warning("the broker stays at %s until `viscript down`", kept)
         return kept
@@ -44,7 +44,7 @@ def _free() -> str:
         return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
 
 
-def _taken(endpoint: str) -> bool:
+def taken(endpoint: str) -> bool:
     """Whether somebody else listens there, as far as can be told."""
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from bus.errors import BusError
 from viscript import processes
-from viscript.errors import Failed, ViscriptError
+from viscript.errors import Conflict, Failed, ViscriptError
 from viscript.generation import UNSEEN, Generation
 from viscript.home import Home
-from viscript.membership import Membership
+from viscript.membership import BUS_WAIT, Membership
 from viscript.preparing import Prepared
 from viscript.probing import Prober, Subject
 from viscript.processes import Fate
@@ -49,6 +49,8 @@ class Engine:
         self.records: dict[int, Record] = {}
         self.membership: Membership | None = None
         self.recorder: Recorder | None = None
+        self.known: set[str] = set()  # keys that the broker has from the time before it ran
+        self.going_down = False
         self.supervisor = Supervisor(lambda: random.uniform(0.8, 1.2))  # noqa: S311
         self._home = home
         self._store = store
@@ -261,6 +263,18 @@ class Engine:
             await generation.terminate(ask, steps)
 
     # Runs.
+
+    async def let_in(self, record: Record) -> None:
+        """Allow its key, unless the broker has it; `TimeoutError` when the bus stays away."""
+        if record.key in self.known:
+            self.known.discard(record.key)  # what becomes of it later, the broker is to be asked
+            return
+        there = lambda: self.membership is not None or self.going_down  # noqa: E731
+        if not await self.wait(there, BUS_WAIT):
+            raise TimeoutError
+        if self.membership is None:
+            raise Conflict("there is no bus to start it on")
+        await self.membership.let_in(record)
 
     def _generation(self, number: int, count: int) -> Generation:
         record = self.records.get(number)

@@ -287,7 +287,7 @@ class Launcher:
 
     def down(self) -> None:
         """Stop everything, dependants first, the broker last."""
-        self._going_down = True
+        self._going_down = self._engine.going_down = True
         self._engine.feed(events.Down())
 
     async def wait(self, finished: Callable[[], bool], timeout: float | None) -> bool:
@@ -300,6 +300,10 @@ class Launcher:
         return self._going_down and not self._engine.supervisor.launches
 
     # The bus and the broker.
+
+    def are_let_in(self, keys: set[str]) -> None:
+        """The broker is about to come up with them: the first runs of these need not wait for it."""
+        self._engine.known |= keys
 
     def arrived(self, key: str | None) -> None:
         """`key` is on the bus; None: the daemon itself is, so the broker works."""
@@ -355,13 +359,11 @@ class Launcher:
 
     async def _prepare(self, number: int) -> Prepared:
         if number != BROKER:
-            if self.membership is None:
-                raise Conflict("there is no bus to start it on")
             record = self.records[number]
             app = self.app_of(record)
             files = catalog.fingerprint(self.config, app)
             record.configured, record.role = planning.compact(app, files), app.role
-            await self.membership.let_in(record)
+            await self._engine.let_in(record)
         return self._program(number)
 
     def _program(self, number: int) -> Prepared:
