@@ -7,7 +7,7 @@ import logging
 import random
 import time
 from asyncio import TaskGroup
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,9 +175,8 @@ class Engine:
                 return "there is no bus"
             return await self.membership.ping(record.key, timeout)
 
-        def surroundings() -> tuple[str, Mapping[str, str]]:
-            prepared = generation.prepared or self._program(launch.id)
-            return prepared.cwd, prepared.env
+        def surroundings() -> Prepared:
+            return generation.prepared or self._program(launch.id)
 
         def told(answer: Probed) -> None:
             self._probed[launch.id] = answer

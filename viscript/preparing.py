@@ -17,6 +17,7 @@ from viscript.records import Record
 from viscript.rules import NO_PROBE, STOP, Probe, StopStep
 
 INSTANCE = "{i}"
+LENT = ("VISCRIPT_KEY_FILE", "VISCRIPT_STATE")  # in the home, which is closed to other users
 # What a service manager tells the daemon: a program would answer in its place.
 OF_THE_DAEMON = frozenset(
     {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
@@ -49,6 +50,7 @@ class Prepared:
         return replace(
             plain, limits=app.limits, nice=app.nice or None, user=app.user or "",
             group=app.group or "", umask=app.umask, terminal=app.terminal, rule=app.log,
+            lent={name: self.env[name] for name in LENT} if app.user else {},
             notify=app.ready.kind == "notify" or (app.alive or NO_PROBE).kind == "notify",
         )  # fmt: skip
 

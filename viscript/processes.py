@@ -114,6 +114,8 @@ class Spec:
     terminal: bool = False  # it gets one of its own, which can be attached to
     notify: bool = False  # it gets NOTIFY_SOCKET
     rule: LogRule = LOGGED
+    # Where another user has no way to, by the variable that names it: a private file, a folder of its own.
+    lent: Mapping[str, str] = field(default_factory=dict)
 
     def fields(self, adopt: Report | None) -> dict[str, object]:
         """As a keeper reads them."""
@@ -122,6 +124,7 @@ class Spec:
             "id": str(self.id), "log": str(self.log), "ctl": str(self.ctl),
             **{name: getattr(self, name) for name in plain},
             "stop": [(step.signal, step.wait) for step in self.stop], "limits": dict(self.limits),
+            "lent": dict(self.lent),
             "umask": _usual_umask() if self.umask is None else self.umask,
             "rule": asdict(self.rule), "adopt": adopt and msgspec.to_builtins(adopt),
         }  # fmt: skip

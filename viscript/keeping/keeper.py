@@ -95,10 +95,10 @@ class Keeper:
             self.output = Terminal.make() if self.spec["terminal"] else Pipe.make(path)
         except OSError as problem:
             raise StartProblem.of(problem) from None
-        self._open_notify(who.uid)
+        self._open_notify(who)
         marked = {**env, **who.environment, "VISCRIPT_MARK": self.state["mark"]}
         if self._notify is not None:
-            marked["NOTIFY_SOCKET"] = self._notify_path
+            marked["NOTIFY_SOCKET"] = self._notify.path
         if self.spec["terminal"]:
             marked.setdefault("TERM", "xterm-256color")
         self._leader = spawn(self.spec, marked, who, self.output, self._begun)
@@ -127,7 +127,7 @@ class Keeper:
             self.stop(None)
         else:
             raise StartProblem(3, "the process has ended")
-        self._open_notify(Identity(self.spec["user"], "").uid)
+        self._open_notify(Identity(self.spec["user"], ""))
         if self.output.fileno() >= 0:
             self._watch(self.output.fileno(), self._pump)
 
@@ -142,17 +142,13 @@ class Keeper:
         if self._ours:
             self._watch(self.output.fileno(), self._pump)
 
-    @property
-    def _notify_path(self) -> str:
-        return f"{self.spec['ctl'].removesuffix('.ctl')}.notify"
-
-    def _open_notify(self, uid: int) -> None:
+    def _open_notify(self, who: Identity) -> None:
         if not self.spec["notify"]:
             return
-        self._notify = Notify(self._notify_path)
-        if uid >= 0:
-            self._uid = uid
-            self._notify.open_to(uid)
+        path = f"{self.spec['ctl'].removesuffix('.ctl')}.notify"
+        if who.is_another:
+            self._uid, path = who.uid, f"@viscript-{self.state['mark']}"
+        self._notify = Notify(path)
         self._watch(self._notify.fileno(), self._hear_notice)
 
     def _listen(self) -> None:

@@ -17,22 +17,25 @@ _UCRED = struct.Struct("3i")
 
 
 class Notify:
-    """Bound to `path`; what was said last is in `ready`, `status`, `watchdog`."""
+    """Bound to `path`; one that begins with @ is no file: who may not enter our folders finds it."""
 
     def __init__(self, path: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)  # noqa: PTH108 - the lock of the folder is ours
+        self.path = path
+        self._remove()  # the lock of the folder is ours
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self._socket.bind(path)
-        os.chmod(path, 0o600)  # noqa: PTH101
-        self._path = path
+        if self._is_file:
+            self._socket.bind(path)
+            os.chmod(path, 0o600)  # noqa: PTH101
+        else:
+            self._socket.bind("\0" + path[1:])
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def open_to(self, uid: int) -> None:
-        os.chown(self._path, uid, -1)
+    @property
+    def _is_file(self) -> bool:
+        return not self.path.startswith("@")
 
     def read(self, uid: int, now: float) -> dict[str, Any]:
         """What the messages of `uid` that have come change in the state."""
@@ -52,8 +55,12 @@ class Notify:
 
     def close(self) -> None:
         self._socket.close()
-        with contextlib.suppress(OSError):
-            os.unlink(self._path)  # noqa: PTH108
+        self._remove()
+
+    def _remove(self) -> None:
+        if self._is_file:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)  # noqa: PTH108
 
 
 def parse(data: bytes, now: float) -> dict[str, Any]:

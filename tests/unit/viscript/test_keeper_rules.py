@@ -283,7 +283,7 @@ def test_a_program_that_asks_for_time_to_end_is_not_killed(folder):
 def test_a_program_whose_pid_cannot_be_written_down_never_begins(tmp_path):
     spec = {
         "argv": ["/bin/sh", "-c", f"echo > {tmp_path}/begun"], "cwd": "/", "limits": {}, "nice": None,
-        "umask": 0o077,
+        "umask": 0o077, "lent": {},
     }  # fmt: skip
     output = Pipe.make(str(tmp_path / "output"))
     pids: list[int] = []
