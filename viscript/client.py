@@ -94,6 +94,10 @@ class Client:
         other.host = host.name if host.key != self.info.key else ""
         return other
 
+    def renewed(self) -> Client:
+        """The same questions in a session of its own: one in which Ctrl-C came is not gone on with."""
+        return copy(self)
+
     def at_named(self, name: str) -> Client:
         """The same session, asking the daemon of the host called so; `NotFound`."""
         hosts = [] if self.known is None else self.known.directory.accepted

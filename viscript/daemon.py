@@ -269,13 +269,21 @@ class Daemon:
         self._tell(Event("up", failed=[r.app for r in begun if r.state not in well]))
 
     def _autostart(self, launcher: Launcher) -> list[Record]:
-        """Start what is marked so, but what runs already or was stopped on purpose."""
+        """Start what is marked so, but what runs already, was stopped on purpose or has ended well.
+
+        To end well counts until `down` or the next boot, to be stopped until `down`.
+        """
+        booted = launcher.recorder is not None and launcher.recorder.events.booted
         started = []
         for app in catalog.order(self._settings.apps):
             last = self._store.last_of(app.name)
-            stopped = last is not None and last.session == self._store.session and last.stop
+            over = (
+                last is not None
+                and last.session == self._store.session
+                and (last.stop or (last.state == State.EXITED and not booted))
+            )
             runs = any(record.app == app.name for record in launcher.records.values())
-            if not app.autostart or not app.instances or stopped or runs:
+            if not app.autostart or not app.instances or over or runs:
                 continue
             try:
                 started += launcher.begin(app.name, ())

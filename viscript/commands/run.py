@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,20 +73,38 @@ def detached(client: Client, request: Request, how: follow.How) -> None:
 
 def foreground(home: Home, client: Client, request: Request) -> int:
     """Show what it prints until it ends; its exit code, or 128 and the signal. Ctrl-C shuts it down."""
+    number, output = 0, None
+    try:
+        with _uninterrupted():  # until it is known what is to be shut down
+            number = _begin(client, request)
+            output = _Output(home.app_log(number, request.name))
+        return _code(_until_ended(client, number, output))
+    except KeyboardInterrupt:
+        if output is None:
+            raise
+        note(f"shutting down {request.name} (ID {number})")
+        with client.renewed() as again:
+            again.ask(sd.SUBJECT, sd.Request(select=[str(number)]), order.Reply)
+            _until_ended(again, number, output)
+        return 130
+
+
+def _begin(client: Client, request: Request) -> int:
     request.request = secrets.token_hex(12)
     job = client.ask(SUBJECT, request, order.Reply).job
     if job is None or job.steps[0].id is None:
         raise Unknown("the daemon has begun nothing; see: viscript job ls")
-    number = job.steps[0].id
-    output = _Output(home.app_log(number, request.name))
+    return job.steps[0].id
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C comes afterwards."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        status = _until_ended(client, number, output)
-    except KeyboardInterrupt:
-        note(f"shutting down {request.name} (ID {number})")
-        client.ask(sd.SUBJECT, sd.Request(select=[str(number)]), order.Reply)
-        _until_ended(client, number, output)
-        return 130
-    return _code(status)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _until_ended(client: Client, number: int, output: _Output) -> Status:
