@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from bus import signals
 from bus.routing.handles import Desk, Offer
 
-DESCRIBED = 256  # bytes of a service's description beside its texts, at most
 
-
-def listed(desks: Iterable[Desk], room: int) -> signals.Services:
-    """Who offers what, with what became of the requests; as many as `room` bytes can tell."""
-    found: list[signals.ServiceInfo] = []
+def placed(desks: Iterable[Desk]) -> Iterator[tuple[str, signals.ServiceInfo]]:
+    """Who offers what, with what became of the requests; each with its place in the list."""
     for desk in desks:
         for offer in desk.offers.values():
-            info = _describe(offer)
-            room -= _size(info)
-            if room < 0:
-                return signals.Services(found)
-            found.append(info)
-    return signals.Services(found)
+            yield f"{desk.session.number:019d} {offer.pattern}", _describe(offer)
 
 
 def _describe(offer: Offer) -> signals.ServiceInfo:
@@ -30,8 +22,3 @@ def _describe(offer: Offer) -> signals.ServiceInfo:
         session=session.number, limit=offer.limit, inflight=offer.inflight, requests=offer.requests,
         errors=offer.errors, seconds=offer.seconds,
     )  # fmt: skip
-
-
-def _size(info: signals.ServiceInfo) -> int:
-    texts = (info.subject, info.name, info.ver, info.desc)
-    return DESCRIBED + sum(len(text.encode()) for text in texts)

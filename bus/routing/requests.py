@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 from bus import signals, wire
 from bus.errors import RemoteProtocolError
-from bus.routing.catalogue import listed
+from bus.routing import pages
+from bus.routing.catalogue import placed
 from bus.routing.errands import COST, Errands
 from bus.routing.handles import ONE_REPLY, Batch, Desk, Errand, Promise, Repeat, Round
-from bus.routing.parts import Answer, Handler, Part
+from bus.routing.parts import Answer, Handler, Part, Question
 from bus.routing.peers import Session
 from bus.routing.publishing import check_pattern
 from bus.routing.replies import Kept, Replies
@@ -38,7 +39,7 @@ class Requests(Part):
 
     @property
     def answers(self) -> Mapping[str, Answer]:
-        return {signals.SERVICES: lambda _: self.services()}
+        return {signals.SERVICES: self._list_services}
 
     @property
     def busy(self) -> bool:
@@ -76,7 +77,14 @@ class Requests(Part):
 
     def services(self) -> signals.Services:
         """Who offers what, with what became of the requests; as many as one answer can tell."""
-        return listed(self._errands.desks.values(), self._sessions.limits.payload)
+        return self._services(signals.PageQuery())
+
+    def _list_services(self, question: Question) -> object:
+        return self._services(pages.asked(question.body, signals.PageQuery))
+
+    def _services(self, query: signals.PageQuery) -> signals.Services:
+        offers = placed(self._errands.desks.values())
+        return signals.Services(*pages.page(offers, query, self._sessions.limits.payload))
 
     # Offering.
 

@@ -19,7 +19,7 @@ from bus.errors import BusError
 from bus.signals import ConsumerConfig, TopicConfig
 from bus.topics.work import ConsumerState
 
-# Of the tables. With it the text of a table changes too, so that a damaged number is told from another version.
+# Of the tables. The text of a table changes with it, so that a damaged number is told from another version.
 VERSION = 1
 APPLICATION = 0x53423154  # "SB1T", in the file's header
 PAGE = 4096

@@ -12,6 +12,7 @@ from msgspec import structs
 
 from bus.errors import BusError
 from bus.identity import is_key
+from bus.listing import everything
 from bus.signals import (
     ACCESS_LIST,
     ACCESS_PUT,
@@ -302,7 +303,7 @@ class Registrar:
             log.debug("not told: %s", error)
 
     async def _allowed(self) -> dict[str, AccessEntry]:
-        entries = unpack(await self._bus.request(ACCESS_LIST), AccessEntries)
+        entries = await everything(self._bus, ACCESS_LIST, AccessEntries)
         return {entry.key: entry for entry in entries.keys}
 
     async def _put(self, entry: AccessEntry) -> None:

@@ -67,13 +67,14 @@ _ASKING = ["viscript.>"]
 
 async def _let_in(launcher: Launcher, entry: Entry) -> bool:
     from bus.errors import BusError
-    from bus.signals import ACCESS_LIST, ACCESS_PUT, AccessEntries, AccessEntry, Rules, pack, unpack
+    from bus.listing import everything
+    from bus.signals import ACCESS_LIST, ACCESS_PUT, AccessEntries, AccessEntry, Rules, pack
 
     if launcher.membership is None:
         return False
     try:
         bus = launcher.membership.bus
-        known = unpack(await bus.request(ACCESS_LIST), AccessEntries).keys
+        known = (await everything(bus, ACCESS_LIST, AccessEntries)).keys
         if all(x.key != entry.key for x in known):
             allow = Rules(request=_ASKING)
             await bus.request(ACCESS_PUT, pack(AccessEntry(entry.key, entry.name, [], allow)))
@@ -85,21 +86,14 @@ async def _let_in(launcher: Launcher, entry: Entry) -> bool:
 async def _shut_out(launcher: Launcher, key: str) -> None:
     """Only a key that was let in by us, for this alone."""
     from bus.errors import BusError
-    from bus.signals import (
-        ACCESS_LIST,
-        ACCESS_REMOVE,
-        AccessEntries,
-        AccessKey,
-        Rules,
-        pack,
-        unpack,
-    )  # fmt: skip
+    from bus.listing import everything
+    from bus.signals import ACCESS_LIST, ACCESS_REMOVE, AccessEntries, AccessKey, Rules, pack
 
     if launcher.membership is None:
         return
     try:
         bus = launcher.membership.bus
-        known = unpack(await bus.request(ACCESS_LIST), AccessEntries).keys
+        known = (await everything(bus, ACCESS_LIST, AccessEntries)).keys
         ours = [
             x for x in known if x.key == key and not x.roles and x.allow == Rules(request=_ASKING)
         ]
