@@ -94,7 +94,7 @@ class Log:
 
     def _room(self) -> int:
         """How much may be written at once; makes place first if there is none."""
-        if time.time() - self._stamped >= 1 and os.fstat(self._fd).st_size < self._size:
+        if self._stamp_is_old(time.time()) and os.fstat(self._fd).st_size < self._size:
             self._size = os.lseek(self._fd, 0, os.SEEK_END)  # somebody has emptied it
         if self._size and (self._size >= self._limit or self._old_enough()):
             self._rotate()
@@ -132,12 +132,16 @@ class Log:
 
     def _written(self, count: int) -> None:
         now = time.time()
-        if count and now - self._stamped >= 1:
+        if count and self._stamp_is_old(now):
             self._stamped = now
             self._born = min(self._born, now)
             with contextlib.suppress(OSError):
                 os.write(self._index, RECORD.pack(self._size, now))
         self._size += count
+
+    def _stamp_is_old(self, now: float) -> bool:
+        """Also when the clock was put back: otherwise nothing had a time until it is as late again."""
+        return abs(now - self._stamped) >= 1
 
     # Files.
 

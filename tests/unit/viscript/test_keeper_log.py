@@ -119,6 +119,24 @@ def test_the_index_tells_when_what_was_written(tmp_path, monkeypatch):
     ]  # fmt: skip
 
 
+def test_a_clock_that_is_put_back_goes_on_from_there(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("viscript.keeping.log.time.time", lambda: now[0])
+    log = made(tmp_path)
+    printed(log, b"one\n")
+    now[0] = 500.0
+    printed(log, b"two\n")
+    os.truncate(tmp_path / "log", 0)
+    now[0] = 400.0
+    printed(log, b"three\n")
+    assert (tmp_path / "log").read_bytes() == b"three\n"
+    assert [x for _, x in RECORD.iter_unpack((tmp_path / "log.idx").read_bytes())] == [
+        1000.0,
+        500.0,
+        400.0,
+    ]
+
+
 def test_a_torn_index_is_made_whole(tmp_path):
     (tmp_path / "log.idx").write_bytes(struct.pack("<Qd", 0, 5.0) + b"torn")
     printed(made(tmp_path), b"x\n")
