@@ -28,7 +28,9 @@ class Clock:
         self.file, library = folder / "jump", folder / "clock_jump.so"
         self.set(0)
         source = Path(__file__).with_name("clock_jump.c")
-        subprocess.run(["cc", "-shared", "-fPIC", "-Wall", "-o", library, source, "-ldl"], check=True)
+        subprocess.run(
+            ["cc", "-shared", "-fPIC", "-Wall", "-o", library, source, "-ldl"], check=True
+        )
         self.environment = {"LD_PRELOAD": str(library), "CLOCK_JUMP": str(self.file)}
 
     def set(self, seconds: int) -> None:
