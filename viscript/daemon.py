@@ -19,6 +19,7 @@ from asyncio import TaskGroup
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -49,6 +50,7 @@ from viscript.processes import Fate
 from viscript.protocol import DaemonInfo, Event
 from viscript.recorder import Recorder
 from viscript.records import Record
+from viscript.resuming import act_of
 from viscript.snapshot import Snapshots, names
 from viscript.state import Store
 from viscript.supervision.states import SETTLED, State
@@ -171,6 +173,7 @@ class Daemon:
         if begun is None:
             recorder.daemon_is("up", f"pid {os.getpid()}")
             launcher.adopt()
+        launcher.desk.resume(partial(act_of, launcher))
         await self._bring_up(launcher, launcher.place.address, begun)
         return following
 
