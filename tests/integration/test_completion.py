@@ -30,7 +30,7 @@ def test_bash_completes_commands_names_ids_groups_and_hosts(user):
     with user.shell(*BASH) as bash:
         typed(bash, "viscript stat", "viscript status")
         typed(bash, "viscript sd we", "viscript sd web")
-        typed(bash, "viscript sd 1", "viscript sd 1")
+        typed(bash, "viscript sd 15 1", "viscript sd 15 14")
         typed(bash, "viscript sd @fr", "viscript sd @front")
         typed(bash, "viscript sd alpha:w", "viscript sd alpha:web")
         typed(bash, "viscript sd state=fa", "viscript sd state=failed")

@@ -25,6 +25,7 @@ from viscript.commands.send import with_terminal
 from viscript.errors import BadUsage, Conflict, Failed, NoDaemon
 from viscript.output import note
 from viscript.roles import Role
+from viscript.terminal import ENDING, handled
 from viscript.words import clean
 
 if TYPE_CHECKING:
@@ -179,21 +180,21 @@ def _raw() -> Iterator[None]:
     """Keys as they are pressed; put back whatever happens."""
     fd = sys.stdin.fileno()
     before = termios.tcgetattr(fd)
-    try:
-        tty.setraw(fd, termios.TCSADRAIN)  # what was typed already counts
-        yield
-    finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+    with handled(ENDING):
+        try:
+            tty.setraw(fd, termios.TCSADRAIN)  # what was typed already counts
+            yield
+        finally:
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
 @contextmanager
 def _woken_by_resize() -> Iterator[int]:
     """A descriptor that can be read when the window's size has changed."""
     read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    old = signal.signal(signal.SIGWINCH, lambda *_: os.write(write, b"."))
     try:
-        yield read
+        with handled({signal.SIGWINCH: lambda *_: os.write(write, b".")}):
+            yield read
     finally:
-        signal.signal(signal.SIGWINCH, old)
         os.close(read)
         os.close(write)
