@@ -31,6 +31,8 @@ class Log:
         self._total = int(rule["total"])
         bounds = [x for x in (int(rule["size"]), self._total // 2) if x > 0]
         self._limit = min(bounds, default=1 << 62)
+        if self._files == 1:  # two halves: of one, nothing would be left whenever it is full
+            self._files, self._limit = 2, max(1, self._limit // 2)
         self._age = rule["age"] or float("inf")
         self._gzip = bool(rule["gzip"])
         self._splices = True
