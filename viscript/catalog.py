@@ -111,6 +111,15 @@ def fingerprint(config: Config, app: App) -> str:
     return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:8]
 
 
+def needing_bus(apps: Mapping[str, App]) -> set[str]:
+    """Names of those that are ready on the bus only, and of what is after them."""
+    found: set[str] = set()
+    for app in order(apps):
+        if app.ready.kind == "bus" or any(after.app in found for after in app.after):
+            found.add(app.name)
+    return found
+
+
 def _executable(config: Config, app: App, search: str) -> str:
     where = f"{app.place}: apps.{app.name}.path"
     if "/" not in app.path:

@@ -28,15 +28,16 @@ from bus import logs
 from bus.client import Bus, connect
 from bus.errors import BusError, NotAuthorised, Unreachable
 from bus.identity import Address
-from viscript import catalog, config, descriptors, doors, endpoints, processes, strays
+from viscript import config, descriptors, doors, endpoints, processes, strays
 from viscript.announcing import Announcer
+from viscript.autostart import Autostart
 from viscript.cluster import files
 from viscript.cluster.dialling import dial
 from viscript.cluster.member import Joined
 from viscript.cluster.registrar import Registrar
 from viscript.config import Config
 from viscript.desk import Desk
-from viscript.errors import BadConfig, Conflict, Denied, Failed, NoDaemon, ViscriptError
+from viscript.errors import BadConfig, Conflict, Denied, Failed, ViscriptError
 from viscript.eventlog import EventLog
 from viscript.gate import Gate
 from viscript.home import DaemonLock, Home
@@ -59,6 +60,8 @@ from viscript.telling import Teller
 log = logging.getLogger(__name__)
 
 JOIN = 20.0  # seconds for the broker to come up
+REACH = 3.0  # seconds for that of another host, before what runs here goes on without
+AWAY = "the cluster's broker at {} does not answer; what runs here does not wait, and joins it when it does"
 DOWN = 90.0
 SETTLE = 120.0
 
@@ -158,7 +161,8 @@ class Daemon:
         self, launcher: Launcher, stack: AsyncExitStack, errands: TaskGroup, recorder: Recorder
     ) -> list[asyncio.Task[None]]:
         """Take over or start what is to run; returns what follows the bus."""
-        begun = self._begin_cold(launcher, recorder)
+        autostart = Autostart(launcher, self._tell)
+        begun = self._begin_cold(launcher, autostart, recorder)
         try:
             bus = await self._join(launcher, stack)
         except Conflict:
@@ -174,17 +178,22 @@ class Daemon:
             recorder.daemon_is("up", f"pid {os.getpid()}")
             launcher.adopt()
         launcher.desk.resume(partial(act_of, launcher))
-        await self._bring_up(launcher, launcher.place.address, begun)
+        away = bus is not None and not bus.connected
+        if away and isinstance(launcher.membership, Joined):
+            later = self._catch_up(launcher.membership, autostart)
+            following.append(errands.create_task(later))
+        await self._bring_up(launcher, autostart, begun, away=away)
         return following
 
-    def _begin_cold(self, launcher: Launcher, recorder: Recorder) -> list[Record] | None:
+    def _begin_cold(
+        self, launcher: Launcher, autostart: Autostart, recorder: Recorder
+    ) -> list[Record] | None:
         """Where nothing lives, not even a broker to ask, its apps begin with it; None: something may live."""
         if self._options.down or not doors.is_cold(self._home, self._store, launcher.place.address):
             return None
         recorder.daemon_is("up", f"pid {os.getpid()}")
         self._store.begin()
-        with self._store.together():
-            begun = self._autostart(launcher)
+        begun = autostart.begin(away=False)
         launcher.are_let_in(doors.let_in(self._home, begun))
         return begun
 
@@ -199,7 +208,7 @@ class Daemon:
             launcher.membership = member
             self._reporting = member.changed
             if not self._options.down:
-                await member.numbered(JOIN)
+                await member.numbered(JOIN if bus.connected else 0.0)
             return [errands.create_task(member.follow()), errands.create_task(member.attend())]
         launcher.membership = membership = Membership(bus, launcher.arrived)
         following = errands.create_task(membership.follow())
@@ -210,13 +219,14 @@ class Daemon:
     async def _join(self, launcher: Launcher, stack: AsyncExitStack) -> Bus | None:
         """The bus, with a broker of ours; None when we only take down and it is gone."""
         if self._joined is not None:
+            patience = REACH if self._options.down or self._store.numbers is not None else JOIN
             try:
-                patience = 2.0 if self._options.down else JOIN
-                return await dial(launcher.place.address, self._key, stack, patience)
-            except (NoDaemon, Denied):
+                bus = await dial(launcher.place.address, self._key, stack, patience)
+            except Denied:
                 if self._options.down:
                     return None
                 raise
+            return bus if bus.connected or not self._options.down else None
         if self._options.down and processes.look(self._home.launches / "broker")[0] is Fate.ENDED:
             return None
         told = processes.end_of(self._home.broker_log)
@@ -245,7 +255,7 @@ class Daemon:
         raise Conflict(problem)
 
     async def _bring_up(
-        self, launcher: Launcher, address: Address, begun: list[Record] | None
+        self, launcher: Launcher, autostart: Autostart, begun: list[Record] | None, *, away: bool
     ) -> None:
         if self._options.down:
             await strays.end(self._home, self._known())
@@ -256,6 +266,7 @@ class Daemon:
             await launcher.membership.reconcile(launcher.records.values(), keys)
         if not self._store.is_up:
             self._store.begin()
+        address = launcher.place.address
         info = DaemonInfo(
             os.getpid(), self._key.public, address.endpoint, address.key,
             str(self._settings.file), time.time(),
@@ -263,37 +274,21 @@ class Daemon:
         _write(self._home.daemon, msgspec.json.encode(info))
         if self._snapshots is not None:
             self._snapshots.changed()
-        self._tell(Event("broker", text=address.endpoint))
+        self._tell(
+            Event("notice", text=AWAY.format(address.endpoint))
+            if away
+            else Event("broker", text=address.endpoint)
+        )
         if begun is None:
-            with self._store.together():
-                begun = self._autostart(launcher)
+            begun = autostart.begin(away=away)
         await launcher.wait(lambda: all(r.state in SETTLED for r in begun), SETTLE)
         well = {State.RUNNING, State.DEGRADED, State.EXITED}
         self._tell(Event("up", failed=[r.app for r in begun if r.state not in well]))
 
-    def _autostart(self, launcher: Launcher) -> list[Record]:
-        """Start what is marked so, but what runs already, was stopped on purpose or has ended well.
-
-        To end well counts until `down` or the next boot, to be stopped until `down`.
-        """
-        booted = launcher.recorder is not None and launcher.recorder.events.booted
-        started = []
-        for app in catalog.order(self._settings.apps):
-            last = self._store.last_of(app.name)
-            over = (
-                last is not None
-                and last.session == self._store.session
-                and (last.stop or (last.state == State.EXITED and not booted))
-            )
-            runs = any(record.app == app.name for record in launcher.records.values())
-            if not app.autostart or not app.instances or over or runs:
-                continue
-            try:
-                started += launcher.begin(app.name, ())
-            except ViscriptError as error:
-                log.warning("%s is not started: %s", app.name, error)
-                self._tell(Event("problem", app=app.name, text=str(error), error=error.name))
-        return started
+    async def _catch_up(self, member: Joined, autostart: Autostart) -> None:
+        """Start what needs the bus, when the first host is there again."""
+        await member.welcomed()
+        autostart.begin_rest()
 
     def _changed(self, record: Record) -> None:
         self._reporting()

@@ -190,7 +190,7 @@ class Store:
 
     def _fact(self, name: str, value: str) -> None:
         self._sync(always=True)
-        self._db.execute("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", (name, value))
+        self._change("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", (name, value))
 
     def _select(self, where: str, *values: object) -> list[Record]:
         rows = self._db.execute(

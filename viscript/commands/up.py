@@ -146,6 +146,8 @@ def _take(event: Event, outcome: Outcome) -> str:
             raise accept(event.error, event.text)
         case "broker":
             return f"broker listens at {event.text}"
+        case "notice":
+            return event.text
         case "problem":
             outcome.problems[event.app] = event.text
             return f"{event.app} is not started: {event.text}"
