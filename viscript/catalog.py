@@ -71,11 +71,26 @@ def command(config: Config, app: App, arguments: tuple[str, ...], search: str) -
     """
     accounts.check(app)
     env = environment(config, app)
-    given = (*app.default_args, *app.args, *arguments)
-    cwd = None if app.cwd is None else str(config.folder / Path(app.cwd).expanduser())
-    if cwd is not None and not Path(cwd).is_dir():
+    cwd = folder(config, app)
+    if app.path.startswith(PYTHON):
+        env = {"PYTHONUNBUFFERED": "1", **env}
+    return Command(argv(config, app, arguments, search), cwd, env)
+
+
+def folder(config: Config, app: App) -> str | None:
+    """Its working folder; None: one of its own. `BadConfig` when it is none."""
+    if app.cwd is None:
+        return None
+    cwd = config.folder / Path(app.cwd).expanduser()
+    if not cwd.is_dir():
         place = app.places.get("cwd", app.place)
         raise BadConfig(f"{place}: apps.{app.name}.cwd: {cwd} is not a folder")
+    return str(cwd)
+
+
+def argv(config: Config, app: App, arguments: tuple[str, ...], search: str) -> tuple[str, ...]:
+    """What is executed; `BadConfig` when there is no such thing, or it is no program."""
+    given = (*app.default_args, *app.args, *arguments)
     if app.path.startswith(PYTHON):
         module = app.path.removeprefix(PYTHON)
         if not all(part.isidentifier() for part in module.split(".")):
@@ -83,16 +98,19 @@ def command(config: Config, app: App, arguments: tuple[str, ...], search: str) -
                 f"{app.place}: apps.{app.name}.path: {module!r} is not the name of a module"
             )
         # -P keeps a folder of the same name in the cwd from being run instead.
-        argv = (sys.executable, "-P", "-m", module, *given)
-        return Command(argv, cwd, {"PYTHONUNBUFFERED": "1", **env})
-    return Command((_executable(config, app, search), *given), cwd, env)
+        return (sys.executable, "-P", "-m", module, *given)
+    return (_executable(config, app, search), *given)
 
 
 def environment(config: Config, app: App) -> dict[str, str]:
     """What its entry adds to the environment: its files, each before the next, then `env`."""
     found: dict[str, str] = {}
     for name in app.env_file:
-        found |= envfile.load(config.folder / Path(name).expanduser())
+        try:
+            found |= envfile.load(config.folder / Path(name).expanduser())
+        except BadConfig as error:
+            place = app.places.get("env_file", app.place)
+            raise BadConfig(f"{place}: apps.{app.name}.env_file: {error}") from None
     return {**found, **app.env}
 
 

@@ -27,7 +27,7 @@ def load(file: Path) -> dict[str, str]:
         with file.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise BadConfig(f"{file}: cannot be read: {error.strerror}; see env_file") from None
+        raise BadConfig(f"{file}: cannot be read: {error.strerror}") from None
     if len(data) > MAX_BYTES:
         raise BadConfig(f"{file}: larger than {MAX_BYTES >> 20} MiB, which no environment is")
     try:

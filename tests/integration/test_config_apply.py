@@ -142,6 +142,20 @@ def test_a_changed_file_of_variables_restarts_what_was_started_with_it(up):
     assert f"{up.root}/a.env:1: not NAME=value" in refused
 
 
+def test_what_runs_on_and_could_not_be_started_again_is_said(up):
+    up.configure({**BEFORE, "calm": {**SLEEP, "env_file": [str(up.root / "a.env")]}})
+    (up.root / "a.env").write_text("A=1\n")
+    up.run("config", "apply")
+    (up.root / "a.env").unlink()
+    lines = up.run("config", "plan").stdout.splitlines()
+    assert lines[0] == "nothing changes"
+    assert lines[1].endswith(
+        f"apps.calm.env_file: {up.root}/a.env: cannot be read: No such file or directory"
+    )
+    assert list(up.ask("config", "plan")["warnings"]) == ["calm"]
+    assert up.ask("config", "apply") is None
+
+
 def test_what_was_run_by_hand_goes_on(up):
     up.run("run", "--detach", "--name", "byhand", "--", "sleep", "1000")
     before = pids(up)

@@ -350,7 +350,8 @@ def test_scale_is_as_many_as_wanted_when_it_returns(made):
 
     assert "runs 3 times" in made.run("scale", "web-a", "3").stdout
     assert count() == [0, 1, 2]
-    made.run("scale", "web-a", "1")
+    job = made.ask("scale", "web-a", "1")
+    assert (job["verb"], job["state"], job["steps"][0]["text"]) == ("scale", "done", "runs 1 time")
     assert count() == [0]
     assert made.ask("scale", "--dry-run", "web-a", "5")[0]["app"] == "web-a"
     assert count() == [0]

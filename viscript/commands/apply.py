@@ -44,7 +44,7 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> order.
         raise Conflict(
             f"{launcher.config.file} has changed since it was looked at; look again: viscript config plan"
         )
-    for problem in plan.problems(new, outcome).values():
+    for problem in plan.problems(new, {*outcome.orders.restart, *outcome.orders.start}).values():
         raise BadConfig(f"{problem}; nothing was changed")
     records = [record for record in launcher.records.values() if record.ad_hoc is None]
     launcher.apply(Plan(update=outcome.orders.update), new)

@@ -79,15 +79,10 @@ def check(file: Path, *, strict: bool, as_json: bool) -> None:
 
 
 def _unstartable(found: Config) -> list[str]:
-    from viscript import catalog
+    from viscript import startable
 
-    problems = []
-    for app in found.apps.values():
-        try:
-            catalog.command(found, app, (), os.environ.get("PATH", os.defpath))
-        except BadConfig as error:
-            problems.append(str(error))
-    return problems
+    search = os.environ.get("PATH", os.defpath)
+    return [text for app in found.apps.values() for text in startable.problems(found, app, search)]
 
 
 def show(file: Path, names: list[str], *, as_json: bool) -> None:
