@@ -7,7 +7,6 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from bus import keystore
 from bus.access import AccessError
 from bus.errors import KeyFileError
 from viscript import catalog, config
@@ -66,6 +65,8 @@ def _folder(folder: Path, root: Path) -> Iterator[Finding]:
 
 def keys(place: Home) -> list[Finding]:
     """Whether every key file is private and whole, and the access list too."""
+    from bus import keystore  # which needs libzmq: that may be what is wrong
+
     found = []
     names = sorted([*place.keys.glob("*.key"), *place.keys.glob("apps/*.key")])
     for path in names:
