@@ -74,6 +74,7 @@ class Options:
     config: Path
     events: int | None  # descriptor for `Event` lines
     down: bool  # only end what an earlier daemon left
+    settings: Config | None = None  # the config, if it was read just now
 
 
 class Daemon:
@@ -318,7 +319,7 @@ class Daemon:
 def _load(options: Options) -> Config:
     """The config; to take down what runs, none is needed."""
     try:
-        return config.load(options.config)
+        return options.settings or config.load(options.config)
     except BadConfig:
         if not options.down:
             raise
@@ -342,11 +343,11 @@ def parse(arguments: list[str]) -> Options:
     return Options(Home(given.home), given.config, given.events, given.down)
 
 
-def main() -> None:
+def serve(options: Options) -> int:
+    """Be the daemon of a home until everything is down or it is told to end; the exit code."""
     processes.keep_private()
     descriptors.raise_limit()
     logs.configure()
-    options = parse(sys.argv[1:])
     teller = Teller(options.events)
     try:
         options.home.create()
@@ -358,7 +359,8 @@ def main() -> None:
         error = _cause(raised)
         log.error("%s", error)  # noqa: TRY400 - said to people, a traceback would not help
         teller.tell(Event("error", text=str(error), error=error.name))
-        sys.exit(error.exit_code)
+        return error.exit_code
+    return 0
 
 
 def _begin_again(options: Options, teller: Teller) -> None:
@@ -387,4 +389,4 @@ def _cause(raised: Exception) -> ViscriptError:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(serve(parse(sys.argv[1:])))
