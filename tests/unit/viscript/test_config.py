@@ -181,6 +181,9 @@ def test_published_schema_agrees_with_the_loader():
     validator.validate(yaml.safe_load(IN_THE_SCHEMA_OF_2017))
     known = {x for x in config.App.__dataclass_fields__ if x not in ("name", "place", "places")}
     assert schema["$defs"]["app"]["properties"].keys() == known
-    for bad in ("apps: {a: {}}", "apps: {a: {path: x, y: 1}}", "apps: {a: {path: x, args: y}}"):
+    for bad in (
+        "apps: {a: {}}", "apps: {a: {path: x, y: 1}}", "apps: {a: {path: x, args: y}}",
+        "apps: {a: {path: x, alive: {log: y}}}",
+    ):  # fmt: skip
         complaint(bad)
         assert not validator.is_valid(yaml.safe_load(bad))

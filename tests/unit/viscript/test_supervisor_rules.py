@@ -1,7 +1,5 @@
 """What a supervisor does when something has ended or is not well, as dialogues."""
 
-import pytest
-
 from tests.support.supervising import ALWAYS, BUS, ON_FAILURE, Talk
 from viscript.rules import Probe, RestartRule
 from viscript.supervision.events import (
@@ -22,11 +20,6 @@ from viscript.supervision.events import (
 )
 from viscript.supervision.launch import Launch
 from viscript.supervision.states import Exit, State
-
-
-@pytest.fixture
-def talk() -> Talk:
-    return Talk()
 
 
 def ends(talk: Talk, rule: RestartRule, *codes: int | None) -> Launch:
