@@ -11,7 +11,9 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
+
+from msgspec import Meta, Struct
 
 from viscript.keeping.log import RECORD
 
@@ -28,6 +30,14 @@ class Line:
     time: float | None
     text: bytes
     whole: bool = True  # its end has been printed, too
+
+
+class Cursor(Struct, frozen=True):
+    """A place in a log that stays the same when its files move on: which of them, and how far in it."""
+
+    device: int
+    inode: int
+    offset: Annotated[int, Meta(ge=0, le=1 << 53)]
 
 
 class Segment:
@@ -125,6 +135,11 @@ class Splitter:
             yield Line(self._time, self._rest[:MAX_LINE])
             self._rest = self._rest[MAX_LINE:]
 
+    @property
+    def held(self) -> int:
+        """Bytes of a line that has no end yet."""
+        return len(self._rest)
+
     def rest(self) -> Iterator[Line]:
         """What has no end yet."""
         if self._rest:
@@ -142,29 +157,48 @@ def _pieces(text: bytes, time: float | None) -> Iterator[Line]:
 class Reader:
     """One log from some place on: first what is there, then what comes. Nothing is left out by a rotation."""
 
-    def __init__(self, log: Path, *, last: int | None = None, since: float | None = None) -> None:
-        """From the line on that is the `last`th from the end, or that was written at `since`."""
+    def __init__(
+        self,
+        log: Path,
+        *,
+        last: int | None = None,
+        since: float | None = None,
+        at: Cursor | None = None,
+    ) -> None:
+        """From the line on that is the `last`th from the end, or was written at `since`, or is `at`."""
         self._log = log
         self._splitter = Splitter()
         self._file: IO[bytes] | None = None
         self._segment: Segment | None = None
         self._identity: tuple[int, int] | None = None
         self._offset = 0
+        self.cursor: Cursor | None = None  # where the first line begins that was not given yet
         found = segments(log)
         if not found:
             return
         index, offset = (
-            _since(found, since) if since is not None
+            _at(found, at) if at is not None
+            else _since(found, since) if since is not None
             else (0, 0) if last is None else _last(found, last)
         )  # fmt: skip
         self._open(found[index], offset)
 
     def lines(self) -> Iterator[Line]:
         """What is there now and was not given yet; a line without its end is given when that comes."""
-        while data := self._read():
-            assert self._segment is not None  # noqa: S101 - it was read
-            offset = self._offset - len(data)
-            yield from self._splitter.feed(data, offset, self._segment)
+        while (some := self.some()) is not None:
+            yield from some
+
+    def some(self) -> list[Line] | None:
+        """As `lines`, but not more than a piece of the file has; None: that is all there is now."""
+        data = self._read()
+        if not data:
+            return None
+        assert self._segment is not None  # noqa: S101 - it was read
+        found = list(self._splitter.feed(data, self._offset - len(data), self._segment))
+        begins = self._offset - self._splitter.held
+        if begins >= 0:  # else it begins in the file before, where the cursor is
+            self._point(begins)
+        return found
 
     def rest(self) -> Iterator[Line]:
         """What has no end yet, as it is."""
@@ -175,6 +209,10 @@ class Reader:
             self._file.close()
             self._file = None
 
+    def _point(self, offset: int) -> None:
+        if self._identity is not None:
+            self.cursor = Cursor(*self._identity, offset)
+
     def _open(self, segment: Segment, offset: int) -> None:
         self.close()
         self._identity = segment.identity
@@ -182,6 +220,8 @@ class Reader:
         self._file.seek(offset)
         segment.read_times()
         self._segment, self._offset = segment, offset
+        if not self._splitter.held:
+            self._point(offset)
 
     def _read(self) -> bytes:
         if self._file is None:  # nothing had been printed when we began
@@ -224,6 +264,14 @@ class Reader:
         """Somebody has emptied it."""
         assert self._file is not None  # noqa: S101
         return os.fstat(self._file.fileno()).st_size < self._offset
+
+
+def _at(found: list[Segment], cursor: Cursor) -> tuple[int, int]:
+    """Segment and offset of a cursor; the oldest that is left when its file is gone."""
+    for index, segment in enumerate(found):
+        if segment.identity == (cursor.device, cursor.inode):
+            return index, cursor.offset
+    return 0, 0
 
 
 def _since(found: list[Segment], moment: float) -> tuple[int, int]:

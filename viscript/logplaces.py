@@ -34,7 +34,8 @@ class Place:
 
     @property
     def name(self) -> str:
-        return self.app if self.id is None else f"{self.app}.{self.id}"
+        name = self.app if self.id is None else f"{self.app}.{self.id}"
+        return f"{self.host}:{name}" if self.host else name
 
 
 def find(home: Home, words: Sequence[str]) -> list[Place]:

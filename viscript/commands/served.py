@@ -22,6 +22,7 @@ from viscript.commands import (
     kill,
     ping,
     plan,
+    printed,
     reload,
     restart,
     role,
@@ -87,4 +88,5 @@ TABLE: tuple[Served, ...] = (
     Served(why, Role.VIEW, scoped=True),
     Served(find, Role.VIEW, scoped=True, audited=False),
     Served(wait, Role.VIEW, scoped=True, audited=False),
+    Served(printed, Role.VIEW, scoped=True, audited=False),
 )  # fmt: skip
