@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -40,7 +41,7 @@ from viscript.desk import Desk
 from viscript.errors import BadConfig, Conflict, Denied, Failed, ViscriptError
 from viscript.eventlog import EventLog
 from viscript.gate import Gate
-from viscript.home import DaemonLock, Home
+from viscript.home import PYTHON, DaemonLock, Home
 from viscript.jobstore import JobStore
 from viscript.keeping import kernel
 from viscript.launcher import Launcher
@@ -87,15 +88,12 @@ class Daemon:
         self._settings = _load(options)
         self._store = Store(self._home.database)
         if not options.down:
-            strays.refuse(self._home, self._known())
+            strays.refuse(self._home, self._store)
         self._snapshots: Snapshots | None = None
         self._joined = files.load_membership(self._home)  # of another host's cluster
         keys = doors.own_keys(self._home, alone=self._joined is None)
         self._broker_key, self._key, self._owners = keys.broker, keys.daemon, keys.names
         self._reporting: Callable[[], None] = lambda: None  # to the first host of a cluster
-
-    def _known(self) -> set[int]:
-        return {record.id for record in self._store.live()}
 
     async def run(self) -> bool:
         """Until everything is down, or the daemon alone is told to end; True when it is to begin again."""
@@ -259,7 +257,7 @@ class Daemon:
         self, launcher: Launcher, autostart: Autostart, begun: list[Record] | None, *, away: bool
     ) -> None:
         if self._options.down:
-            await strays.end(self._home, self._known())
+            await strays.end(self._home, self._store)
             launcher.down()
             return
         if launcher.membership is not None:
@@ -308,7 +306,8 @@ class Daemon:
         """Everything has ended: leave state and logs, nothing else."""
         self._store.finish()
         self._store.close()
-        self._home.daemon.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # nothing follows from it that is left
+            self._home.daemon.unlink()
         for path in self._home.run.iterdir():
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -355,7 +354,7 @@ def serve(options: Options) -> int:
         again = asyncio.run(Daemon(options, teller).run())
         if again:
             _begin_again(options, teller)
-    except (ViscriptError, ExceptionGroup) as raised:
+    except (ViscriptError, OSError, ExceptionGroup) as raised:
         error = _cause(raised)
         log.error("%s", error)  # noqa: TRY400 - said to people, a traceback would not help
         teller.tell(Event("error", text=str(error), error=error.name))
@@ -371,7 +370,7 @@ def _begin_again(options: Options, teller: Teller) -> None:
     words = ["--home", str(options.home.root), "--config", str(options.config)]
     if teller.fd is not None:
         words += ["--events", str(teller.fd)]
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "viscript.daemon", *words])  # noqa: S606
+    os.execv(sys.executable, [*PYTHON, "-P", "-m", "viscript.daemon", *words])  # noqa: S606
 
 
 def _cause(raised: Exception) -> ViscriptError:
@@ -384,6 +383,9 @@ def _cause(raised: Exception) -> ViscriptError:
             return error
         case BusError():
             return Failed(str(error))
+        case OSError() if error.filename is not None or error.errno == errno.ENOSPC:
+            place = f"{error.filename or 'the home'}: {error.strerror}"
+            return Failed(f"{place}; see what is wrong: viscript doctor")
         case _:
             raise raised
 

@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from viscript import descriptors
 from viscript.errors import Failed
+from viscript.home import PYTHON
 from viscript.keeping import server
 
 TIMEOUT = 20.0  # seconds for a program to be begun
@@ -68,7 +68,7 @@ class Nursery:
         package = str(Path(__file__).parent.parent)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", server.__file__, package], stdin=theirs.fileno(), cwd="/",
+                [*PYTHON, "-I", "-S", server.__file__, package], stdin=theirs.fileno(), cwd="/",
                 stdout=subprocess.DEVNULL, start_new_session=True, umask=0o077,
                 env={k: v for k, v in os.environ.items() if not k.startswith("PYTHON")},
             )  # fmt: skip

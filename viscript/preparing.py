@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from bus.identity import Address
 from viscript import catalog
 from viscript.config import App, Config
-from viscript.home import Home
+from viscript.home import PYTHON, Home
 from viscript.processes import Spec
 from viscript.records import Record
 from viscript.rules import NO_PROBE, STOP, Probe, StopStep
@@ -56,7 +55,7 @@ class Prepared:
 
 
 def broker(home: Home) -> Prepared:
-    argv = (sys.executable, "-P", "-m", "bus.cli", "run", str(home.root))
+    argv = (*PYTHON, "-P", "-m", "bus.cli", "run", str(home.root))
     return Prepared(argv, str(home.root), _inherited(home))
 
 

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import msgspec
 
-from viscript.home import Home
+from viscript.home import PYTHON, Home
 from viscript.protocol import Event
 
 PAUSE = 0.1  # seconds after which silence is told, too
@@ -29,9 +29,12 @@ def fork_daemon(home: Home, write: int, serve: Callable[[int], int]) -> bool:
     """As `spawn_daemon`, but it needs no interpreter of its own: it is this process as it is now.
 
     `serve` runs in it, with its number of the pipe's end, and gives its exit code. False where this process
-    is not fit for it, as it has threads or sockets of the bus; then nothing has happened.
+    is not fit for it, as it has threads or sockets of the bus, or reads names on disk as another locale has
+    them; then nothing has happened.
     """
     if threading.active_count() > 1 or "zmq" in sys.modules:
+        return False
+    if sys.getfilesystemencoding() != "utf-8":
         return False
     for stream in (sys.stdout, sys.stderr):  # else it would say again what is only buffered here
         stream.flush()
@@ -94,7 +97,7 @@ def _rotate(home: Home) -> None:
 def _spawn(home: Home, config: Path, write: int, extra: tuple[str, ...]) -> None:
     _rotate(home)
     argv = [
-        sys.executable, "-P", "-m", "viscript.daemon", "--home", str(home.root),
+        *PYTHON, "-P", "-m", "viscript.daemon", "--home", str(home.root),
         "--config", str(config), "--events", str(write), *extra,
     ]  # fmt: skip
     with home.daemon_log.open("ab") as log:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from viscript import processes
@@ -17,13 +16,14 @@ from viscript.generation import Generation
 from viscript.home import Home
 from viscript.processes import Fate
 from viscript.rules import STOP
+from viscript.state import Store
 
 PATIENCE = 30.0  # seconds for one to end
 
 
-def find(home: Home, known: Iterable[int]) -> list[Path]:
-    """Folders of launches that live and are not `known`."""
-    numbers = {str(number) for number in known}
+def find(home: Home, store: Store) -> list[Path]:
+    """Folders of launches that live although they should not."""
+    numbers = {str(record.id) for record in store.live()}
     folders = [x for x in home.launches.iterdir() if x.name.isdecimal() and x.name not in numbers]
     return sorted(folder for folder in folders if _lives(folder))
 
@@ -34,9 +34,9 @@ def _lives(folder: Path) -> bool:
     return fate is not Fate.ENDED and not ending
 
 
-def refuse(home: Home, known: Iterable[int]) -> None:
+def refuse(home: Home, store: Store) -> None:
     """`Conflict` when there are any."""
-    found = find(home, known)
+    found = find(home, store)
     if not found:
         return
     reports = [processes.read_report(folder) for folder in found]
@@ -47,10 +47,10 @@ def refuse(home: Home, known: Iterable[int]) -> None:
     )
 
 
-async def end(home: Home, known: Iterable[int]) -> None:
+async def end(home: Home, store: Store) -> None:
     """End them all, as is usual without any rules."""
     async with asyncio.TaskGroup() as tasks:
-        for folder in find(home, known):
+        for folder in find(home, store):
             tasks.create_task(_end(home, folder))
 
 

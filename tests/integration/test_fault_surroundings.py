@@ -127,6 +127,50 @@ def test_every_locale_and_no_terminal_gets_an_answer(made: Instance):
     made.environment = usual
 
 
+def test_a_daemon_of_any_locale_finds_what_the_configuration_names(tmp_path: Path):
+    """The file is UTF-8, and so are names on disk and what a program is told."""
+    with instance(tmp_path / "h", up=False) as made:
+        (made.root / "größe").mkdir()
+        script = 'pwd; echo "$0" $WORD; exec sleep 1000'
+        entry = {
+            "path": "sh",
+            "args": ["-c", script, "grüße ☃"],
+            "cwd": "größe",
+            "env": {"WORD": "ä"},
+        }
+        made.configure({"umlaut": entry})
+        made.environment |= LOCALES[0]
+        made.run("up", "--detach")
+        number = made.start("umlaut")["id"]
+        log = made.root / "logs" / f"{number}-umlaut.log"
+        until(lambda: len(log.read_text("utf-8").splitlines()) == 2)
+        assert log.read_text("utf-8").splitlines() == [str(made.root / "größe"), "grüße ☃ ä"]
+        made.run("daemon", "restart")
+        assert made.start("umlaut")["state"] == "running"
+
+
+FOLDERS = ["keys", "keys/apps", "logs", "launches", "state", "state/apps", "run"]
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
+def test_folders_that_others_may_enter_are_refused_one_by_one_with_the_way_out(
+    tmp_path: Path, mode: int
+):
+    with instance(tmp_path / "h", up=False) as made:
+        made.configure(APPS)
+        made.run("up", "--detach")
+        made.run("down")
+        for name in FOLDERS:
+            folder = made.root / name
+            folder.mkdir(mode=0o700, exist_ok=True)  # `run` goes with what ran
+            folder.chmod(mode)
+            for command in (("up", "--detach"), ("up",)):
+                assert f"chmod 700 {folder}" in made.run(*command, code=4).stderr
+            assert f"chmod 700 {folder}" in made.run("doctor", code=2).stdout
+            folder.chmod(0o700)
+        made.run("up", "--detach")
+
+
 def test_without_a_terminal_what_needs_one_says_so(made: Instance):
     for command in ((), ("attach", "sleeper")):
         done = made.run(*command, code=None, stdin=subprocess.DEVNULL)

@@ -25,14 +25,7 @@ def home(place: Home) -> list[Finding]:
 
 def _folders(place: Home) -> Iterator[Path]:
     yield place.root
-    for folder in (
-        place.keys,
-        place.keys / "apps",
-        place.logs,
-        place.launches,
-        place.database.parent,
-        place.run,
-    ):
+    for folder in place.folders:
         if os.path.lexists(folder):  # also what leads nowhere
             yield folder
 

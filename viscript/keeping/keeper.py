@@ -54,7 +54,7 @@ class Keeper:
         self._poll = select.poll()
         self._readers: dict[int, Callable[[], object]] = {}
         self._visitors: dict[int, Visitor] = {}
-        self._log = Log(spec["log"], spec["rule"])
+        self._log: Log
         self.output: Output = nothing
         self._notify: Notify | None = None
         self._uid = os.getuid()
@@ -75,8 +75,10 @@ class Keeper:
         """Run or take over the program; False when it could not be started, as the state says."""
         try:
             if self._ours:
+                self._log = _log(self.spec)
                 self._spawn(env)
             else:
+                self._log = Log(self.spec["log"], self.spec["rule"])  # else another keeper tries
                 self._take_over()
         except StartProblem as problem:
             self.state.update(state="failed", errno=problem.errno, error=problem.text)
@@ -376,3 +378,10 @@ class Keeper:
             self._notify.close()
         with contextlib.suppress(OSError):
             os.unlink(self.spec["ctl"])  # noqa: PTH108
+
+
+def _log(spec: Json) -> Log:
+    try:
+        return Log(spec["log"], spec["rule"])
+    except OSError as problem:
+        raise StartProblem(problem.errno or 5, f"{spec['log']}: {problem.strerror}") from None

@@ -56,17 +56,23 @@ def _keep(connection: socket.socket) -> NoReturn:
 
 
 def _work(connection: socket.socket) -> None:
-    from viscript.keeping import kernel
-    from viscript.keeping.keeper import Keeper
-
     request = _read(connection)
-    folder = request["folder"]
-    lock = os.open(f"{folder}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(f"{request['folder']}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         _answer(connection, {"locked": True})
         return
+    try:
+        _keep_in(request["folder"], request, connection)
+    finally:
+        os.close(lock)  # before a problem is told: who hears of it looks whether anything lives
+
+
+def _keep_in(folder: str, request: dict[str, Any], connection: socket.socket) -> None:
+    from viscript.keeping import kernel
+    from viscript.keeping.keeper import Keeper
+
     errors = os.open(f"{folder}/keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(errors, 2)
     os.close(errors)
@@ -84,7 +90,10 @@ def _work(connection: socket.socket) -> None:
 def _read(connection: socket.socket) -> dict[str, Any]:
     data = b""
     while not data.endswith(b"\n") and len(data) < LONGEST:
-        data += connection.recv(1 << 20)
+        part = connection.recv(1 << 20)
+        if not part:
+            raise EOFError("the daemon was killed while it asked")
+        data += part
     found = json.loads(data)
     assert isinstance(found, dict)  # noqa: S101 - from our own daemon
     return found

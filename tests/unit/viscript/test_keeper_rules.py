@@ -21,6 +21,7 @@ from viscript.keeping.notify import parse
 from viscript.keeping.output import Pipe
 from viscript.keeping.start import StartProblem
 from viscript.keeping.stopping import Stopping
+from viscript.nursery import nursery
 from viscript.processes import Fate
 from viscript.rules import StopStep
 
@@ -336,3 +337,48 @@ def _running(*argv: str) -> list[int]:
             if path.read_bytes() == wanted:
                 found.append(int(path.parent.name))
     return found
+
+
+def test_a_daemon_that_is_killed_while_it_asks_leaves_no_keeper(folder):
+    folder.shell("true")
+    folder.wait("gone")
+    ours, theirs = socket.socketpair()
+    nursery._pass_on(theirs)
+    theirs.close()
+    ours.sendall(b'{"folder": "/')
+    until(lambda: len(children(nursery.pid)) == 1)
+    [forked] = children(nursery.pid)
+    ours.close()
+    until(lambda: not alive(forked))
+
+
+def children(parent: int) -> list[int]:
+    found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(pid) for pid in found]
+
+
+def test_a_log_that_cannot_be_written_is_why_it_does_not_run(folder):
+    folder.log.mkdir()
+    report = folder.spawn("/bin/true")
+    assert (report.state, report.error) == ("failed", f"{folder.log}: Is a directory")
+
+
+def test_a_keeper_that_cannot_work_is_gone_when_it_is_heard_of(folder):
+    folder.path.mkdir()
+    (folder.path / "keeper.log").mkdir()
+    with pytest.raises(Failed, match="the keeper cannot work: IsADirectoryError"):
+        folder.spawn("/bin/true")
+    assert processes.look(folder.path)[0] is Fate.ENDED
+
+
+def test_what_runs_is_not_given_up_when_its_log_cannot_be_opened(folder):
+    first = folder.shell("sleep 1000")
+    folder.kill_keeper(first)
+    kept = folder.log.rename(folder.log.with_suffix(".kept"))
+    folder.log.mkdir()
+    with pytest.raises(Failed, match="Is a directory"):
+        folder.spawn(adopt=processes.read_report(folder.path))
+    assert processes.look(folder.path)[0] is Fate.ORPHANED
+    folder.log.rmdir()
+    kept.rename(folder.log)
+    assert folder.spawn(adopt=processes.read_report(folder.path)).pid == first.pid
