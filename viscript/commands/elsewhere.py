@@ -1,4 +1,4 @@
-"""Logs of other hosts, behind `logs` and no command of its own: read over the bus as those here are read from their files."""
+"""Logs of other hosts, behind `logs` and no command of its own: read over the bus as ours are from files."""
 
 from __future__ import annotations
 
