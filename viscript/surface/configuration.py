@@ -12,14 +12,7 @@ import typer
 from viscript import options
 from viscript.options import HomeOption, JsonOption
 from viscript.surface.arguments import ConfigOption, as_json, client, config_file
-from viscript.surface.doing import (
-    BatchOption,
-    DryOption,
-    TimeoutOption,
-    WaitOption,
-    YesOption,
-    how_of,
-)
+from viscript.surface.orders import Given, order
 
 AppName = Annotated[str, typer.Argument(metavar="APP", help="See: viscript apps.")]
 FileName = Annotated[
@@ -69,22 +62,13 @@ def plan(file: FileName = None, home: HomeOption = None, json: JsonOption = Fals
 
 
 @config.command()
-def apply(
-    *,
-    timeout: TimeoutOption = None,
-    wait: WaitOption = True,
-    dry_run: DryOption = False,
-    yes: YesOption = False,
-    batch: BatchOption = 0,
-    home: HomeOption = None,
-    json: JsonOption = False,
-) -> None:
+@order()
+def apply(given: Given) -> None:
     """Take over the changed file; only what the change concerns is touched."""
     from viscript.commands import apply as command
 
-    how = how_of(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
-    with client(home) as daemon:
-        command.run(daemon, how, batch)
+    with given.client() as daemon:
+        command.run(daemon, given.how(command.TIMEOUT), given.batch)
 
 
 @config.command("show")
