@@ -1,4 +1,4 @@
-"""What can be asked of the launches of a home: start, stop, restart, reload, kill, scale, apply, take down.
+"""What can be asked of the launches of a home: start, stop, restart, reload, kill, scale, take down.
 
 Adoption comes before any start: a launch whose process lives is taken over as it is, and what cannot be
 proved dead is never started again.
@@ -25,7 +25,7 @@ from viscript.meter import Meter
 from viscript.preparing import Place, Prepared
 from viscript.recorder import Recorder
 from viscript.records import AdHoc, Probed, Record
-from viscript.rules import Plan, Probe, RestartRule
+from viscript.rules import Probe, RestartRule
 from viscript.state import Store
 from viscript.supervision import events
 from viscript.supervision.launch import BROKER, Launch
@@ -259,25 +259,14 @@ class Launcher:
         begun = [self._start(entry, x, ()) for x in free[: max(0, count - len(live))]]
         return [*live[:count], *begun]
 
-    def apply(self, plan: Plan, settings: Config) -> list[Record]:
-        """Take over a configuration; returns what is started, stopped and started again."""
-        self.config, self._stamp = settings, _stamp(settings.file)
-        self.applied = settings
-        touched: list[Record] = []
+    def adopt_rules(self, settings: Config, apps: Iterable[str]) -> None:
+        """Take over a configuration; of `apps` also the rules of ours that count while they run."""
+        self.config = self.applied = settings
+        self._stamp = _stamp(settings.file)
+        names = set(apps)
         for record in list(self.records.values()):
-            if record.app in plan.stop:
-                touched += self.stop(record)
-            elif record.app in (*plan.restart, *plan.update) and record.app in settings.apps:
+            if record.app in names and record.app in settings.apps:
                 self._update(record, settings.apps[record.app])
-                if record.app in plan.restart and not record.stop:
-                    touched.append(self.restart(record))
-        for app, count in plan.scale:
-            touched += self.scale(app, count)
-        runs = {record.app for record in self.records.values()}
-        for entry in catalog.order(settings.apps):
-            if entry.name in plan.start and entry.name not in runs:
-                touched += self.begin(entry.name, ())
-        return list({record.id: record for record in touched}.values())
 
     def _update(self, record: Record, app: App) -> None:
         """Rules of ours that count from now on, while it runs."""
