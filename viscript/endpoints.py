@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
+import secrets
 import socket
+from pathlib import Path
 
 import msgspec
 
@@ -15,6 +17,9 @@ from viscript.home import Home
 from viscript.processes import Fate
 
 log = logging.getLogger(__name__)
+
+LOWEST, USUAL = 20000, 32768  # free ports are looked for from here to where outgoing ones begin
+TRIES = 20
 
 
 def choose(home: Home, configured: str | None, *, is_up: bool) -> str:
@@ -39,9 +44,23 @@ def choose(home: Home, configured: str | None, *, is_up: bool) -> str:
 
 
 def _free() -> str:
+    """Not one that the kernel may give to somebody else's connection before the broker listens there."""
+    for _ in range(TRIES):
+        endpoint = f"tcp://127.0.0.1:{LOWEST + secrets.randbelow(_ephemeral() - LOWEST)}"
+        if not taken(endpoint):
+            return endpoint
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def _ephemeral() -> int:
+    """The first port of those that outgoing connections get."""
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        first = USUAL
+    return first if first > LOWEST else USUAL
 
 
 def taken(endpoint: str) -> bool:

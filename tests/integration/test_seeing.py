@@ -164,6 +164,7 @@ def test_the_last_events_of_an_app_are_found_behind_those_of_others(up: Instance
     told = [json.loads(line) for line in found]
     assert [(x["kind"], x["id"], x["to"]) for x in told][-1] == ("event", number, "exited")
     assert len(told) == 2
+    assert "nothing is known of nobody" in up.run("events", "nobody", code=5).stderr
 
 
 def test_what_was_completed_is_met_for_who_waited_for_it(up: Instance):

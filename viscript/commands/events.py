@@ -121,6 +121,8 @@ def run(client: Client, words: list[str], *, newest: int, as_json: bool) -> None
     for event in _last(sorted(events, key=lambda event: event.ts), newest):
         shown.event(event)
     answers.complete()
+    if words and not events and not as_json:
+        raise history.nothing(words)
 
 
 def _last(events: list[Event], count: int) -> list[Event]:

@@ -73,9 +73,10 @@ def run(client: Client, words: list[str], *, limit: int, since: float, as_json: 
             say(one_line(sentence(event, moment, host=several)))
     answers.complete()
     if not events and not as_json:
-        name = " ".join(words)
-        raise NotFound(
-            f"nothing is known of {name}; names and ids: viscript la --all"
-            if words
-            else "nothing has happened yet"
-        )
+        raise nothing(words)
+
+
+def nothing(words: list[str]) -> NotFound:
+    if not words:
+        return NotFound("nothing has happened yet")
+    return NotFound(f"nothing is known of {' '.join(words)}; names and ids: viscript la --all")
