@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import gzip
 import os
+from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -67,6 +69,11 @@ class Segment:
                 continue
             return found.st_dev, found.st_ino
         return None
+
+    def size(self) -> int:
+        """Bytes, unpacked."""
+        with self.open() as file:
+            return file.seek(0, os.SEEK_END)
 
     def open(self) -> IO[bytes]:
         return gzip.open(self.path) if self.packed else self.path.open("rb")  # type: ignore[return-value]
@@ -299,22 +306,38 @@ def _line_begin(segment: Segment, offset: int) -> int:
 
 def _last(found: list[Segment], count: int) -> tuple[int, int]:
     """Segment and offset at which the last `count` lines begin; reads backwards, as far as it must."""
-    ends = -1  # line ends seen; the one that ends the last line is none between lines
+    newest = True  # the end of its last line is none between lines
     for index in range(len(found) - 1, -1, -1):
-        with found[index].open() as file:
-            end = file.seek(0, os.SEEK_END) if not found[index].packed else len(file.read())
-            while end > 0:
-                step = min(CHUNK, end)
-                file.seek(end - step)
-                data = file.read(step)
-                if ends < 0:
-                    ends = 0 if data.endswith(b"\n") else 1
-                    if count == 0:
-                        return index, end
-                place = len(data)
-                while (place := data.rfind(b"\n", 0, place)) >= 0:
-                    ends += 1
-                    if ends > count:
-                        return index, end - step + place + 1
-                end -= step
+        size = found[index].size()
+        if newest and size and count == 0:
+            return index, size
+        for place in _line_ends(found[index], size):
+            if newest and place == size:
+                continue
+            count -= 1
+            if count == 0:
+                return index, place
+        newest = newest and not size
     return 0, 0
+
+
+def _line_ends(segment: Segment, size: int) -> Iterator[int]:
+    """The places behind line ends, the last one first."""
+    with segment.open() as file:
+        if segment.packed:  # to go back in it is to unpack it from its beginning
+            yield from reversed(array("Q", _ends_in(iter(partial(file.read, CHUNK), b""))))
+            return
+        while size > 0:
+            step = min(CHUNK, size)
+            size -= step
+            file.seek(size)
+            yield from (size + place for place in reversed([*_ends_in([file.read(step)])]))
+
+
+def _ends_in(pieces: Iterable[bytes]) -> Iterator[int]:
+    offset = 0
+    for data in pieces:
+        place = 0
+        while (place := data.find(b"\n", place) + 1) > 0:
+            yield offset + place
+        offset += len(data)
