@@ -61,7 +61,7 @@ async def handle(launcher: Launcher, request: Request, _caller: Caller) -> Reply
     return Reply([Entry(x.key, str(x.role), x.on, x.name) for x in policy.grants], on_bus)
 
 
-# A key that is not on the broker's list is let in for nothing but asking daemons.
+# A key that is not on the list of our broker is let in for nothing but asking daemons.
 _ASKING = ["viscript.>"]
 
 
@@ -70,7 +70,7 @@ async def _let_in(launcher: Launcher, entry: Entry) -> bool:
     from bus.listing import everything
     from bus.signals import ACCESS_LIST, ACCESS_PUT, AccessEntries, AccessEntry, Rules, pack
 
-    if launcher.membership is None:
+    if launcher.membership is None or launcher.registrar is None:
         return False
     try:
         bus = launcher.membership.bus
@@ -89,7 +89,7 @@ async def _shut_out(launcher: Launcher, key: str) -> None:
     from bus.listing import everything
     from bus.signals import ACCESS_LIST, ACCESS_REMOVE, AccessEntries, AccessKey, Rules, pack
 
-    if launcher.membership is None:
+    if launcher.membership is None or launcher.registrar is None:
         return
     try:
         bus = launcher.membership.bus
@@ -117,7 +117,10 @@ def put(client: Client, entry: Entry, *, as_json: bool) -> None:
         return
     say(f"{entry.name or entry.key} may {entry.role} {_on(entry.on)}")
     if not reply.on_bus:
-        say(f"warning: the broker does not let it in; run: viscript bus keys allow {entry.key}")
+        say(
+            "warning: the broker was not told of it; unless it is let in already, run on the first host: "
+            f"viscript bus keys allow {entry.key}"
+        )
 
 
 def remove(client: Client, key: str, on: str | None, *, as_json: bool) -> None:

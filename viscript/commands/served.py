@@ -13,6 +13,8 @@ from types import ModuleType
 from viscript.commands import (
     apply,
     attach,
+    audit,
+    config,
     daemon,
     down,
     events,
@@ -72,6 +74,8 @@ TABLE: tuple[Served, ...] = (
     Served(plan, Role.CONFIGURE, audited=False),
     Served(apply, Role.CONFIGURE),
     Served(role, Role.ADMIN),
+    Served(audit, Role.ADMIN, audited=False),
+    Served(config, Role.CONFIGURE, audited=False),
     Served(run, Role.ADMIN),
     Served(waiting, Role.VIEW, scoped=True, audited=False),
     Served(hosts_invite, Role.ADMIN),

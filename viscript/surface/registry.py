@@ -167,6 +167,7 @@ THEMES: tuple[Theme, ...] = (
             ),
             Entry(
                 "config", f"{_S}configuration:config", "Check, plan and apply the configuration.",
+                "configure",
                 verbs=("check", "plan", "apply", "show", "schema"),
             ),
         ),
@@ -189,7 +190,7 @@ THEMES: tuple[Theme, ...] = (
                 "role", f"{_S}rights:app", "Which other keys may do what on this host.", "admin",
                 verbs=("ls", "set", "rm"), kinds=("key", "role"),
             ),
-            Entry("audit", f"{_S}rights:audit", "Who asked this host for what."),
+            Entry("audit", f"{_S}rights:audit", "Who asked this host for what.", "admin"),
         ),
     ),
     Theme(
