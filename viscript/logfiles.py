@@ -6,7 +6,9 @@ Layout and index: `viscript.keeping.log`. Files written before there was an inde
 from __future__ import annotations
 
 import gzip
+import io
 import os
+import zlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
@@ -22,6 +24,7 @@ from viscript.keeping.log import RECORD
 CHUNK = 1 << 16
 MAX_LINE = 1 << 16  # bytes; what is longer is shown in pieces
 MAX_FILES = 1000
+TIMES_END = 1e11  # Unix seconds; no clock says more
 MISSING = 2  # names in a row, as while they move on by one
 
 
@@ -73,10 +76,12 @@ class Segment:
     def size(self) -> int:
         """Bytes, unpacked."""
         with self.open() as file:
+            if self.packed:
+                return sum(len(data) for data in iter(partial(file.read, CHUNK), b""))
             return file.seek(0, os.SEEK_END)
 
     def open(self) -> IO[bytes]:
-        return gzip.open(self.path) if self.packed else self.path.open("rb")  # type: ignore[return-value]
+        return _Unpacked(self.path) if self.packed else self.path.open("rb")  # type: ignore[return-value]
 
     def read_times(self) -> None:
         try:
@@ -88,7 +93,7 @@ class Segment:
             return
         self._seen = size
         whole = data[: len(data) // RECORD.size * RECORD.size]
-        records = list(RECORD.iter_unpack(whole))
+        records = list(_plausible(RECORD.iter_unpack(whole)))
         self.offsets, self.times = [x for x, _ in records], [x for _, x in records]
 
     def time_at(self, offset: int) -> float | None:
@@ -105,6 +110,38 @@ class Segment:
         if not self.offsets and self.path.stat().st_mtime >= moment:
             return 0
         return None
+
+
+def _plausible(records: Iterable[tuple[int, float]]) -> Iterator[tuple[int, float]]:
+    """Up to where a power cut has left something else."""
+    last = 0
+    for offset, time in records:
+        if offset < last or not 0 <= time < TIMES_END:
+            return
+        yield offset, time
+        last = offset
+
+
+class _Unpacked(gzip.GzipFile):
+    """Ends where the file is damaged, with a line that says so. May read less than was asked for."""
+
+    damaged = False
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.damaged:
+            return b""
+        try:
+            return super().read1(CHUNK if size is None or size < 0 else size)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
+            self.damaged = True
+            return f"\n[viscript: {self.name} is damaged from here on: {problem}]\n".encode()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            self.damaged = True
+            return offset
 
 
 def segments(log: Path) -> list[Segment]:

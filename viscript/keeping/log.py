@@ -226,6 +226,7 @@ class _Packer:
             self._write(self._zlib.compress(data) if data else self._zlib.flush())
             if data:
                 return True
+            os.fdatasync(self._target)  # the plain one may be on the disk, and is about to go
             os.rename(f"{self._path}.gz.new", f"{self._path}.gz")  # noqa: PTH104
             os.unlink(self._path)  # noqa: PTH108
         except OSError:  # the disk is full: it stays as it is
