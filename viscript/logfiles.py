@@ -24,7 +24,7 @@ from viscript.keeping.log import RECORD
 CHUNK = 1 << 16
 MAX_LINE = 1 << 16  # bytes; what is longer is shown in pieces
 MAX_FILES = 1000
-TIMES_END = 1e11  # Unix seconds; no clock says more
+TIMES_END, OFFSETS_END = 1e11, 1 << 43  # Unix seconds and bytes; no clock and no file says more
 MISSING = 2  # names in a row, as while they move on by one
 
 
@@ -116,7 +116,7 @@ def _plausible(records: Iterable[tuple[int, float]]) -> Iterator[tuple[int, floa
     """Up to where a power cut has left something else."""
     last = 0
     for offset, time in records:
-        if offset < last or not 0 <= time < TIMES_END:
+        if not last <= offset < OFFSETS_END or not 0 <= time < TIMES_END:
             return
         yield offset, time
         last = offset
