@@ -116,7 +116,9 @@ class Generation:
             else:
                 misses += 1
                 if misses == PATIENCE:
-                    feed(events.Mute(self.launch, "its keeper does not answer"))
+                    unknown = "it runs, but its record cannot be read"
+                    silent = "its keeper does not answer"
+                    feed(events.Mute(self.launch, unknown if fate is Fate.UNKNOWN else silent))
                 await asyncio.sleep(PROBE if misses > PATIENCE else PROBE / 10)
 
     async def _listen(self, feed: Feed) -> bool:

@@ -91,6 +91,7 @@ class Fate(Enum):
 
     KEPT = "a keeper holds the lock"
     ORPHANED = "the process is alive, its keeper is not"
+    UNKNOWN = "something of it is alive, but there is no record of it that could be read"
     LEFT = "keeper and program have ended, what the program started has not"
     ENDED = "nothing is alive"
 
@@ -163,13 +164,23 @@ def look(folder: Path) -> tuple[Fate, Report | None]:
     report = read_report(folder)  # after the lock: a keeper writes its last state before it lets go
     if held:
         return Fate.KEPT, report
-    if report is None or report.state in {"gone", "failed"} or report.boot_id != kernel.boot_id():
+    if report is None:
+        return (Fate.UNKNOWN if _anything_of(folder) else Fate.ENDED), None
+    if report.state in {"gone", "failed"} or report.boot_id != kernel.boot_id():
         return Fate.ENDED, report
     if report.pid is None:
         return Fate.ENDED, report
     if _lives(report):
         return Fate.ORPHANED, report
     return Fate.LEFT if _left(report) else Fate.ENDED, report
+
+
+def _anything_of(folder: Path) -> list[int]:
+    """Whose environment says that it is of this launch; to be asked only where there is no better proof."""
+    if not folder.name.isdecimal():  # the broker's says nothing
+        return []
+    home, number = folder.parent.parent, folder.name
+    return kernel.bearing(f"VISCRIPT_HOME={home}", f"VISCRIPT_ID={number}")
 
 
 def _lives(report: Report) -> bool:

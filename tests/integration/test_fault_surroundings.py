@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -73,6 +74,32 @@ def test_a_process_that_is_not_proven_to_be_ours_hears_no_signal(made: Instance,
         assert made.launch(number)["state"] not in {"running", "starting"}
         made.run("down")
         assert other.poll() is None
+
+
+@pytest.mark.parametrize("damage", ["rubbish", "no file", "no folder"])
+def test_what_runs_without_a_record_is_not_started_a_second_time(tmp_path: Path, damage: str):
+    with instance(tmp_path / "h", up=False) as made:
+        made.configure({"web": {**APPS["sleeper"], "autostart": True, "restart": "always"}})
+        made.run("up", "--detach")
+        [launch] = made.ask("la")
+        file = state_of(made, launch["id"])
+        made.kill_daemon()
+        keeper = json.loads(file.read_text())["keeper_pid"]
+        os.kill(keeper, signal.SIGKILL)
+        until(lambda: not alive(keeper))
+        if damage == "rubbish":
+            file.write_text("rubbish")
+        elif damage == "no file":
+            file.unlink()
+        else:
+            shutil.rmtree(file.parent)
+        made.run("up", "--detach", code=None)
+        until(lambda: made.launch(launch["id"])["state"] == "lost")
+        assert "its record cannot be read" in made.launch(launch["id"])["reason"]
+        assert alive(launch["pid"])
+        os.kill(launch["pid"], signal.SIGKILL)
+        until(lambda: made.launch(launch["id"])["state"] == "running")
+        assert made.launch(launch["id"])["pid"] != launch["pid"]
 
 
 def test_times_from_the_future_confuse_nobody(made: Instance):
