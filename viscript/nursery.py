@@ -41,6 +41,7 @@ class Nursery:
                     answer = file.readline()
                 return dict(json.loads(answer))
         except TimeoutError:
+            self._give_up()
             raise Failed(f"the keeper has not come up within {TIMEOUT:.0f} s") from None
         except (OSError, ValueError) as error:
             raise Failed(f"the keeper did not come up: {error}") from None
@@ -53,6 +54,13 @@ class Nursery:
                     raise OSError(
                         "the process that starts keepers ends at once; see the daemon's log"
                     )
+
+    def _give_up(self) -> None:
+        """It may have been stopped, or hang: the next request gets another one. Its keepers go on."""
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+            self.close()
 
     def _send(self, connection: socket.socket) -> bool:
         assert self._control is not None  # noqa: S101 - called only when it is there
@@ -72,6 +80,7 @@ class Nursery:
                 stdout=subprocess.DEVNULL, start_new_session=True, umask=0o077,
                 env={k: v for k, v in os.environ.items() if not k.startswith("PYTHON")},
             )  # fmt: skip
+        self._control.settimeout(TIMEOUT)  # when it takes nothing any more
         descriptors.lower_again(self._process.pid)
 
     @property

@@ -352,6 +352,25 @@ def test_a_daemon_that_is_killed_while_it_asks_leaves_no_keeper(folder):
     until(lambda: not alive(forked))
 
 
+def test_when_what_keepers_are_forked_from_hangs_the_next_is_forked_from_another(
+    folder, tmp_path, monkeypatch
+):
+    first = folder.shell("sleep 1000")
+    hangs = nursery.pid
+    os.kill(hangs, signal.SIGSTOP)
+    monkeypatch.setattr("viscript.nursery.TIMEOUT", 0.2)
+    (tmp_path / "b").mkdir()
+    other = Folder(tmp_path / "b")
+    with pytest.raises(Failed, match="has not come up"):
+        other.shell("exit 3")
+    monkeypatch.undo()
+    assert not alive(hangs)
+    other.shell("exit 3")
+    assert other.wait("gone").code == 3
+    assert alive(first.pid)
+    assert processes.look(folder.path)[0] is Fate.KEPT
+
+
 def children(parent: int) -> list[int]:
     found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     return [int(pid) for pid in found]
