@@ -111,7 +111,8 @@ class Engine:
             self._spawn(generation.follow(self.feed))
             return
         seen = report is not None and report.state == "gone"
-        generation.asked = "" if seen else UNSEEN
+        asked = "stopped" if launch.stop or launch.again else ""  # by its keeper, as it was told
+        generation.asked = asked if seen else UNSEEN
         how = report.exit if report is not None and seen else Exit()
         self.feed(events.Missed(launch, how))
 

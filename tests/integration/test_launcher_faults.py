@@ -87,6 +87,21 @@ def test_what_ended_without_a_daemon_is_known_with_its_code(tmp_path):
         until(lambda: made.launch(again)["restarts"] >= 1)
 
 
+def test_what_its_keeper_stopped_without_a_daemon_has_not_ended_by_itself(tmp_path):
+    with instance(tmp_path / "h") as made:
+        script = "trap 'sleep 2; exit 7' TERM; echo ready; while :; do sleep 0.05; done"
+        number = made.start("sh", script)["id"]
+        until(lambda: "ready" in made.run("logs", str(number), code=None).stdout)
+        made.run("sd", "--no-wait", str(number))
+        until(lambda: made.launch(number)["state"] == "stopping")
+        made.kill_daemon()
+        until(lambda: report(made, str(number))["state"] == "gone")
+        made.run("up", "--detach")
+        ended = {"code": 7, "signal": None, "how": "stopped"}
+        assert made.launch(number)["exit"] == ended
+        assert made.ask("job", "ls")[-1]["state"] == "done"
+
+
 def test_what_was_stopped_on_purpose_is_not_started_by_the_next_up(tmp_path):
     with instance(tmp_path / "h") as made:
         made.run("sd", "sleeper")
