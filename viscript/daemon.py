@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import signal
@@ -27,7 +26,7 @@ import msgspec
 
 from bus import logs
 from bus.client import Bus, connect
-from bus.errors import BusError, NotAuthorised, Unreachable
+from bus.errors import NotAuthorised, Unreachable
 from bus.identity import Address
 from viscript import config, descriptors, doors, endpoints, processes, strays
 from viscript.announcing import Announcer
@@ -38,7 +37,7 @@ from viscript.cluster.member import Joined
 from viscript.cluster.registrar import Registrar
 from viscript.config import Config
 from viscript.desk import Desk
-from viscript.errors import BadConfig, Conflict, Denied, Failed, ViscriptError
+from viscript.errors import BadConfig, Conflict, Denied, ViscriptError
 from viscript.eventlog import EventLog
 from viscript.gate import Gate
 from viscript.home import PYTHON, DaemonLock, Home
@@ -56,7 +55,7 @@ from viscript.resuming import act_of
 from viscript.snapshot import Snapshots, names
 from viscript.state import Store
 from viscript.supervision.states import SETTLED, State
-from viscript.telling import Teller
+from viscript.telling import Teller, cause
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +88,7 @@ class Daemon:
         self._store = Store(self._home.database)
         if not options.down:
             strays.refuse(self._home, self._store)
+        self._cold = False  # nothing lived when we began
         self._snapshots: Snapshots | None = None
         self._joined = files.load_membership(self._home)  # of another host's cluster
         keys = doors.own_keys(self._home, alone=self._joined is None)
@@ -161,13 +161,8 @@ class Daemon:
     ) -> list[asyncio.Task[None]]:
         """Take over or start what is to run; returns what follows the bus."""
         autostart = Autostart(launcher, self._tell)
-        begun = self._begin_cold(launcher, autostart, recorder)
-        try:
-            bus = await self._join(launcher, stack)
-        except Conflict:
-            if begun is not None:
-                self._store.finish()  # what was stopped for want of a broker nobody wanted to stop
-            raise
+        begun = await self._begin_cold(launcher, autostart, recorder)
+        bus = await self._join(launcher, stack)
         following: list[asyncio.Task[None]] = []
         if bus is not None:
             following += await self._take_part(bus, launcher, errands)
@@ -184,17 +179,29 @@ class Daemon:
         await self._bring_up(launcher, autostart, begun, away=away)
         return following
 
-    def _begin_cold(
+    async def _begin_cold(
         self, launcher: Launcher, autostart: Autostart, recorder: Recorder
     ) -> list[Record] | None:
         """Where nothing lives, not even a broker to ask, its apps begin with it; None: something may live."""
         if self._options.down or not doors.is_cold(self._home, self._store, launcher.place.address):
             return None
         recorder.daemon_is("up", f"pid {os.getpid()}")
+        self._cold = True
         self._store.begin()
-        begun = autostart.begin(away=False)
-        launcher.are_let_in(doors.let_in(self._home, begun))
+        begun = await autostart.begin(away=False, admit=launcher.are_let_in)
+        try:
+            doors.let_in(self._home, begun)
+        except Denied:
+            await self._give_up(launcher)
+            raise
         return begun
+
+    async def _give_up(self, launcher: Launcher) -> None:
+        """There will be no broker: end what has begun, as if it had not."""
+        launcher.down()
+        await launcher.wait(lambda: launcher.idle, DOWN)
+        if self._cold:
+            self._store.finish()
 
     async def _take_part(
         self, bus: Bus, launcher: Launcher, errands: TaskGroup
@@ -249,8 +256,7 @@ class Daemon:
             processes.complaint(self._home.broker_log, told) or problem or "it does not answer"
         )
         problem = f"the broker is not up: {problem}; its log: {self._home.broker_log}"
-        launcher.down()
-        await launcher.wait(lambda: launcher.idle, DOWN)
+        await self._give_up(launcher)
         raise Conflict(problem)
 
     async def _bring_up(
@@ -279,7 +285,7 @@ class Daemon:
             else Event("broker", text=address.endpoint)
         )
         if begun is None:
-            begun = autostart.begin(away=away)
+            begun = await autostart.begin(away=away)
         await launcher.wait(lambda: all(r.state in SETTLED for r in begun), SETTLE)
         well = {State.RUNNING, State.DEGRADED, State.EXITED}
         self._tell(Event("up", failed=[r.app for r in begun if r.state not in well]))
@@ -287,7 +293,7 @@ class Daemon:
     async def _catch_up(self, member: Joined, autostart: Autostart) -> None:
         """Start what needs the bus, when the first host is there again."""
         await member.welcomed()
-        autostart.begin_rest()
+        await autostart.begin_rest()
 
     def _changed(self, record: Record) -> None:
         self._reporting()
@@ -355,7 +361,7 @@ def serve(options: Options) -> int:
         if again:
             _begin_again(options, teller)
     except (ViscriptError, OSError, ExceptionGroup) as raised:
-        error = _cause(raised)
+        error = cause(raised)
         log.error("%s", error)  # noqa: TRY400 - said to people, a traceback would not help
         teller.tell(Event("error", text=str(error), error=error.name))
         return error.exit_code
@@ -371,23 +377,6 @@ def _begin_again(options: Options, teller: Teller) -> None:
     if teller.fd is not None:
         words += ["--events", str(teller.fd)]
     os.execv(sys.executable, [*PYTHON, "-P", "-m", "viscript.daemon", *words])  # noqa: S606
-
-
-def _cause(raised: Exception) -> ViscriptError:
-    """The one reason in the task groups' nest; a bug goes on up."""
-    error = raised
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    match error:
-        case ViscriptError():
-            return error
-        case BusError():
-            return Failed(str(error))
-        case OSError() if error.filename is not None or error.errno == errno.ENOSPC:
-            place = f"{error.filename or 'the home'}: {error.strerror}"
-            return Failed(f"{place}; see what is wrong: viscript doctor")
-        case _:
-            raise raised
 
 
 if __name__ == "__main__":

@@ -54,14 +54,13 @@ def is_cold(home: Home, store: Store, address: Address) -> bool:
     return fate is Fate.ENDED and not endpoints.taken(address.endpoint)
 
 
-def let_in(home: Home, records: Iterable[Record]) -> set[str]:
-    """Allow the keys of launches while no broker runs; returns those keys. `Denied`."""
+def let_in(home: Home, records: Iterable[Record]) -> None:
+    """Allow the keys of launches while no broker runs; `Denied`."""
     wanted = [AccessEntry(record.key, record.slot, [record.role]) for record in records]
     try:
         _add(home, wanted, instead=True)
     except (KeyFileError, AccessError, OSError) as error:
         raise Denied(str(error)) from None
-    return {entry.key for entry in wanted}
 
 
 def _add(home: Home, wanted: list[AccessEntry], *, instead: bool = False) -> None:

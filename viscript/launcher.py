@@ -57,7 +57,6 @@ class Launcher:
         )
         self.records = self._engine.records  # live ones
         self._stamp = _stamp(settings.file)
-        self._going_down = False
         # Of a cluster; a host that is alone has no name.
         self.host = ""
         self.directory: Directory | None = None
@@ -166,7 +165,7 @@ class Launcher:
     def _start(
         self, app: App, instance: int, arguments: tuple[str, ...], what: AdHoc | None = None
     ) -> Record:
-        if self._going_down:
+        if self._engine.going_down:
             raise Conflict("everything is being stopped; nothing is started any more")
         catalog.command(self.config, app, arguments, preparing.search())
         slot = self._slot(app.name, instance)
@@ -205,7 +204,7 @@ class Launcher:
 
     def restart(self, record: Record) -> Record:
         """Begin a new generation of it; one that has ended is started anew, with a new id."""
-        if self._going_down:
+        if self._engine.going_down:
             raise Conflict("everything is being stopped; nothing is started any more")
         self._reread()
         app = self.app_of(record)
@@ -276,7 +275,7 @@ class Launcher:
 
     def down(self) -> None:
         """Stop everything, dependants first, the broker last."""
-        self._going_down = self._engine.going_down = True
+        self._engine.going_down = True
         self._engine.feed(events.Down())
 
     async def wait(self, finished: Callable[[], bool], timeout: float | None) -> bool:
@@ -286,13 +285,13 @@ class Launcher:
     @property
     def idle(self) -> bool:
         """Nothing is live, not even the broker, and nothing is to be any more."""
-        return self._going_down and not self._engine.supervisor.launches
+        return self._engine.going_down and not self._engine.supervisor.launches
 
     # The bus and the broker.
 
-    def are_let_in(self, keys: set[str]) -> None:
-        """The broker is about to come up with them: the first runs of these need not wait for it."""
-        self._engine.known |= keys
+    def are_let_in(self, records: list[Record]) -> None:
+        """The broker comes up with their keys: their first runs need not wait for it."""
+        self._engine.known |= {record.key for record in records}
 
     def arrived(self, key: str | None) -> None:
         """`key` is on the bus; None: the daemon itself is, so the broker works."""

@@ -46,6 +46,12 @@ class Nursery:
         except (OSError, ValueError) as error:
             raise Failed(f"the keeper did not come up: {error}") from None
 
+    def warm_up(self) -> None:
+        """Have it come up while we do something else."""
+        with self._lock:
+            if self._control is None:
+                self._begin()
+
     def _pass_on(self, connection: socket.socket) -> None:
         with self._lock:
             if self._control is None or not self._send(connection):

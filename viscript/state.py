@@ -27,6 +27,12 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
 
+_FAILED = (
+    "NOT live AND record != '' AND json_extract(record, '$.state') = 'failed' "
+    "AND NOT json_extract(record, '$.cleared')"
+)
+
+
 class Store:
     """The database of one home. `Failed` when it cannot be used.
 
@@ -38,6 +44,7 @@ class Store:
         self._path = path
         self.more_numbers: Callable[[], Block | None] = lambda: None  # of a cluster
         self._stopped: set[int] = set()  # ids of live ones that are on disk as told to stop
+        self._failed: set[int] = set()  # ids of those that `failed` may have to show
         self._unsaved: dict[int, Record] = {}  # as they are, while the disk is full
         try:
             path.touch(mode=0o600)
@@ -49,6 +56,8 @@ class Store:
                 "SELECT id FROM launches WHERE live AND record != '' AND json_extract(record, '$.stop')"
             )
             self._stopped.update(number for (number,) in told)
+            shown = self._db.execute(f"SELECT id FROM launches WHERE {_FAILED}")  # noqa: S608 - above
+            self._failed.update(number for (number,) in shown)
         except (sqlite3.Error, OSError) as error:
             raise Failed(
                 f"{path}: cannot be used: {error}; move it away to begin with a new one "
@@ -101,6 +110,8 @@ class Store:
             )
             del self._unsaved[number]
             (self._stopped.add if told else self._stopped.discard)(number)
+            shown = unsaved.state == "failed" and not unsaved.live and not unsaved.cleared
+            (self._failed.add if shown else self._failed.discard)(number)
 
     def _change(self, order: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
         """`Failed` when the disk is full or cannot be written."""
@@ -122,9 +133,7 @@ class Store:
 
     def failed(self) -> list[Record]:
         """Those of which nobody has said yet that they need not be shown any more."""
-        failed = "json_extract(record, '$.state') = 'failed'"
-        shown = "NOT json_extract(record, '$.cleared')"
-        return self._select(f"WHERE NOT live AND record != '' AND {failed} AND {shown} ORDER BY id")
+        return self._select(f"WHERE {_FAILED} ORDER BY id") if self._failed else []
 
     def last_of(self, app: str) -> Record | None:
         found = self._select("WHERE app = ? ORDER BY id DESC LIMIT 1", app)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import msgspec
 
+from bus.errors import BusError
+from viscript.errors import Failed, ViscriptError
 from viscript.protocol import Event
 
 
@@ -27,3 +30,20 @@ class Teller:
         except OSError:
             os.close(self.fd)
             self.fd = None
+
+
+def cause(raised: Exception) -> ViscriptError:
+    """The one reason in the task groups' nest; a bug goes on up."""
+    error = raised
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    match error:
+        case ViscriptError():
+            return error
+        case BusError():
+            return Failed(str(error))
+        case OSError() if error.filename is not None or error.errno == errno.ENOSPC:
+            place = f"{error.filename or 'the home'}: {error.strerror}"
+            return Failed(f"{place}; see what is wrong: viscript doctor")
+        case _:
+            raise raised

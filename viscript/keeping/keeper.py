@@ -87,7 +87,8 @@ class Keeper:
         # Before anybody is told of us: until then it would end the keeper and leave the program.
         signal.signal(signal.SIGTERM, lambda *_: self.stop(None))
         self._listen()
-        self.save()
+        if not self._ours:  # else it is written down since before the program began
+            self.save()
         return True
 
     def _spawn(self, env: dict[str, str]) -> None:
@@ -105,14 +106,15 @@ class Keeper:
             marked.setdefault("TERM", "xterm-256color")
         self._leader = spawn(self.spec, marked, who, self.output, self._begun)
         self._watch_leader()
-        self.state["state"] = "running"
 
     def _begun(self, pid: int) -> None:
         """It is forked, and waits until this is written down."""
         found = kernel.process_stat(pid)
         master = self.output.spare if self.spec["terminal"] else None
-        self.state.update(pid=pid, start_ticks=found[3] if found else None, master=master)
-        self.save()
+        ticks = found[3] if found else None
+        # Told of nobody before it does run; a keeper that is killed until then leaves a pid that is nobody's.
+        self.state.update(state="running", pid=pid, start_ticks=ticks, master=master)
+        self.save(must=True)
 
     def _take_over(self) -> None:
         wanted = self.spec["adopt"]
@@ -356,15 +358,15 @@ class Keeper:
         for visitor in list(self._visitors.values()):
             self._say(visitor, self.state)
 
-    def save(self, *, lasting: bool = False) -> None:
-        """`lasting`: also through a power cut, after which nothing else of it counts."""
+    def save(self, *, lasting: bool = False, must: bool = False) -> None:
+        """`lasting`: through a power cut too, after which nothing else of it counts; `must`: or `OSError`."""
         path = f"{self._folder}/state.json"
         try:
             files.write(f"{path}.new", json.dumps(self.state).encode(), lasting=lasting)
             os.rename(f"{path}.new", path)  # noqa: PTH104
         except OSError:
-            if self.state["state"] == "starting":
-                raise  # unknown to the next daemon it must not begin
+            if must:
+                raise
 
     def _finish(self) -> None:
         while self.output.fileno() in self._readers and self._pump():

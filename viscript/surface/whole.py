@@ -33,6 +33,9 @@ def up(
 
 def serve(home: Home, settings: Config, events: int) -> int:
     """Be the daemon of a home."""
+    from viscript.nursery import nursery
+
+    nursery.warm_up()  # while the rest is imported
     from viscript import daemon
 
     return daemon.serve(daemon.Options(home, settings.file, events, down=False, settings=settings))
