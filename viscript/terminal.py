@@ -77,7 +77,7 @@ def screen(styles: Mapping[str, str]) -> Iterator[Screen]:
     def resized(_number: int, _frame: FrameType | None) -> None:
         made.wake()
 
-    with handled(ENDING | {signal.SIGWINCH: resized}):
+    with handled(endings() | {signal.SIGWINCH: resized}):
         try:
             termios.tcsetattr(fd, termios.TCSADRAIN, ours)
             sys.stdout.write(_ENTER)
@@ -92,8 +92,10 @@ def _end(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-# What would end us with a terminal that is not put back ends us as Ctrl-C does.
-ENDING: dict[int, Handler] = {signal.SIGTERM: _end, signal.SIGHUP: _end}
+def endings() -> dict[int, Handler]:
+    """What would end us with a terminal not put back ends us as Ctrl-C does; what is ignored stays so."""
+    ours = (signal.SIGTERM, signal.SIGHUP)
+    return {number: _end for number in ours if signal.getsignal(number) is signal.SIG_DFL}
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from viscript.commands.send import with_terminal
 from viscript.errors import BadUsage, Conflict, Failed, NoDaemon
 from viscript.output import note
 from viscript.roles import Role
-from viscript.terminal import ENDING, handled
+from viscript.terminal import endings, handled
 from viscript.words import clean
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _raw() -> Iterator[None]:
     """Keys as they are pressed; put back whatever happens."""
     fd = sys.stdin.fileno()
     before = termios.tcgetattr(fd)
-    with handled(ENDING):
+    with handled(endings()):
         try:
             tty.setraw(fd, termios.TCSADRAIN)  # what was typed already counts
             yield
