@@ -6,7 +6,9 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 from bus.errors import BusError, NotAuthorised
@@ -226,12 +228,14 @@ class Generation:
             self._link.stop(steps)
 
     async def _ends_within(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._ended.wait()
-        except TimeoutError:
-            return False
-        return True
+        """Or within the time that it asks for meanwhile."""
+        deadline = time.monotonic() + seconds
+        while (left := max(deadline, self._extended or 0.0) - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, PROBE)):
+                    await self._ended.wait()
+                return True
+        return self._ended.is_set()
 
 
 async def _chain(first: Report | None, others: AsyncIterator[Report]) -> AsyncIterator[Report]:
