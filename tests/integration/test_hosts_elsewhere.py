@@ -1,11 +1,17 @@
 """What is asked of another host: its configuration, its audit log, its roles."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from bus import sockets
 from tests.support.cluster import QUIET, cluster
+from tests.support.instance import until
+from tests.support.terminal import terminal
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +91,47 @@ def test_roles_of_another_host_are_given_and_taken_there(pair):
 def test_who_may_only_operate_there_gets_none_of_it(pair, words):
     assert "viscript role set" in pair.first.run(*words, "--host", "gamma", code=4).stderr
     assert pair.first.run(*words, "--host", "nowhere", code=5).stderr
+
+
+def test_a_command_runs_on_another_host_with_its_output_and_exit_code_here(pair):
+    done = pair.first.run(
+        "run",
+        "--host",
+        "beta",
+        "--name",
+        "once",
+        "sh",
+        "-c",
+        "pwd; echo $VISCRIPT_HOME; printf end; exit 5",
+        code=5,
+    )
+    assert done.stdout == f"{pair.beta.root}\n{pair.beta.root}\nend"
+    refused = pair.first.run("run", "--host", "gamma", "true", code=4)
+    assert "viscript role set" in refused.stderr
+
+
+def test_control_c_shuts_down_what_runs_on_another_host(pair):
+    command = [sys.executable, "-P", "-m", "viscript.cli", "run", "--host", "beta", "--name", "far"]
+    running = subprocess.Popen(
+        [*command, "sh", "-c", "echo begun; sleep 1000"],
+        env=pair.first.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert running.stdout.readline() == "begun\n"
+    os.kill(running.pid, signal.SIGINT)
+    assert running.wait(30) == 130
+    running.communicate()
+    assert all(x["app"] != "far" or x["ended"] for x in pair.beta.ask("la", "--all"))
+
+
+def test_text_is_typed_into_a_terminal_of_another_host_and_attach_says_where_it_works(pair):
+    script = "echo ready; read line; echo got $line; sleep 1000"
+    talker = {"path": "sh", "args": ["-c", script], "terminal": True, "autostart": False}
+    pair.beta.configure({**QUIET, "talker": talker})
+    number = json.loads(pair.first.run("start", "--json", "beta:talker").stdout)["id"]
+    until(lambda: "ready" in pair.first.run("logs", "beta:talker").stdout)
+    pair.first.run("send", str(number), "hello")
+    until(lambda: "got hello" in pair.first.run("logs", "beta:talker").stdout)
+    command = [sys.executable, "-P", "-m", "viscript.cli", "attach", str(number)]
+    with terminal(command, pair.first.environment, width=300) as shown:
+        assert shown.ended() == 2
+        assert f"viscript logs -f beta:{number}" in shown.text

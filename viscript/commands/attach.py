@@ -68,6 +68,16 @@ def run(client: Client, target: str, key: bytes, *, read_only: bool) -> int:
     """The exit code: 0 when detached, else that of the app, which has ended."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise BadUsage("attach needs a terminal; to type without one: viscript send APP TEXT")
+    if client.known is not None:
+        from viscript.commands import fleet
+
+        there, what = fleet.holder(client, target)
+        if there.host:
+            raise BadUsage(
+                f"{what} is on {there.host}, and attach works on the app's own host; there: "
+                f"viscript attach {what}; from here: viscript logs -f "
+                f"{there.host}:{what}, viscript send {there.host}:{what} TEXT"
+            )
     reply = client.ask(SUBJECT, Request(target), Reply)
     with socket.socket(socket.AF_UNIX) as connection:
         try:

@@ -71,6 +71,10 @@ class Session:
         self._away = False
         return reply
 
+    def renew(self, client: Client) -> None:
+        """Ask with this client from now on."""
+        self._client = client
+
     def find(self, words: Sequence[str]) -> list[Place]:
         """The logs that the words mean there."""
         from pathlib import Path
@@ -84,9 +88,9 @@ class Reader:
     """As `viscript.logfiles.Reader`."""
 
     def __init__(
-        self, session: Session, place: Place, *, last: int | None, since: float | None
+        self, session: Session, place: Place, *, last: int | None = None, since: float | None = None
     ) -> None:
-        self._session = session
+        self.session = session
         self._place = place
         self._last, self._since = last, since
         self._cursor: Cursor | None = None
@@ -98,7 +102,7 @@ class Reader:
     def lines(self) -> Iterator[Line]:
         """What is there now and was not given yet; when it is not time to ask again, nothing."""
         ask: Callable[[printed.Request], printed.Reply | None] = (
-            self._session.ask_patiently if self._asked else self._session.ask
+            self.session.ask_patiently if self._asked else self.session.ask
         )
         while time.monotonic() >= self._due:
             reply = ask(self._request())
@@ -112,6 +116,13 @@ class Reader:
                 self._given = 0
             if not reply.more:
                 self._due = time.monotonic() + EVERY
+
+    def hurry(self) -> None:
+        """Ask at once next time."""
+        self._due = 0.0
+
+    def close(self) -> None:
+        """Nothing is held there."""
 
     def rest(self) -> Iterator[Line]:
         """What has no end yet and was not given."""

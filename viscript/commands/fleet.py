@@ -127,6 +127,15 @@ def meant(client: Client, words: Sequence[str], *, ended: bool = False) -> Found
     return result
 
 
+def holder(client: Client, word: str) -> tuple[Client, str]:
+    """Whose daemon is to be asked about one launch, by `HOST:APP` or its id, and what it is called there."""
+    there, what = client.for_app(word)
+    if there.host or client.known is None or not word.isdecimal():
+        return there, what
+    host, _ = meant(client, [word]).here[0]
+    return client.at(host), what
+
+
 def _chosen(selector: selectors.Selector, launches: list[Status], *, ended: bool) -> list[Status]:
     """Who has ended is meant only by its id, or where `ended` may be."""
     ids = {name.what for name in selectors.named(selector)}

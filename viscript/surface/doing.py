@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from viscript.surface.arguments import HostName, daemon_of
 from viscript.surface.orders import Given, order
 
 SELECTED = "Ids, names, web*, @group, host:app, state=failed, and, or, not."
@@ -97,8 +98,12 @@ def run(
         str | None, typer.Option("--name", metavar="N", help="Else that of the program.")
     ] = None,
     cwd: Annotated[
-        str | None, typer.Option("--cwd", metavar="DIR", help="Else the present folder.")
+        str | None,
+        typer.Option(
+            "--cwd", metavar="DIR", help="Else the present folder; with --host that of its file."
+        ),
     ] = None,
+    host: HostName = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it runs.")] = False,
     given: Given,
 ) -> int:
@@ -109,8 +114,9 @@ def run(
     from viscript.commands import run as command
     from viscript.commands import start
 
-    request = command.request_for(name, words, Path(cwd or ".").absolute())
-    with given.client() as daemon:
+    folder = Path(cwd or ".")
+    request = command.request_for(name, words, folder if host else folder.absolute())
+    with daemon_of(host, given.home) as daemon:
         if detach or given.as_json or not given.wait:
             command.detached(daemon, request, given.how(start.TIMEOUT))
             return 0
