@@ -61,6 +61,17 @@ def test_bash_completes_files_and_folders_where_these_belong(user):
         typed(bash, "viscript --home some-", "viscript --home some-folder/")
 
 
+def test_what_only_a_broker_knows_is_asked_of_it(tmp_path):
+    user = User(tmp_path)
+    with instance(tmp_path / "h") as made:
+        made.run("bus", "topics", "add", "orders", "app.orders.>")
+        home = ["--home", str(made.root)]
+        assert complete(user, "fish", *home, "bus", "topics", "read", "") == ["orders"]
+        assert complete(user, "zsh", *home, "bus", "topics", "read", "or") == ["orders"]
+    assert complete(user, "fish", *home, "bus", "topics", "read", "") == []
+    assert "install-completion" not in user.viscript("--help")
+
+
 def test_a_hostile_name_is_never_offered(tmp_path):
     user = User(tmp_path)
     names = ["x;reboot", "$(id)", "`id`", "a b", "a\x1b[2J", "..\n", "fine"]
