@@ -129,3 +129,11 @@ def test_show_of_all_is_a_file_that_loads_as_the_same(file, tmp_path):
 def test_the_schema_is_printed(file):
     printed = json.loads(viscript(file, "config", "schema").stdout)
     assert printed == json.loads(config.schema().read_text())
+
+
+def test_a_configuration_may_come_out_of_a_pipe_that_a_shell_made(file):
+    script = f'"{sys.executable}" -P -m viscript.cli config check <(sleep 0.1; cat "{file}")'
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert "well, 2 apps" in done.stdout

@@ -11,7 +11,7 @@ from bus.caller import Caller
 from bus.errors import BusError, NotAuthorised, Refused
 from bus.identity import Address, to_hex
 from tests.support.instance import APPS, instance
-from viscript.commands import find, job, role, sd, start
+from viscript.commands import find, job, plan, role, sd, start
 from viscript.commands import list as listing
 from viscript.commands.served import TABLE
 from viscript.errors import ViscriptError
@@ -65,6 +65,16 @@ def made(tmp_path_factory):
 def operator(made, tmp_path):
     """The broker lets it do nearly anything; the daemon knows nothing of it."""
     return Other(made, tmp_path, roles="operator")
+
+
+def test_files_of_the_host_are_no_business_of_who_may_only_configure(made, operator):
+    """What is wrong with a file tells of what is in it."""
+    operator.allow("configure")
+    try:
+        assert operator.ask(plan.SUBJECT, plan.Request(), plan.Reply).apps == ()
+        assert operator.refused(plan.SUBJECT, plan.Request("/etc/passwd")) == "denied"
+    finally:
+        made.run("role", "rm", operator.key)
 
 
 def test_a_key_of_which_nothing_is_known_gets_nothing_whatever_it_asks_for(made, operator):

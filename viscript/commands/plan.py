@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from viscript.config.planning import AppPlan, Change, Effect, Outcome
 from viscript.output import document, say
+from viscript.roles import Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,7 +42,9 @@ class Reply(Struct):
         return Outcome(self.apps, self.settings)
 
 
-async def handle(launcher: Launcher, request: Request, _caller: Caller) -> Reply:
+async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
+    if request.file:  # what is wrong with a file says something of what is in it
+        caller.require_everywhere(Role.ADMIN)
     file = Path(request.file) if request.file else launcher.config.file
     digest, new, outcome = make(launcher, file)
     orders = outcome.orders

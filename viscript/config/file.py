@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from viscript import plainfile
 from viscript.config import names, values
 from viscript.config.entry import Entry
 from viscript.config.model import Config
@@ -53,8 +54,7 @@ def load(file: Path) -> Config:
 def read(file: Path) -> bytes:
     """The text of `file`, as long as it can be a configuration."""
     try:
-        with file.open("rb") as stream:
-            text = stream.read(MAX_BYTES + 1)
+        text = plainfile.read_given(file, MAX_BYTES + 1)
     except OSError as error:
         raise BadFile(f"{file}: cannot be read: {error.strerror}; name another: --config") from None
     if len(text) > MAX_BYTES:
