@@ -11,7 +11,7 @@ from bus.caller import Caller
 from bus.errors import BusError, NotAuthorised, Refused
 from bus.identity import Address, to_hex
 from tests.support.instance import APPS, instance
-from viscript.commands import find, job, plan, role, sd, start
+from viscript.commands import find, job, plan, role, sd, start, why
 from viscript.commands import list as listing
 from viscript.commands.served import TABLE
 from viscript.errors import ViscriptError
@@ -134,6 +134,14 @@ def test_what_would_go_down_with_it_must_be_allowed_too(made, operator):
     assert operator.refused(sd.SUBJECT, sd.Request(select=["sleeper"])) == "denied"
     assert {x["state"] for x in made.ask("la")} == {"running"}
     made.run("sd", str(number))
+
+
+def test_why_tells_nothing_of_apps_that_are_not_to_be_seen(made, operator):
+    operator.allow("view", "--on", "sleeper")
+    for words in (["chatty"], ["missing"], ["sleeper", "missing"], ["miss*"]):
+        assert operator.refused(why.SUBJECT, why.Request(words)) == "not_found"
+    found = operator.ask(why.SUBJECT, why.Request(["*"]), why.Reply)
+    assert {x.app for x in found.explained} == {"sleeper"}
 
 
 def test_seeing_is_not_touching(made, operator):
