@@ -82,7 +82,7 @@ class Field:
     def matches(self, entry: Entry) -> bool:
         values = [_text(entry, self.field)]
         if self.field == "group":
-            values = [str(group) for group in getattr(entry, "groups", ())]
+            values = [str(group) for group in getattr(entry, "groups", None) or ()]
         return any(fnmatchcase(v, g) for v in values for g in self.globs) is self.equal
 
     def __str__(self) -> str:

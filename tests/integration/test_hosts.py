@@ -152,6 +152,22 @@ def test_without_a_token_an_admin_decides_by_the_whole_fingerprint(tmp_path):
         assert state_of(made, "beta") == "connected"
 
 
+def test_who_is_turned_away_by_fingerprint_is_no_host_and_may_not_come_back_by_asking(tmp_path):
+    with cluster(tmp_path) as made:
+        made.first.run("bus", "keys", "open", "60")
+        key = made.first.ask("status")["broker"]["key"]
+        beta = made.home("beta")
+        asking = ("join", f"tcp://{made.endpoint}", "--broker-key", key, "--no-up")
+        beta.run(*asking, code=7)
+        (row,) = [x for x in made.first.ask("host", "ls") if x["state"] == "pending"]
+        assert "fingerprint" in made.first.run("host", "reject", row["name"], code=2).stderr
+        assert made.first.ask("host", "reject", row["fingerprint"])["done"] == "rejected"
+        assert [x["state"] for x in made.first.ask("host", "ls")] == ["first"]
+        assert made.first.run("host", "reject", row["fingerprint"], code=5).stderr
+        assert "does not admit this host" in beta.run(*asking, code=4).stderr
+        assert not (beta.root / "cluster.json").exists()
+
+
 def test_leaving_gives_the_home_back(tmp_path):
     with cluster(tmp_path) as made:
         beta = made.join("beta")

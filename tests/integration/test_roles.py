@@ -11,7 +11,7 @@ from bus.caller import Caller
 from bus.errors import BusError, NotAuthorised, Refused
 from bus.identity import Address, to_hex
 from tests.support.instance import APPS, instance
-from viscript.commands import find, job, plan, role, sd, start, why
+from viscript.commands import find, history, job, plan, role, sd, start, why
 from viscript.commands import list as listing
 from viscript.commands.served import TABLE
 from viscript.errors import ViscriptError
@@ -127,12 +127,24 @@ def test_a_role_on_a_selector_ends_there(made, operator):
     assert operator.refused("viscript.down", {}) == "denied"
 
 
+def test_a_role_on_a_group_sees_what_happened_to_it_and_nothing_else(made, operator):
+    grouped = {"path": "sleep", "args": [1000], "groups": ["front"]}
+    made.configure(APPS | {"web": grouped})
+    number = made.start("web")["id"]
+    operator.allow("view", "--on", "@front")
+    request = history.Request([], 100)
+    assert {x.app for x in operator.ask(history.SUBJECT, request, history.Reply).events} == {"web"}
+    named = made.ask("history", "@front")
+    assert {x["id"] for x in named} == {number}
+    made.run("sd", str(number))
+
+
 def test_what_would_go_down_with_it_must_be_allowed_too(made, operator):
     made.configure(APPS | {"upon": {"path": "sleep", "args": [1000], "after": ["sleeper"]}})
     number = made.start("upon")["id"]
     operator.allow("operate", "--on", "sleeper")
     assert operator.refused(sd.SUBJECT, sd.Request(select=["sleeper"])) == "denied"
-    assert {x["state"] for x in made.ask("la")} == {"running"}
+    assert {x["state"] for x in made.ask("la") if not x["ended"]} == {"running"}
     made.run("sd", str(number))
 
 
