@@ -14,7 +14,7 @@ from pathlib import Path
 from bus.errors import BusError
 from viscript import processes
 from viscript.errors import Conflict, Failed, ViscriptError
-from viscript.generation import UNSEEN, Generation
+from viscript.generation import Generation, ended_unwatched
 from viscript.home import Home
 from viscript.membership import BUS_WAIT, Membership
 from viscript.preparing import Prepared
@@ -96,7 +96,7 @@ class Engine:
         fate, report = processes.look(self._folder(launch.id))
         begun = report is not None and report.generation >= launch.generation
         waits = launch.state is State.BACKOFF or (launch.state in NOT_BEGUN and not begun)
-        if fate is Fate.ENDED and waits:
+        if fate is Fate.ENDED and waits and not launch.stop:
             self.feed(events.Start(launch))
             return
         launch = replace(launch, generation=report.generation if report else launch.generation)
@@ -110,10 +110,8 @@ class Engine:
             self.feed(events.Adopt(launch))
             self._spawn(generation.follow(self.feed))
             return
-        seen = report is not None and report.state == "gone"
-        asked = "stopped" if launch.stop or launch.again else ""  # by its keeper, as it was told
-        generation.asked = asked if seen else UNSEEN
-        how = report.exit if report is not None and seen else Exit()
+        generation.asked = ended_unwatched(report, launch)
+        how = report.exit if report is not None and report.state == "gone" else Exit()
         self.feed(events.Missed(launch, how))
 
     # The supervisor's actions.

@@ -19,6 +19,7 @@ from viscript.preparing import Prepared
 from viscript.processes import Fate, Link, Report, Spec
 from viscript.rules import StopStep
 from viscript.supervision import events
+from viscript.supervision.launch import Launch
 from viscript.supervision.states import Exit
 
 log = logging.getLogger(__name__)
@@ -159,8 +160,8 @@ class Generation:
         if report.extended is not None and report.extended != self._extended:
             self._extended = report.extended
             feed(events.Extended(self.launch, self.number, report.extended))
-        if report.killed:
-            self.asked = self._killed()
+        if _was_killed(report):
+            self.asked = _killed(self._steps)
         if report.state == "exited":
             feed(events.Exited(self.launch, self.number, report.exit))
         elif report.state == "gone":
@@ -179,12 +180,6 @@ class Generation:
         except ViscriptError as error:
             log.warning("%s", error)
             await asyncio.sleep(PROBE)
-
-    def _killed(self) -> str:
-        if self._steps == ():
-            return "killed, as asked"
-        last = signal.Signals(self._steps[-1].signal).name if self._steps else "SIGTERM"
-        return f"killed, as {last} did not end it"
 
     def _end(self, how: Exit, feed: Feed) -> None:
         self._ended.set()
@@ -236,6 +231,27 @@ class Generation:
                     await self._ended.wait()
                 return True
         return self._ended.is_set()
+
+
+def ended_unwatched(report: Report | None, launch: Launch) -> str:
+    """How a run came to its end while there was no daemon, or another one."""
+    if report is None or report.state != "gone":
+        return UNSEEN
+    if _was_killed(report):
+        return _killed(launch.stops)
+    return "stopped" if launch.stop or launch.again or launch.problem else ""
+
+
+def _was_killed(report: Report) -> bool:
+    """The program itself; what it left behind may have been, whatever it ended with."""
+    return report.killed and report.signal == signal.SIGKILL
+
+
+def _killed(steps: tuple[StopStep, ...] | None) -> str:
+    if steps == ():
+        return "killed, as asked"
+    last = signal.Signals(steps[-1].signal).name if steps else "SIGTERM"
+    return f"killed, as {last} did not end it"
 
 
 async def _chain(first: Report | None, others: AsyncIterator[Report]) -> AsyncIterator[Report]:
