@@ -159,13 +159,13 @@ def _executable(config: Config, app: App, search: str) -> str:
 def order(apps: Mapping[str, App]) -> list[App]:
     """All apps, each after those it is `after`; otherwise as written."""
     placed: dict[str, App] = {}
-
-    def place(app: App) -> None:
-        for other in (after.app for after in app.after):
-            if other not in placed:
-                place(apps[other])
-        placed[app.name] = app
-
-    for app in apps.values():
-        place(app)
+    for first in apps.values():
+        way = [first]  # no recursion: a chain may be long
+        while way:
+            app = way[-1]
+            needed = next((x.app for x in app.after if x.app not in placed), None)
+            if needed is not None:
+                way.append(apps[needed])
+            else:
+                placed[way.pop().name] = app
     return list(placed.values())

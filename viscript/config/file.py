@@ -110,7 +110,7 @@ def _config(reader: Reader, root: yaml.Node | None, file: Path) -> Config:
     try:
         endpoint, settings = _settings(reader, top.get("settings"))
         if not problems:  # else names may be missing only because their entries are bad
-            names.check(reader, entries)
+            problems += names.check(reader, entries)[:MAX_PROBLEMS]
     except BadConfig as error:
         problems.append(str(error))
     if problems:
