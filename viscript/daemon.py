@@ -21,6 +21,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -29,17 +30,12 @@ from bus.client import Bus, connect
 from bus.errors import NotAuthorised, Unreachable
 from bus.identity import Address
 from viscript import config, descriptors, doors, endpoints, processes, strays
-from viscript.announcing import Announcer
 from viscript.autostart import Autostart
 from viscript.cluster import files
-from viscript.cluster.dialling import dial
-from viscript.cluster.member import Joined
-from viscript.cluster.registrar import Registrar
 from viscript.config import Config
 from viscript.desk import Desk
 from viscript.errors import BadConfig, Conflict, Denied, ViscriptError
 from viscript.eventlog import EventLog
-from viscript.gate import Gate
 from viscript.home import PYTHON, DaemonLock, Home
 from viscript.jobstore import JobStore
 from viscript.keeping import kernel
@@ -51,11 +47,13 @@ from viscript.processes import Fate
 from viscript.protocol import DaemonInfo, Event
 from viscript.recorder import Recorder
 from viscript.records import Record
-from viscript.resuming import act_of
 from viscript.snapshot import Snapshots, names
 from viscript.state import Store
 from viscript.supervision.states import SETTLED, State
 from viscript.telling import Teller, cause
+
+if TYPE_CHECKING:
+    from viscript.cluster.member import Joined
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +89,7 @@ class Daemon:
         self._cold = False  # nothing lived when we began
         self._snapshots: Snapshots | None = None
         self._joined = files.load_membership(self._home)  # of another host's cluster
+        self._member: Joined | None = None  # of it, on the bus
         keys = doors.own_keys(self._home, alone=self._joined is None)
         self._broker_key, self._key, self._owners = keys.broker, keys.daemon, keys.names
         self._reporting: Callable[[], None] = lambda: None  # to the first host of a cluster
@@ -162,19 +161,21 @@ class Daemon:
         """Take over or start what is to run; returns what follows the bus."""
         autostart = Autostart(launcher, self._tell)
         begun = await self._begin_cold(launcher, autostart, recorder)
+        # Here and below: what hears and answers others is imported when the apps are on their way.
+        from viscript.resuming import act_of
+
         bus = await self._join(launcher, stack)
         following: list[asyncio.Task[None]] = []
         if bus is not None:
             following += await self._take_part(bus, launcher, errands)
-            self._answer(bus, launcher)
-            Announcer(bus, recorder.events)
+            self._answer(bus, launcher, recorder.events)
         if begun is None:
             recorder.daemon_is("up", f"pid {os.getpid()}")
             launcher.adopt()
         launcher.desk.resume(partial(act_of, launcher))
         away = bus is not None and not bus.connected
-        if away and isinstance(launcher.membership, Joined):
-            later = self._catch_up(launcher.membership, autostart)
+        if away and self._member is not None:
+            later = self._catch_up(self._member, autostart)
             following.append(errands.create_task(later))
         await self._bring_up(launcher, autostart, begun, away=away)
         return following
@@ -210,12 +211,16 @@ class Daemon:
         people = [key for key, name in self._owners.items() if name != "viscript"]
         if self._joined is not None:
             command_line = next(key for key, name in self._owners.items() if name == "cli")
-            member = Joined(bus, launcher.arrived, launcher, command_line)
+            from viscript.cluster.member import Joined
+
+            self._member = member = Joined(bus, launcher.arrived, launcher, command_line)
             launcher.membership = member
             self._reporting = member.changed
             if not self._options.down:
                 await member.numbered(JOIN if bus.connected else 0.0)
             return [errands.create_task(member.follow()), errands.create_task(member.attend())]
+        from viscript.cluster.registrar import Registrar
+
         launcher.membership = membership = Membership(bus, launcher.arrived)
         following = errands.create_task(membership.follow())
         launcher.registrar = Registrar(bus, launcher, people, socket.gethostname())
@@ -225,6 +230,8 @@ class Daemon:
     async def _join(self, launcher: Launcher, stack: AsyncExitStack) -> Bus | None:
         """The bus, with a broker of ours; None when we only take down and it is gone."""
         if self._joined is not None:
+            from viscript.cluster.dialling import dial
+
             patience = REACH if self._options.down or self._store.numbers is not None else JOIN
             try:
                 bus = await dial(launcher.place.address, self._key, stack, patience)
@@ -304,9 +311,13 @@ class Daemon:
     def _tell(self, event: Event) -> None:
         self._teller.tell(event)
 
-    def _answer(self, bus: Bus, launcher: Launcher) -> None:
+    def _answer(self, bus: Bus, launcher: Launcher, events: EventLog) -> None:
+        from viscript.announcing import Announcer
+        from viscript.gate import Gate
+
         grant = self._joined.grant if self._joined is not None else "admin"
         Gate(launcher, self._home, self._owners, grant).open(bus)
+        Announcer(bus, events)
 
     def _leave(self) -> None:
         """Everything has ended: leave state and logs, nothing else."""
