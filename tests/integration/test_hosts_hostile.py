@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+from msgspec.structs import replace
 
 from bus import keystore, sockets
 from bus.client import connect
@@ -103,7 +104,7 @@ def test_what_it_reports_is_shown_as_its_own_and_cannot_steer_a_terminal(taken):
         id=taken.app["id"], app="\x1b[2Jcitizen", state="failed", key=taken.app["key"], since=0.0,
         args=[], started=0.0, host="beta", reason="\x1b]0;owned\x07",
     )  # fmt: skip
-    ask(taken, talk.REPORT, talk.Report([lie]))
+    ask(taken, talk.REPORT, talk.Report([lie, replace(lie, key="no key")]))
     shown = taken.first.run("la", code=10).stdout
     assert "\x1b" not in shown
     listed = json.loads(taken.first.run("la", "--json", code=10).stdout)

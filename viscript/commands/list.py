@@ -79,11 +79,11 @@ def show(launches: list[Status], *, as_json: bool) -> None:
 
 
 def _row(status: Status, *, named: bool) -> tuple[str, ...]:
-    from bus.identity import short
+    from bus.identity import is_key, short
 
     return (
         str(status.id), *([status.host] if named else []), status.app, status.state, moment(status.since),
-        str(status.pid or "-"), short(status.key), remark(status),
+        str(status.pid or "-"), short(status.key) if is_key(status.key) else "-", remark(status),
     )  # fmt: skip
 
 
