@@ -178,14 +178,9 @@ class Supervisor:
         deadline = now + launch.restart.stable
         self._set(
             replace(
-                launch,
-                state=State.RUNNING,
-                reason="",
-                spawned=True,
-                was_ready=True,
-                deadline=deadline,
+                launch, state=State.RUNNING, reason="", spawned=True, was_ready=True, deadline=deadline
             )
-        )
+        )  # fmt: skip
 
     def _exited(self, launch: Launch, how: Exit, now: float) -> None:
         if launch.state is State.STOPPING:

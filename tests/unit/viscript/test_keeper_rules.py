@@ -384,7 +384,7 @@ def test_a_log_that_cannot_be_written_is_why_it_does_not_run(folder):
 
 def test_a_keeper_that_cannot_work_is_gone_when_it_is_heard_of(folder):
     folder.path.mkdir()
-    (folder.path / "keeper.log").mkdir()
+    (folder.path / "spec.json").mkdir()
     with pytest.raises(Failed, match="the keeper cannot work: IsADirectoryError"):
         folder.spawn("/bin/true")
     assert processes.look(folder.path)[0] is Fate.ENDED
