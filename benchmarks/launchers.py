@@ -77,6 +77,7 @@ class Launcher:
 
 class Viscript(Launcher):
     name = "viscript"
+    _process: subprocess.Popen[bytes] | None = None
 
     def configure(self) -> None:
         entry = {
@@ -92,14 +93,34 @@ class Viscript(Launcher):
         config.write_text(yaml.safe_dump({"apps": apps}))
         self.home = self.folder / "home"
         self.command = [str(BIN / "viscript"), "--home", str(self.home)]
-        self.up = [*self.command, "up", "--detach", "--config", str(config)]
+        self.up = [*self.command, "up", "--config", str(config)]
         self.listing = [*self.command, "la"]
 
     def begin(self) -> None:
-        quietly(self.up)
+        """In the foreground, as the others."""
+        with (self.folder / "out.log").open("ab") as log:
+            self._process = subprocess.Popen(self.up, stdout=log, stderr=log, cwd=self.folder)
 
     def end(self) -> None:
         quietly([*self.command, "down"])
+        if self._process is not None:
+            self._process.wait(PATIENCE)
+            self._process = None
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Until it can be asked: its apps are there before."""
+        try:
+            self.detached()
+            yield
+        finally:
+            self.end()
+
+    def detached(self) -> float:
+        """Milliseconds from nothing until `up --detach` has said that all runs and is in order."""
+        start = time.perf_counter()
+        quietly([*self.up, "--detach"])
+        return (time.perf_counter() - start) * 1000
 
     def daemon(self) -> int:
         return int(self.ask("status")["daemon"]["pid"])

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 from bus.errors import BusError
 from bus.link import Link
-from bus.session import DEADLINE_GRACE, ClientSession
+from bus.session import ClientSession
 from bus.stream import Replies
-from bus.waiting import Part, Settled, SettledTogether
+from bus.waiting import DEADLINE_GRACE, Part, Settled, SettledTogether
 
 
 class Calls:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from bus import services, subjects, wire
-from bus.answers import Answers, Endpoint, Request, RequestHandler, SignalHandler
+from bus import subjects, wire
+from bus.answering import Answering
+from bus.answers import Answers, Request, RequestHandler, SignalHandler
 from bus.asking import Answer, Asking
 from bus.calls import Calls
 from bus.consumer import DurableTopics, Page, Pulled, Record, Stored
 from bus.errors import (
     BusError,
     LocalProtocolError,
-    NotAuthorised,
     Overflow,
     RemoteProtocolError,
     Unreachable,
@@ -38,7 +37,7 @@ DRAIN_PATIENCE = 10.0
 _CLOSED = "this end of the connection was closed"
 
 
-class Bus(Asking, DurableTopics):
+class Bus(Asking, Answering, DurableTopics):
     """A participant's connection to the bus; made by `connect`."""
 
     def __init__(
@@ -62,8 +61,6 @@ class Bus(Asking, DurableTopics):
         self._noticed: list[Callable[[float, str], None]] = []
         self._welcomes = 0
         self._published = ""  # the subject checked last
-        self._instance = os.urandom(8).hex()
-        self._discoverable: bool | None = None  # None: not tried yet
         self._closed = False
         self._handlers: dict[type[Any], Callable[[Any, bytes], None]] = {
             Part: self._calls.part,
@@ -189,63 +186,6 @@ class Bus(Asking, DurableTopics):
             raise
         subscription.live = True
         return subscription
-
-    # Answering.
-
-    async def serve(
-        self,
-        subject: str,
-        handler: RequestHandler,
-        *,
-        name: str = "",
-        version: str = "",
-        description: str = "",
-        inflight: int = 0,
-    ) -> None:
-        """Answer requests on `subject` (a pattern is allowed) with `handler`. `NotAuthorised`.
-
-        An async generator function as `handler` answers with a stream of its chunks. The broker hands over
-        at most `inflight` requests at once (0: no limit). A service with a `name` is found by `discover`.
-        """
-        if not subjects.is_pattern(subject):
-            raise LocalProtocolError(f"not a subject pattern: {subject!r}")
-        served = self._answers.services
-        served[subject] = Endpoint(subject, handler, name, version, description)
-        try:
-            about = {"name": name, "ver": version, "desc": description}
-            ref = self._session.standing.serve(subject, **about, inflight=inflight)
-            await self._calls.result(ref)
-        except BaseException:
-            self._session.standing.withdraw(subject)
-            served.pop(subject, None)
-            raise
-        if name and self._discoverable is None:
-            await self._become_discoverable()
-
-    async def unserve(self, subject: str, *, timeout: float = 5.0) -> None:
-        """Answer no more requests on `subject`; those that are here already are still answered."""
-        ref = self._session.standing.unserve(subject, timeout, self._calls.now)
-        if ref is not None:
-            await self._calls.result(ref, timeout)
-        self._answers.services.pop(subject, None)
-
-    def answer(self, subject: str, handler: RequestHandler) -> None:
-        """Answer requests that are addressed to this participant's key."""
-        self._answers.direct[subject] = Endpoint(subject, handler)
-
-    def on_signal(self, subject: str, handler: SignalHandler) -> None:
-        self._answers.signals[subject] = handler
-
-    async def _become_discoverable(self) -> None:
-        def info(_request: Request) -> bytes:
-            return services.pack(self._answers.offered(self._instance))
-
-        self._discoverable = False
-        try:
-            await self.serve(services.INFO, info)
-            self._discoverable = True
-        except NotAuthorised as error:
-            log.debug("this participant's services are not found by name: %s", error)
 
     # Life.
 

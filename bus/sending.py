@@ -227,7 +227,7 @@ class SendQueue:
         n = len(batch)
         body = batch[0] if n == 1 else wire.join(batch)
         if self._kind is None:
-            assert self.subject is not None  # a batch has the one or the other
+            assert self.subject is not None  # noqa: S101 - a batch has the one or the other
             outgoing = Outgoing(wire.encode(wire.Publish(self.subject, n)), body)
         else:
             make, *fields = self._kind

@@ -12,9 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
-from bus import subjects, wire
+from bus import wire
 from bus.durable_calls import DurableCalls
 from bus.errors import (
     BusError,
@@ -23,19 +21,19 @@ from bus.errors import (
     Refused,
     Unreachable,
 )
+from bus.greeting import CREDIT, hello
 from bus.identity import KEY_TEXT
 from bus.sending import (
     Outgoing,
     SendQueue,
-    check_bytes,
     checked,
     milliseconds,
     plain_reply,
     plain_request,
 )
 from bus.standing import RESTORED, Standing
-from bus.version import VERSION
 from bus.waiting import (
+    DEADLINE_GRACE,
     Ledger,
     Part,
     Postponed,
@@ -46,12 +44,6 @@ from bus.waiting import (
     Withdrawn,
     as_exception,
 )
-
-DEADLINE_GRACE = 0.5  # seconds that the broker's own 408 may take to reach us
-MAX_WILL = 64 << 10  # bytes
-# Deliveries that may be under way to us at once; given back, half by half, as they leave the socket. A
-# process that is stopped thereby costs the broker and the network no more than this.
-CREDIT = wire.Grant(m=65_536, b=16 << 20)
 
 _PLAIN_REPLY = (plain_reply,)
 _BUNDLE = wire.encode(wire.BundleDelivery(1))[:4]
@@ -73,7 +65,7 @@ class ClientSession:
         self.bytes_out = 0
         self.queue = SendQueue()
         self.publish = self.queue.publish  # bound once: the hot path
-        self._hello = _hello(name, will)
+        self._hello = hello(name, will)
         self._bundles = False  # the broker takes them
         self._handshake: Outgoing | None = None
         self.ledger = Ledger()
@@ -186,7 +178,7 @@ class ClientSession:
             if now - self._spoke >= self.welcome.hb / 1250:
                 self.queue.push(wire.Ping(t=0), transient=True)
             for ref, waiting in self.ledger.due(now):
-                self.queue.push(_again(waiting, now), waiting.body, ref)
+                self.queue.push(waiting.repeat(now), waiting.body, ref)
         return self.ledger.overdue(now)
 
     # What a participant does. Each returns the id under which `Settled` will tell how it ended.
@@ -295,7 +287,7 @@ class ClientSession:
         self.standing.connected = True
         queued = {ref for out in self.queue for ref in out.ids}
         again = [
-            Outgoing(wire.encode(_again(waiting, now)), waiting.body, ref)
+            Outgoing(wire.encode(waiting.repeat(now)), waiting.body, ref)
             for ref, waiting in self.ledger.items()
             if waiting.again is not None and ref not in queued
         ]
@@ -385,29 +377,6 @@ class ClientSession:
                 self.durable.give_back(waiting)
             return None
         return Settled(ref, body, error, ok, waiting.records or ())
-
-
-def _hello(name: str, will: tuple[str, bytes] | None) -> Outgoing:
-    subject, body = will or (None, None)
-    if subject is not None and not subjects.is_subject(subject):
-        raise LocalProtocolError(f"the will's subject is not one: {subject!r}")
-    if body is not None:
-        check_bytes("the will", subject or "", body)
-    if body is not None and len(body) > MAX_WILL:
-        raise LocalProtocolError(f"a will of {len(body)} bytes, at most {MAX_WILL}")
-    hello = wire.Hello(name[:64], "python", VERSION, list(wire.CAPS), CREDIT, subject)
-    return Outgoing(wire.encode(hello), body)
-
-
-def _again(waiting: Waiting, now: float) -> wire.Command:
-    """The command once more, with the time that is left."""
-    waiting.tries += 1
-    command = waiting.again
-    if isinstance(command, wire.Request) and waiting.deadline is not None:
-        left = milliseconds(waiting.deadline - DEADLINE_GRACE - now)
-        return msgspec.structs.replace(command, dl=left)
-    assert command is not None  # noqa: S101 - only what may be sent again gets here
-    return command
 
 
 def _together(settled: list[Settled | None]) -> SettledTogether:

@@ -68,7 +68,14 @@ class ShuttingDown(Struct, frozen=True):
     pid: int
 
 
-MAX_PAGE = 1000  # sessions in one answer; even if each says all it may, they fit in a body
+MAX_PAGE = 1000  # items in one answer; even if each session says all it may, so many fit in a body
+
+
+class PageQuery(Struct, frozen=True, omit_defaults=True):
+    """One page of a list: what comes after the place `after`, which is `next` of the page before."""
+
+    after: Annotated[str, Meta(max_length=512)] = ""
+    limit: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = MAX_PAGE
 
 
 class SessionsQuery(Struct, frozen=True, omit_defaults=True):
@@ -145,8 +152,9 @@ class AccessKey(Struct, frozen=True):
     key: str
 
 
-class AccessEntries(Struct, frozen=True):
+class AccessEntries(Struct, frozen=True, omit_defaults=True):
     keys: list[AccessEntry]
+    next: str = ""  # of a page: where the one after it begins; empty: it is the last
 
 
 class Presence(Struct, frozen=True):
@@ -179,10 +187,11 @@ class ClosedSession(Struct, frozen=True):
     reason: str
 
 
-class ClosedSessions(Struct, frozen=True):
+class ClosedSessions(Struct, frozen=True, omit_defaults=True):
     """The last that were closed, newest first."""
 
     sessions: list[ClosedSession]
+    next: str = ""
 
 
 class KickQuery(Struct, frozen=True, omit_defaults=True):
@@ -213,8 +222,9 @@ class ServiceInfo(Struct, frozen=True):
     seconds: float  # spent on all of them together
 
 
-class Services(Struct, frozen=True):
+class Services(Struct, frozen=True, omit_defaults=True):
     services: list[ServiceInfo]
+    next: str = ""
 
 
 class Varz(Struct, frozen=True):
@@ -323,8 +333,9 @@ class TopicName(Struct, frozen=True):
     topic: str
 
 
-class Topics(Struct, frozen=True):
+class Topics(Struct, frozen=True, omit_defaults=True):
     topics: list[TopicInfo]
+    next: str = ""
 
 
 class ConsumerConfig(Struct, frozen=True):
@@ -353,8 +364,13 @@ class ConsumerName(Struct, frozen=True):
     consumer: str
 
 
-class Consumers(Struct, frozen=True):
+class ConsumersQuery(PageQuery, frozen=True, omit_defaults=True):
+    topic: str | None = None  # of this one only
+
+
+class Consumers(Struct, frozen=True, omit_defaults=True):
     consumers: list[ConsumerInfo]
+    next: str = ""
 
 
 class Done(Struct, frozen=True):

@@ -18,7 +18,9 @@ from bus.errors import (
     StoreFull,
     Unreachable,
 )
+from bus.sending import milliseconds
 
+DEADLINE_GRACE = 0.5  # seconds that the broker's own 408 may take to reach us
 FIRST_PAUSE, LAST_PAUSE = 0.05, 1.0  # seconds before a request is sent again
 
 
@@ -85,6 +87,16 @@ class Waiting(msgspec.Struct):
 
     def __str__(self) -> str:
         return f"{self.verb} {self.subject}"
+
+    def repeat(self, now: float) -> wire.Command:
+        """The command once more, with the time that is left; only for what has `again`."""
+        self.tries += 1
+        command = self.again
+        if isinstance(command, wire.Request) and self.deadline is not None:
+            left = milliseconds(self.deadline - DEADLINE_GRACE - now)
+            return msgspec.structs.replace(command, dl=left)
+        assert command is not None  # noqa: S101 - only what may be sent again gets here
+        return command
 
     def waits_for_broker(self, error: wire.Error) -> bool:
         """Whether it is to be sent again to the broker that comes after this one."""

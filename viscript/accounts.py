@@ -19,8 +19,6 @@ def check(app: App) -> None:
     group = _number(app, "group", app.group, grp.getgrnam, _groups)
     others = user not in {None, os.geteuid()}
     if os.geteuid() == 0:
-        if others:
-            _check_home(app)
         return
     if others:
         raise _bad(
@@ -29,16 +27,6 @@ def check(app: App) -> None:
     if group not in {None, os.getegid()}:
         problem = f"only a daemon of root can run it in {app.group}; leave it out here"
         raise _bad(app, "group", problem)
-
-
-def _check_home(app: App) -> None:
-    """What is in the home is closed to other users: the app's own folder, and its key for the bus."""
-    if app.cwd is None:
-        problem = f"{app.user} has no way to its folder in the home; name a folder of its own: cwd"
-        raise _bad(app, "user", problem)
-    if "bus" in {app.ready.kind, app.alive.kind if app.alive else ""}:
-        problem = f"{app.user} cannot read its key in the home, so it is never on the bus"
-        raise _bad(app, "user", f"{problem}; choose other probes: ready, alive")
 
 
 def _number(

@@ -51,12 +51,17 @@ def find(config: Config, word: str) -> App:
     """The app called `word`, by name or alias; `NotFound` says which there are."""
     if word in config.apps:
         return config.apps[word]
-    for app in config.apps.values():
-        if word in app.short:
-            return app
-    known = [*config.apps, *(alias for app in config.apps.values() for alias in app.short)]
+    others = aliases(config)
+    if word in others:
+        return config.apps[others[word]]
+    known = [*config.apps, *others]
     hint = did_you_mean(word, known) or "; see: viscript apps"
     raise NotFound(f"no app {word!r} in {config.file}{hint}")
+
+
+def aliases(config: Config) -> dict[str, str]:
+    """The names of apps by their other names."""
+    return {alias: app.name for app in config.apps.values() for alias in app.short}
 
 
 def command(config: Config, app: App, arguments: tuple[str, ...], search: str) -> Command:
@@ -66,11 +71,26 @@ def command(config: Config, app: App, arguments: tuple[str, ...], search: str) -
     """
     accounts.check(app)
     env = environment(config, app)
-    given = (*app.default_args, *app.args, *arguments)
-    cwd = None if app.cwd is None else str(config.folder / Path(app.cwd).expanduser())
-    if cwd is not None and not Path(cwd).is_dir():
+    cwd = folder(config, app)
+    if app.path.startswith(PYTHON):
+        env = {"PYTHONUNBUFFERED": "1", **env}
+    return Command(argv(config, app, arguments, search), cwd, env)
+
+
+def folder(config: Config, app: App) -> str | None:
+    """Its working folder; None: one of its own. `BadConfig` when it is none."""
+    if app.cwd is None:
+        return None
+    cwd = config.folder / Path(app.cwd).expanduser()
+    if not cwd.is_dir():
         place = app.places.get("cwd", app.place)
         raise BadConfig(f"{place}: apps.{app.name}.cwd: {cwd} is not a folder")
+    return str(cwd)
+
+
+def argv(config: Config, app: App, arguments: tuple[str, ...], search: str) -> tuple[str, ...]:
+    """What is executed; `BadConfig` when there is no such thing, or it is no program."""
+    given = (*app.default_args, *app.args, *arguments)
     if app.path.startswith(PYTHON):
         module = app.path.removeprefix(PYTHON)
         if not all(part.isidentifier() for part in module.split(".")):
@@ -78,16 +98,19 @@ def command(config: Config, app: App, arguments: tuple[str, ...], search: str) -
                 f"{app.place}: apps.{app.name}.path: {module!r} is not the name of a module"
             )
         # -P keeps a folder of the same name in the cwd from being run instead.
-        argv = (sys.executable, "-P", "-m", module, *given)
-        return Command(argv, cwd, {"PYTHONUNBUFFERED": "1", **env})
-    return Command((_executable(config, app, search), *given), cwd, env)
+        return (sys.executable, "-P", "-m", module, *given)
+    return (_executable(config, app, search), *given)
 
 
 def environment(config: Config, app: App) -> dict[str, str]:
     """What its entry adds to the environment: its files, each before the next, then `env`."""
     found: dict[str, str] = {}
     for name in app.env_file:
-        found |= envfile.load(config.folder / Path(name).expanduser())
+        try:
+            found |= envfile.load(config.folder / Path(name).expanduser())
+        except BadConfig as error:
+            place = app.places.get("env_file", app.place)
+            raise BadConfig(f"{place}: apps.{app.name}.env_file: {error}") from None
     return {**found, **app.env}
 
 
@@ -104,6 +127,15 @@ def fingerprint(config: Config, app: App) -> str:
         return ""
     # 32 bits: enough to see a change, too few to try out secrets with.
     return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:8]
+
+
+def needing_bus(apps: Mapping[str, App]) -> set[str]:
+    """Names of those that are ready on the bus only, and of what is after them."""
+    found: set[str] = set()
+    for app in order(apps):
+        if app.ready.kind == "bus" or any(after.app in found for after in app.after):
+            found.add(app.name)
+    return found
 
 
 def _executable(config: Config, app: App, search: str) -> str:
@@ -127,13 +159,13 @@ def _executable(config: Config, app: App, search: str) -> str:
 def order(apps: Mapping[str, App]) -> list[App]:
     """All apps, each after those it is `after`; otherwise as written."""
     placed: dict[str, App] = {}
-
-    def place(app: App) -> None:
-        for other in (after.app for after in app.after):
-            if other not in placed:
-                place(apps[other])
-        placed[app.name] = app
-
-    for app in apps.values():
-        place(app)
+    for first in apps.values():
+        way = [first]  # no recursion: a chain may be long
+        while way:
+            app = way[-1]
+            needed = next((x.app for x in app.after if x.app not in placed), None)
+            if needed is not None:
+                way.append(apps[needed])
+            else:
+                placed[way.pop().name] = app
     return list(placed.values())

@@ -26,7 +26,7 @@ EXIT_CODES = """Exit codes: 0 done, 1 a target failed, 2 usage, 3 status: not ru
 10 some hosts unreachable, the rest done."""
 
 app = typer.Typer(
-    name="viscript", cls=Commands, no_args_is_help=True, rich_markup_mode=None,
+    name="viscript", cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help=f"Runs and controls programs over an encrypted message bus.\n\n{EXIT_CODES}",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -56,6 +56,10 @@ def before(
 
 def _parse(arguments: list[str]) -> int:
     """Carry it out; the exit code that the command, or Ctrl-C, has chosen."""
+    if "_VISCRIPT_COMPLETE" in os.environ:  # names that only a broker knows: viscript.completing
+        from typer._completion_classes import completion_init
+
+        completion_init()
     try:
         code = app(arguments, standalone_mode=False, prog_name="viscript")
     except SystemExit as end:  # what typer makes of a broken pipe

@@ -72,7 +72,7 @@ class Client:
         except KeyFileError as error:
             raise Denied(str(error)) from None
         self._address = Address(self.info.endpoint, self.info.broker_key)
-        self._home = home
+        self.home = home
         self.asks = self.info.key  # whose daemon is asked
         self.host = ""  # the name of its host, if that is another
 
@@ -80,12 +80,12 @@ class Client:
     def known(self) -> Known | None:
         """The hosts of the cluster, as our daemon has learned of them; None on a host that is alone."""
         if not (
-            self._home.root / "state" / "known-hosts.json"
+            self.home.root / "state" / "known-hosts.json"
         ).exists():  # before anything is imported
             return None
         from viscript.cluster import files
 
-        return files.load_known(self._home)
+        return files.load_known(self.home)
 
     def at(self, host: HostInfo) -> Client:
         """The same session, asking the daemon of another host."""
@@ -93,6 +93,10 @@ class Client:
         other.asks = host.key
         other.host = host.name if host.key != self.info.key else ""
         return other
+
+    def renewed(self) -> Client:
+        """The same questions in a session of its own: one in which Ctrl-C came is not gone on with."""
+        return copy(self)
 
     def at_named(self, name: str) -> Client:
         """The same session, asking the daemon of the host called so; `NotFound`."""

@@ -1,6 +1,7 @@
 """What the completion scripts of bash, zsh and fish run: `python -I -S completing.py SHELL WORDS...`.
 
-Answers from files alone, in a few hundredths of a second: it dials nothing, imports next to nothing.
+Answers from files alone, in a few hundredths of a second: it dials nothing, imports next to nothing. Only
+names below `viscript bus` that no file has are asked of the broker, by the command line itself.
 A line for each offer; for zsh and fish a tab and what it is. `:files` and `:folders` leave it to the shell.
 
 A tree of commands that is missing is made from the registry, which knows no options; both that and one of
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from viscript.completion.offers import Offer
 
+PATIENCE = 2.0  # seconds for a broker's answer
 _SPACES = frozenset(" \t\n")
 
 
@@ -69,6 +71,26 @@ def refresh() -> None:
     )  # fmt: skip
 
 
+def from_broker(words: Sequence[str]) -> list[Offer]:
+    """Names of topics, consumers, services, sessions, for the last of the words after `viscript`."""
+    import shlex
+    import subprocess
+
+    environment = os.environ | {
+        "_VISCRIPT_COMPLETE": "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "_TYPER_COMPLETE_ARGS": shlex.join(["viscript", *words]),
+    }  # fmt: skip
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "viscript.cli"], env=environment, capture_output=True,
+            stdin=subprocess.DEVNULL, text=True, errors="replace", timeout=PATIENCE, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    lines = [line.partition("\t") for line in done.stdout.splitlines()]
+    return [(word, text) for word, _, text in lines]
+
+
 def answer(shell: str, given: Sequence[str]) -> list[str]:
     """The lines to print. `given`: of bash its line up to the cursor and COMP_WORDBREAKS, else the words."""
     from viscript import directories
@@ -84,6 +106,8 @@ def answer(shell: str, given: Sequence[str]) -> list[str]:
         tree = registry.tree()
     home = directories.home(home_in(words), os.environ)
     found = offers.offers(words, tree, stored.snapshot(home, os.environ))
+    if not found and "bus" in words[:3] and len(words) > 2:
+        found = offers.fitting(from_broker(words), words[-1])
     if shell == "bash":
         return for_bash(found, words[-1] if words else "", given[1] if len(given) > 1 else "")
     return [f"{word}\t{text}" if text else word for word, text in found]

@@ -19,28 +19,24 @@ from asyncio import TaskGroup
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from bus import keystore, logs
-from bus.access import AccessError, AccessList
+from bus import logs
 from bus.client import Bus, connect
-from bus.errors import BusError, KeyFileError, NotAuthorised, Unreachable
-from bus.identity import Address, KeyPair
-from bus.signals import AccessEntry
-from viscript import catalog, config, endpoints, processes
-from viscript.announcing import Announcer
+from bus.errors import NotAuthorised, Unreachable
+from bus.identity import Address
+from viscript import config, descriptors, doors, endpoints, processes, strays
+from viscript.autostart import Autostart
 from viscript.cluster import files
-from viscript.cluster.dialling import dial
-from viscript.cluster.member import Joined
-from viscript.cluster.registrar import Registrar
 from viscript.config import Config
 from viscript.desk import Desk
-from viscript.errors import BadConfig, Conflict, Denied, Failed, NoDaemon, ViscriptError
+from viscript.errors import BadConfig, Conflict, Denied, ViscriptError
 from viscript.eventlog import EventLog
-from viscript.gate import Gate
-from viscript.home import DaemonLock, Home
+from viscript.home import PYTHON, DaemonLock, Home
 from viscript.jobstore import JobStore
 from viscript.keeping import kernel
 from viscript.launcher import Launcher
@@ -54,10 +50,16 @@ from viscript.records import Record
 from viscript.snapshot import Snapshots, names
 from viscript.state import Store
 from viscript.supervision.states import SETTLED, State
+from viscript.telling import Teller, cause
+
+if TYPE_CHECKING:
+    from viscript.cluster.member import Joined
 
 log = logging.getLogger(__name__)
 
 JOIN = 20.0  # seconds for the broker to come up
+REACH = 3.0  # seconds for that of another host, before what runs here goes on without
+AWAY = "the cluster's broker at {} does not answer; what runs here does not wait, and joins it when it does"
 DOWN = 90.0
 SETTLE = 120.0
 
@@ -70,26 +72,7 @@ class Options:
     config: Path
     events: int | None  # descriptor for `Event` lines
     down: bool  # only end what an earlier daemon left
-
-
-class Teller:
-    """Writes events to the `up` that waits for them, as long as it listens."""
-
-    def __init__(self, fd: int | None) -> None:
-        self.fd = fd
-        if fd is not None:
-            os.set_blocking(fd, False)
-
-    def tell(self, event: Event) -> None:
-        if self.fd is None:
-            return
-        try:
-            os.write(self.fd, msgspec.json.encode(event) + b"\n")
-        except BlockingIOError:  # it does not keep up: it is not worth waiting for
-            pass
-        except OSError:
-            os.close(self.fd)
-            self.fd = None
+    settings: Config | None = None  # the config, if it was read just now
 
 
 class Daemon:
@@ -101,34 +84,15 @@ class Daemon:
         self._teller = teller
         self._settings = _load(options)
         self._store = Store(self._home.database)
+        if not options.down:
+            strays.refuse(self._home, self._store)
+        self._cold = False  # nothing lived when we began
         self._snapshots: Snapshots | None = None
-        self._owners: dict[str, str] = {}  # names of the home's own keys
         self._joined = files.load_membership(self._home)  # of another host's cluster
-        self._broker_key, self._key = self._keys()
+        self._member: Joined | None = None  # of it, on the bus
+        keys = doors.own_keys(self._home, alone=self._joined is None)
+        self._broker_key, self._key, self._owners = keys.broker, keys.daemon, keys.names
         self._reporting: Callable[[], None] = lambda: None  # to the first host of a cluster
-
-    def _keys(self) -> tuple[KeyPair, KeyPair]:
-        """The broker's and our own; with the command line's two, all are made at the first `up`."""
-        folder = self._home.keys
-        try:
-            broker, own, cli, admin = (
-                keystore.load_or_create(folder / f"{name}.key")
-                for name in ("broker", "daemon", "cli", "admin")
-            )
-            entries = AccessList()
-            if self._home.access.exists():
-                entries = keystore.load_access(self._home.access)
-            ours = (
-                ("viscript", own, "admin"), ("cli", cli, "operator"), ("admin", admin, "admin"),
-            )  # fmt: skip
-            for name, pair, role in ours:
-                self._owners[pair.public] = name
-                if pair.public not in entries and self._joined is None:
-                    entries = entries.with_entry(AccessEntry(pair.public, name, [role]))
-                    keystore.save_access(self._home.access, entries)
-        except (KeyFileError, AccessError, OSError) as error:
-            raise Denied(str(error)) from None
-        return broker, own
 
     async def run(self) -> bool:
         """Until everything is down, or the daemon alone is told to end; True when it is to begin again."""
@@ -177,16 +141,8 @@ class Daemon:
             launcher.recorder = recorder
             self._snapshots = Snapshots(self._home, lambda: names(launcher))
             async with AsyncExitStack() as stack:
-                bus = await self._join(launcher, stack)
-                following: list[asyncio.Task[None]] = []
-                if bus is not None:
-                    following += await self._take_part(bus, launcher, errands)
-                    self._answer(bus, launcher)
-                    Announcer(bus, events)
-                recorder.daemon_is("up", f"pid {os.getpid()}")
-                launcher.adopt()
                 try:
-                    await self._bring_up(launcher, address)
+                    following = await self._come_up(launcher, stack, errands, recorder)
                     await launcher.wait(lambda: launcher.idle, None)
                 except asyncio.CancelledError:
                     recorder.daemon_is("ended", "told to; broker and apps go on")
@@ -199,6 +155,55 @@ class Daemon:
         events.close()
         self._leave()
 
+    async def _come_up(
+        self, launcher: Launcher, stack: AsyncExitStack, errands: TaskGroup, recorder: Recorder
+    ) -> list[asyncio.Task[None]]:
+        """Take over or start what is to run; returns what follows the bus."""
+        autostart = Autostart(launcher, self._tell)
+        begun = await self._begin_cold(launcher, autostart, recorder)
+        # Here and below: what hears and answers others is imported when the apps are on their way.
+        from viscript.resuming import act_of
+
+        bus = await self._join(launcher, stack)
+        following: list[asyncio.Task[None]] = []
+        if bus is not None:
+            following += await self._take_part(bus, launcher, errands)
+            self._answer(bus, launcher, recorder.events)
+        if begun is None:
+            recorder.daemon_is("up", f"pid {os.getpid()}")
+            launcher.adopt()
+        launcher.desk.resume(partial(act_of, launcher))
+        away = bus is not None and not bus.connected
+        if away and self._member is not None:
+            later = self._catch_up(self._member, autostart)
+            following.append(errands.create_task(later))
+        await self._bring_up(launcher, autostart, begun, away=away)
+        return following
+
+    async def _begin_cold(
+        self, launcher: Launcher, autostart: Autostart, recorder: Recorder
+    ) -> list[Record] | None:
+        """Where nothing lives, not even a broker to ask, its apps begin with it; None: something may live."""
+        if self._options.down or not doors.is_cold(self._home, self._store, launcher.place.address):
+            return None
+        recorder.daemon_is("up", f"pid {os.getpid()}")
+        self._cold = True
+        self._store.begin()
+        begun = await autostart.begin(away=False, admit=launcher.are_let_in)
+        try:
+            doors.let_in(self._home, begun)
+        except Denied:
+            await self._give_up(launcher)
+            raise
+        return begun
+
+    async def _give_up(self, launcher: Launcher) -> None:
+        """There will be no broker: end what has begun, as if it had not."""
+        launcher.down()
+        await launcher.wait(lambda: launcher.idle, DOWN)
+        if self._cold:
+            self._store.finish()
+
     async def _take_part(
         self, bus: Bus, launcher: Launcher, errands: TaskGroup
     ) -> list[asyncio.Task[None]]:
@@ -206,12 +211,16 @@ class Daemon:
         people = [key for key, name in self._owners.items() if name != "viscript"]
         if self._joined is not None:
             command_line = next(key for key, name in self._owners.items() if name == "cli")
-            member = Joined(bus, launcher.arrived, launcher, command_line)
+            from viscript.cluster.member import Joined
+
+            self._member = member = Joined(bus, launcher.arrived, launcher, command_line)
             launcher.membership = member
             self._reporting = member.changed
             if not self._options.down:
-                await member.numbered(JOIN)
+                await member.numbered(JOIN if bus.connected else 0.0)
             return [errands.create_task(member.follow()), errands.create_task(member.attend())]
+        from viscript.cluster.registrar import Registrar
+
         launcher.membership = membership = Membership(bus, launcher.arrived)
         following = errands.create_task(membership.follow())
         launcher.registrar = Registrar(bus, launcher, people, socket.gethostname())
@@ -221,13 +230,16 @@ class Daemon:
     async def _join(self, launcher: Launcher, stack: AsyncExitStack) -> Bus | None:
         """The bus, with a broker of ours; None when we only take down and it is gone."""
         if self._joined is not None:
+            from viscript.cluster.dialling import dial
+
+            patience = REACH if self._options.down or self._store.numbers is not None else JOIN
             try:
-                patience = 2.0 if self._options.down else JOIN
-                return await dial(launcher.place.address, self._key, stack, patience)
-            except (NoDaemon, Denied):
+                bus = await dial(launcher.place.address, self._key, stack, patience)
+            except Denied:
                 if self._options.down:
                     return None
                 raise
+            return bus if bus.connected or not self._options.down else None
         if self._options.down and processes.look(self._home.launches / "broker")[0] is Fate.ENDED:
             return None
         told = processes.end_of(self._home.broker_log)
@@ -251,12 +263,14 @@ class Daemon:
             processes.complaint(self._home.broker_log, told) or problem or "it does not answer"
         )
         problem = f"the broker is not up: {problem}; its log: {self._home.broker_log}"
-        launcher.down()
-        await launcher.wait(lambda: launcher.idle, DOWN)
+        await self._give_up(launcher)
         raise Conflict(problem)
 
-    async def _bring_up(self, launcher: Launcher, address: Address) -> None:
+    async def _bring_up(
+        self, launcher: Launcher, autostart: Autostart, begun: list[Record] | None, *, away: bool
+    ) -> None:
         if self._options.down:
+            await strays.end(self._home, self._store)
             launcher.down()
             return
         if launcher.membership is not None:
@@ -264,6 +278,7 @@ class Daemon:
             await launcher.membership.reconcile(launcher.records.values(), keys)
         if not self._store.is_up:
             self._store.begin()
+        address = launcher.place.address
         info = DaemonInfo(
             os.getpid(), self._key.public, address.endpoint, address.key,
             str(self._settings.file), time.time(),
@@ -271,28 +286,21 @@ class Daemon:
         _write(self._home.daemon, msgspec.json.encode(info))
         if self._snapshots is not None:
             self._snapshots.changed()
-        self._tell(Event("broker", text=address.endpoint))
-        with self._store.together():
-            started = self._autostart(launcher)
-        await launcher.wait(lambda: all(r.state in SETTLED for r in started), SETTLE)
+        self._tell(
+            Event("notice", text=AWAY.format(address.endpoint))
+            if away
+            else Event("broker", text=address.endpoint)
+        )
+        if begun is None:
+            begun = await autostart.begin(away=away)
+        await launcher.wait(lambda: all(r.state in SETTLED for r in begun), SETTLE)
         well = {State.RUNNING, State.DEGRADED, State.EXITED}
-        self._tell(Event("up", failed=[r.app for r in started if r.state not in well]))
+        self._tell(Event("up", failed=[r.app for r in begun if r.state not in well]))
 
-    def _autostart(self, launcher: Launcher) -> list[Record]:
-        """Start what is marked so, but what runs already or was stopped on purpose."""
-        started = []
-        for app in catalog.order(self._settings.apps):
-            last = self._store.last_of(app.name)
-            stopped = last is not None and last.session == self._store.session and last.stop
-            runs = any(record.app == app.name for record in launcher.records.values())
-            if not app.autostart or not app.instances or stopped or runs:
-                continue
-            try:
-                started += launcher.begin(app.name, ())
-            except ViscriptError as error:
-                log.warning("%s is not started: %s", app.name, error)
-                self._tell(Event("problem", app=app.name, text=str(error), error=error.name))
-        return started
+    async def _catch_up(self, member: Joined, autostart: Autostart) -> None:
+        """Start what needs the bus, when the first host is there again."""
+        await member.welcomed()
+        await autostart.begin_rest()
 
     def _changed(self, record: Record) -> None:
         self._reporting()
@@ -303,15 +311,20 @@ class Daemon:
     def _tell(self, event: Event) -> None:
         self._teller.tell(event)
 
-    def _answer(self, bus: Bus, launcher: Launcher) -> None:
+    def _answer(self, bus: Bus, launcher: Launcher, events: EventLog) -> None:
+        from viscript.announcing import Announcer
+        from viscript.gate import Gate
+
         grant = self._joined.grant if self._joined is not None else "admin"
         Gate(launcher, self._home, self._owners, grant).open(bus)
+        Announcer(bus, events)
 
     def _leave(self) -> None:
         """Everything has ended: leave state and logs, nothing else."""
         self._store.finish()
         self._store.close()
-        self._home.daemon.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # nothing follows from it that is left
+            self._home.daemon.unlink()
         for path in self._home.run.iterdir():
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -322,7 +335,7 @@ class Daemon:
 def _load(options: Options) -> Config:
     """The config; to take down what runs, none is needed."""
     try:
-        return config.load(options.config)
+        return options.settings or config.load(options.config)
     except BadConfig:
         if not options.down:
             raise
@@ -346,10 +359,11 @@ def parse(arguments: list[str]) -> Options:
     return Options(Home(given.home), given.config, given.events, given.down)
 
 
-def main() -> None:
+def serve(options: Options) -> int:
+    """Be the daemon of a home until everything is down or it is told to end; the exit code."""
     processes.keep_private()
+    descriptors.raise_limit()
     logs.configure()
-    options = parse(sys.argv[1:])
     teller = Teller(options.events)
     try:
         options.home.create()
@@ -357,36 +371,24 @@ def main() -> None:
         again = asyncio.run(Daemon(options, teller).run())
         if again:
             _begin_again(options, teller)
-    except (ViscriptError, ExceptionGroup) as raised:
-        error = _cause(raised)
+    except (ViscriptError, OSError, ExceptionGroup) as raised:
+        error = cause(raised)
         log.error("%s", error)  # noqa: TRY400 - said to people, a traceback would not help
         teller.tell(Event("error", text=str(error), error=error.name))
-        sys.exit(error.exit_code)
+        return error.exit_code
+    return 0
 
 
 def _begin_again(options: Options, teller: Teller) -> None:
     """Become the daemon that is installed now: the same process, heard by the same `up` if that listens."""
     nursery.close()
     processes.keep_no_longer_private()
+    descriptors.lower_again()
     words = ["--home", str(options.home.root), "--config", str(options.config)]
     if teller.fd is not None:
         words += ["--events", str(teller.fd)]
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "viscript.daemon", *words])  # noqa: S606
-
-
-def _cause(raised: Exception) -> ViscriptError:
-    """The one reason in the task groups' nest; a bug goes on up."""
-    error = raised
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    match error:
-        case ViscriptError():
-            return error
-        case BusError():
-            return Failed(str(error))
-        case _:
-            raise raised
+    os.execv(sys.executable, [*PYTHON, "-P", "-m", "viscript.daemon", *words])  # noqa: S606
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(serve(parse(sys.argv[1:])))

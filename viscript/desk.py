@@ -52,9 +52,22 @@ class Desk:
         self._acts: dict[Place, Act] = {}
         self._news = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
+        self._begun: list[Place] = []  # by an earlier daemon
         for job, request in sorted(store.load(), key=lambda x: x[0].ended or x[0].asked):
-            self._book.restore(job, request)
-            store.save(job)
+            self._begun += self._book.restore(job, request)
+
+    def resume(self, act_of: Callable[[str, Step], Act | None]) -> None:
+        """What an earlier daemon had begun, by its verb: how its end is waited for. None: nobody can tell."""
+        for place in self._begun:
+            act = act_of(self._book.get(place.job).verb, self._book.step(place))
+            if act is None:
+                text = "the daemon ended meanwhile; see: viscript la"
+                self._book.settle(place, "unknown", time.time(), text, Unknown.name)
+            else:
+                self._acts[place] = act
+                self._work_on(place)
+        self._begun = []
+        self._go_on()
 
     def close(self) -> None:
         """Everything is down: what still waits waits for nothing."""
@@ -111,9 +124,7 @@ class Desk:
     def _go_on(self) -> None:
         for place in self._book.runnable():
             self._book.begin(place, time.time())
-            task = self._tasks.create_task(self._carry_out(place))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._work_on(place)
         for job in self._book.changed():
             try:
                 self._store.save(job)
@@ -122,6 +133,11 @@ class Desk:
             if job.ended is not None:
                 self._over(job)
         self._news.set()
+
+    def _work_on(self, place: Place) -> None:
+        task = self._tasks.create_task(self._carry_out(place))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
 
     async def _carry_out(self, place: Place) -> None:
         if not self._book.working(

@@ -7,16 +7,16 @@ import logging
 import random
 import time
 from asyncio import TaskGroup
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 
 from bus.errors import BusError
 from viscript import processes
-from viscript.errors import Failed, ViscriptError
-from viscript.generation import UNSEEN, Generation
+from viscript.errors import Conflict, Failed, ViscriptError
+from viscript.generation import Generation, ended_unwatched
 from viscript.home import Home
-from viscript.membership import Membership
+from viscript.membership import BUS_WAIT, Membership
 from viscript.preparing import Prepared
 from viscript.probing import Prober, Subject
 from viscript.processes import Fate
@@ -49,6 +49,8 @@ class Engine:
         self.records: dict[int, Record] = {}
         self.membership: Membership | None = None
         self.recorder: Recorder | None = None
+        self.known: set[str] = set()  # keys that the broker has from the time before it ran
+        self.going_down = False
         self.supervisor = Supervisor(lambda: random.uniform(0.8, 1.2))  # noqa: S311
         self._home = home
         self._store = store
@@ -94,7 +96,7 @@ class Engine:
         fate, report = processes.look(self._folder(launch.id))
         begun = report is not None and report.generation >= launch.generation
         waits = launch.state is State.BACKOFF or (launch.state in NOT_BEGUN and not begun)
-        if fate is Fate.ENDED and waits:
+        if fate is Fate.ENDED and waits and not launch.stop:
             self.feed(events.Start(launch))
             return
         launch = replace(launch, generation=report.generation if report else launch.generation)
@@ -108,9 +110,8 @@ class Engine:
             self.feed(events.Adopt(launch))
             self._spawn(generation.follow(self.feed))
             return
-        seen = report is not None and report.state == "gone"
-        generation.asked = "" if seen else UNSEEN
-        how = report.exit if report is not None and seen else Exit()
+        generation.asked = ended_unwatched(report, launch)
+        how = report.exit if report is not None and report.state == "gone" else Exit()
         self.feed(events.Missed(launch, how))
 
     # The supervisor's actions.
@@ -173,9 +174,8 @@ class Engine:
                 return "there is no bus"
             return await self.membership.ping(record.key, timeout)
 
-        def surroundings() -> tuple[str, Mapping[str, str]]:
-            prepared = generation.prepared or self._program(launch.id)
-            return prepared.cwd, prepared.env
+        def surroundings() -> Prepared:
+            return generation.prepared or self._program(launch.id)
 
         def told(answer: Probed) -> None:
             self._probed[launch.id] = answer
@@ -261,6 +261,18 @@ class Engine:
             await generation.terminate(ask, steps)
 
     # Runs.
+
+    async def let_in(self, record: Record) -> None:
+        """Allow its key, unless the broker has it; `TimeoutError` when the bus stays away."""
+        if record.key in self.known:
+            self.known.discard(record.key)  # what becomes of it later, the broker is to be asked
+            return
+        there = lambda: self.membership is not None or self.going_down  # noqa: E731
+        if not await self.wait(there, BUS_WAIT):
+            raise TimeoutError
+        if self.membership is None:
+            raise Conflict("there is no bus to start it on")
+        await self.membership.let_in(record)
 
     def _generation(self, number: int, count: int) -> Generation:
         record = self.records.get(number)

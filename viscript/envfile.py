@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from viscript import plainfile
 from viscript.config.parts import bad_variable
 from viscript.errors import BadConfig
 
@@ -24,10 +25,9 @@ _ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
 def load(file: Path) -> dict[str, str]:
     """The variables of `file`; `BadConfig` says where and what, but never shows a value."""
     try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
+        data = plainfile.read(file, MAX_BYTES + 1)
     except OSError as error:
-        raise BadConfig(f"{file}: cannot be read: {error.strerror}; see env_file") from None
+        raise BadConfig(f"{file}: cannot be read: {error.strerror}") from None
     if len(data) > MAX_BYTES:
         raise BadConfig(f"{file}: larger than {MAX_BYTES >> 20} MiB, which no environment is")
     try:

@@ -41,7 +41,8 @@ class EventLog:
                 self._kept.clear()  # what could not be written leaves a hole; after it they are whole
             self._kept.append(event)
         self.last = self._kept[-1].seq if self._kept else 0
-        if self._kept and _boot(path) != boot:
+        self.booted = bool(self._kept) and _boot(path) != boot  # since the last daemon
+        if self.booted:
             self.last += SKIPPED
             self._kept.clear()
         self._fd = self._open()

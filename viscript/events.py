@@ -33,6 +33,9 @@ class Event(Struct, frozen=True, kw_only=True):
     to: str
     cause: str  # start, spawned, ready, stop, exited, ended, timer, adopt, …
     by: str = ""  # who asked for it, if somebody did
+    groups: list[str] | None = (
+        None  # of the app; None: not known, as of events from before they were kept
+    )
     text: str = ""  # for people
 
 

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 from bus.errors import BusError, NotAuthorised
@@ -17,6 +19,7 @@ from viscript.preparing import Prepared
 from viscript.processes import Fate, Link, Report, Spec
 from viscript.rules import StopStep
 from viscript.supervision import events
+from viscript.supervision.launch import Launch
 from viscript.supervision.states import Exit
 
 log = logging.getLogger(__name__)
@@ -47,6 +50,7 @@ class Generation:
         self._link: Link | None = None
         self._held: Held | None = None
         self._asking = False
+        self._extended: float | None = None  # what was told of it last
         self._steps: tuple[StopStep, ...] | None = (
             None  # for its keeper, as soon as there is a link
         )
@@ -115,7 +119,9 @@ class Generation:
             else:
                 misses += 1
                 if misses == PATIENCE:
-                    feed(events.Mute(self.launch, "its keeper does not answer"))
+                    unknown = "it runs, but its record cannot be read"
+                    silent = "its keeper does not answer"
+                    feed(events.Mute(self.launch, unknown if fate is Fate.UNKNOWN else silent))
                 await asyncio.sleep(PROBE if misses > PATIENCE else PROBE / 10)
 
     async def _listen(self, feed: Feed) -> bool:
@@ -137,22 +143,29 @@ class Generation:
         try:
             async for report in _chain(first, reports):
                 self.report = report
-                self._hold(report)
                 if not heard:
                     feed(events.Found(self.launch))
                 heard = True
-                if report.ready:
-                    feed(events.Ready(self.launch, self.number))
-                if report.killed:
-                    self.asked = self._killed()
-                if report.state == "exited":
-                    feed(events.Exited(self.launch, self.number, report.exit))
-                elif report.state == "gone":
-                    self._end(report.exit, feed)
+                self._take(report, feed)
         finally:
             self._link.close()
             self._link = None
         return heard
+
+    def _take(self, report: Report, feed: Feed) -> None:
+        """Pass on what its keeper says."""
+        self._hold(report)
+        if report.ready:
+            feed(events.Ready(self.launch, self.number))
+        if report.extended is not None and report.extended != self._extended:
+            self._extended = report.extended
+            feed(events.Extended(self.launch, self.number, report.extended))
+        if _was_killed(report):
+            self.asked = _killed(self._steps)
+        if report.state == "exited":
+            feed(events.Exited(self.launch, self.number, report.exit))
+        elif report.state == "gone":
+            self._end(report.exit, feed)
 
     def _hold(self, report: Report) -> None:
         if self._held is None and report.state == "running":
@@ -167,12 +180,6 @@ class Generation:
         except ViscriptError as error:
             log.warning("%s", error)
             await asyncio.sleep(PROBE)
-
-    def _killed(self) -> str:
-        if self._steps == ():
-            return "killed, as asked"
-        last = signal.Signals(self._steps[-1].signal).name if self._steps else "SIGTERM"
-        return f"killed, as {last} did not end it"
 
     def _end(self, how: Exit, feed: Feed) -> None:
         self._ended.set()
@@ -216,12 +223,35 @@ class Generation:
             self._link.stop(steps)
 
     async def _ends_within(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._ended.wait()
-        except TimeoutError:
-            return False
-        return True
+        """Or within the time that it asks for meanwhile."""
+        deadline = time.monotonic() + seconds
+        while (left := max(deadline, self._extended or 0.0) - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, PROBE)):
+                    await self._ended.wait()
+                return True
+        return self._ended.is_set()
+
+
+def ended_unwatched(report: Report | None, launch: Launch) -> str:
+    """How a run came to its end while there was no daemon, or another one."""
+    if report is None or report.state != "gone":
+        return UNSEEN
+    if _was_killed(report):
+        return _killed(launch.stops)
+    return "stopped" if launch.stop or launch.again or launch.problem else ""
+
+
+def _was_killed(report: Report) -> bool:
+    """The program itself; what it left behind may have been, whatever it ended with."""
+    return report.killed and report.signal == signal.SIGKILL
+
+
+def _killed(steps: tuple[StopStep, ...] | None) -> str:
+    if steps == ():
+        return "killed, as asked"
+    last = signal.Signals(steps[-1].signal).name if steps else "SIGTERM"
+    return f"killed, as {last} did not end it"
 
 
 async def _chain(first: Report | None, others: AsyncIterator[Report]) -> AsyncIterator[Report]:

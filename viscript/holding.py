@@ -14,11 +14,10 @@ from typing import Self
 
 import msgspec
 
+from viscript import descriptors
 from viscript.keeping import kernel
 from viscript.keeping.log import Log
 from viscript.processes import Report
-
-ENOUGH = 700  # from this descriptor on none is held: the daemon needs them for other things
 
 
 class Held:
@@ -41,7 +40,7 @@ class Held:
         except OSError:
             return None
         found = kernel.process_stat(report.pid or 0)
-        if pidfd > ENOUGH or found is None or found[3] != report.start_ticks:
+        if pidfd > descriptors.can_be_spared() or found is None or found[3] != report.start_ticks:
             os.close(pidfd)
             return None
         return cls(folder, report, pidfd)

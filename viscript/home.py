@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from pathlib import Path
 from viscript import directories
 from viscript.errors import Conflict, Denied
 
+# For what runs on its own: names in the configuration are UTF-8 on disk, too, whatever the locale says.
+PYTHON = (sys.executable, "-X", "utf8")
 LOOKS = 10  # at a lock before it counts as held
 MAX_RUN = 80  # characters; socket paths end at 108 and the names in it need some
 
@@ -123,13 +126,18 @@ class Home:
     def exists(self) -> bool:
         return self.database.exists()
 
-    def create(self) -> None:
-        """Make the folders, private to the user; `Denied` when one is not ours or cannot be made."""
-        _private(self.root, forbidden=0o022)  # nothing secret is directly in it
-        for folder in (
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """What is in it and nobody else's business."""
+        return (
             self.keys, self.keys / "apps", self.logs, self.launches,
             self.database.parent, self.database.parent / "apps", self.run,
-        ):  # fmt: skip
+        )  # fmt: skip
+
+    def create(self) -> None:
+        """Make the folders, private to the user; `Denied` when one is not ours, cannot be made or written."""
+        _private(self.root, forbidden=0o022)  # nothing secret is directly in it
+        for folder in self.folders:
             _private(folder)
 
 
@@ -154,6 +162,11 @@ def _private(folder: Path, forbidden: int = 0o077) -> None:
         raise Denied(
             f"{folder}: open to other users (mode {stat.S_IMODE(found.st_mode):04o}); "
             f"run: chmod 700 {folder}"
+        )
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise Denied(
+            f"{folder}: cannot be written (mode {stat.S_IMODE(found.st_mode):04o}); "
+            f"run: chmod 700 {folder}, or make the file system writable again"
         )
 
 

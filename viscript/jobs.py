@@ -108,18 +108,22 @@ class Book:
         number = self._requests.get((key, request)) if request else None
         return self.get(number) if number is not None else None
 
-    def restore(self, job: Job, request: str) -> None:
-        """A job of an earlier daemon; what had not ended is unknown."""
-        if job.ended is None:
-            for step in job.steps:
-                if step.state not in ENDED:
-                    step.state, step.text = (
-                        "unknown",
-                        "the daemon ended meanwhile; see: viscript la",
-                    )
-            job.state = "unknown"
-            job.ended = max([job.asked, *(step.since for step in job.steps)])
-        self._close(job, request)
+    def restore(self, job: Job, request: str) -> list[Place]:
+        """A job of an earlier daemon. What had begun goes on, and is returned; nothing more of it begins."""
+        if job.ended is not None:
+            self._close(job, request)
+            return []
+        steps = job.steps
+        queues = tuple(f"id:{x.id}" if x.id is not None else f"start:{x.app}" for x in steps)
+        left = {index for index, step in enumerate(steps) if step.state not in ENDED}
+        order = Order(job.verb, job.key, job.by, request, tuple(steps), queues)
+        kept = self._keep(job, order, left)
+        for index in sorted(left):
+            self._queues.setdefault(queues[index], []).append(Place(job.job, index))
+        now = max([job.asked, *(step.since for step in steps)])
+        self._stop(kept, now, "the daemon ended before it was begun")
+        self._finish(job.job, now)
+        return [Place(job.job, index) for index in sorted(kept.left)]
 
     def check(self, order: Order) -> None:
         """`Conflict` when it is too much."""
@@ -136,11 +140,7 @@ class Book:
         for step in steps:
             step.since = now
         job = Job(number, order.verb, "working", order.by, order.key, now, steps=steps)
-        self._open[number] = _Open(job, order, set(range(len(steps))))
-        self._working[order.key] += 1
-        if order.request:
-            self._requests[order.key, order.request] = number
-        self._touch(job)
+        self._keep(job, order, set(range(len(steps))))
         for index, queue in enumerate(order.queues):
             if order.verb in OVERRIDING:
                 self._override(queue, number, now)
@@ -206,6 +206,14 @@ class Book:
         return old
 
     # Inside.
+
+    def _keep(self, job: Job, order: Order, left: set[int]) -> _Open:
+        kept = self._open[job.job] = _Open(job, order, left)
+        self._working[order.key] += 1
+        if order.request:
+            self._requests[order.key, order.request] = job.job
+        self._touch(job)
+        return kept
 
     def _is_old(self, ended: _Ended, now: float) -> bool:
         return now - ended.ended >= KEPT or len(self._order) > MAX_KEPT

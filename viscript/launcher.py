@@ -1,4 +1,4 @@
-"""What can be asked of the launches of a home: start, stop, restart, reload, kill, scale, apply, take down.
+"""What can be asked of the launches of a home: start, stop, restart, reload, kill, scale, take down.
 
 Adoption comes before any start: a launch whose process lives is taken over as it is, and what cannot be
 proved dead is never started again.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from asyncio import TaskGroup
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from viscript.meter import Meter
 from viscript.preparing import Place, Prepared
 from viscript.recorder import Recorder
 from viscript.records import AdHoc, Probed, Record
-from viscript.rules import Plan, Probe, RestartRule
+from viscript.rules import Probe, RestartRule
 from viscript.state import Store
 from viscript.supervision import events
 from viscript.supervision.launch import BROKER, Launch
@@ -57,7 +57,6 @@ class Launcher:
         )
         self.records = self._engine.records  # live ones
         self._stamp = _stamp(settings.file)
-        self._going_down = False
         # Of a cluster; a host that is alone has no name.
         self.host = ""
         self.directory: Directory | None = None
@@ -123,6 +122,11 @@ class Launcher:
         """What has failed and ended, until it is cleared or its slot is used again."""
         return self.store.failed()
 
+    @property
+    def outcomes(self) -> Mapping[str, bool]:
+        """Of apps that have ended: whether they did so well."""
+        return self._engine.supervisor.outcomes
+
     def dependants(self, record: Record, others: Iterable[Record] = ()) -> list[Record]:
         """What is stopped before it, as it needs it, if `others` stop as well; in the order of that."""
         found = self._engine.supervisor.dependants(record.id, [other.id for other in others])
@@ -161,7 +165,7 @@ class Launcher:
     def _start(
         self, app: App, instance: int, arguments: tuple[str, ...], what: AdHoc | None = None
     ) -> Record:
-        if self._going_down:
+        if self._engine.going_down:
             raise Conflict("everything is being stopped; nothing is started any more")
         catalog.command(self.config, app, arguments, preparing.search())
         slot = self._slot(app.name, instance)
@@ -200,7 +204,7 @@ class Launcher:
 
     def restart(self, record: Record) -> Record:
         """Begin a new generation of it; one that has ended is started anew, with a new id."""
-        if self._going_down:
+        if self._engine.going_down:
             raise Conflict("everything is being stopped; nothing is started any more")
         self._reread()
         app = self.app_of(record)
@@ -254,25 +258,14 @@ class Launcher:
         begun = [self._start(entry, x, ()) for x in free[: max(0, count - len(live))]]
         return [*live[:count], *begun]
 
-    def apply(self, plan: Plan, settings: Config) -> list[Record]:
-        """Take over a configuration; returns what is started, stopped and started again."""
-        self.config, self._stamp = settings, _stamp(settings.file)
-        self.applied = settings
-        touched: list[Record] = []
+    def adopt_rules(self, settings: Config, apps: Iterable[str]) -> None:
+        """Take over a configuration; of `apps` also the rules of ours that count while they run."""
+        self.config = self.applied = settings
+        self._stamp = _stamp(settings.file)
+        names = set(apps)
         for record in list(self.records.values()):
-            if record.app in plan.stop:
-                touched += self.stop(record)
-            elif record.app in (*plan.restart, *plan.update) and record.app in settings.apps:
+            if record.app in names and record.app in settings.apps:
                 self._update(record, settings.apps[record.app])
-                if record.app in plan.restart and not record.stop:
-                    touched.append(self.restart(record))
-        for app, count in plan.scale:
-            touched += self.scale(app, count)
-        runs = {record.app for record in self.records.values()}
-        for entry in catalog.order(settings.apps):
-            if entry.name in plan.start and entry.name not in runs:
-                touched += self.begin(entry.name, ())
-        return list({record.id: record for record in touched}.values())
 
     def _update(self, record: Record, app: App) -> None:
         """Rules of ours that count from now on, while it runs."""
@@ -282,7 +275,7 @@ class Launcher:
 
     def down(self) -> None:
         """Stop everything, dependants first, the broker last."""
-        self._going_down = True
+        self._engine.going_down = True
         self._engine.feed(events.Down())
 
     async def wait(self, finished: Callable[[], bool], timeout: float | None) -> bool:
@@ -292,9 +285,13 @@ class Launcher:
     @property
     def idle(self) -> bool:
         """Nothing is live, not even the broker, and nothing is to be any more."""
-        return self._going_down and not self._engine.supervisor.launches
+        return self._engine.going_down and not self._engine.supervisor.launches
 
     # The bus and the broker.
+
+    def are_let_in(self, records: list[Record]) -> None:
+        """The broker comes up with their keys: their first runs need not wait for it."""
+        self._engine.known |= {record.key for record in records}
 
     def arrived(self, key: str | None) -> None:
         """`key` is on the bus; None: the daemon itself is, so the broker works."""
@@ -350,13 +347,11 @@ class Launcher:
 
     async def _prepare(self, number: int) -> Prepared:
         if number != BROKER:
-            if self.membership is None:
-                raise Conflict("there is no bus to start it on")
             record = self.records[number]
             app = self.app_of(record)
             files = catalog.fingerprint(self.config, app)
             record.configured, record.role = planning.compact(app, files), app.role
-            await self.membership.let_in(record)
+            await self._engine.let_in(record)
         return self._program(number)
 
     def _program(self, number: int) -> Prepared:

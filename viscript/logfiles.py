@@ -6,18 +6,25 @@ Layout and index: `viscript.keeping.log`. Files written before there was an inde
 from __future__ import annotations
 
 import gzip
+import io
 import os
+import zlib
+from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
+
+from msgspec import Meta, Struct
 
 from viscript.keeping.log import RECORD
 
 CHUNK = 1 << 16
 MAX_LINE = 1 << 16  # bytes; what is longer is shown in pieces
 MAX_FILES = 1000
+TIMES_END, OFFSETS_END = 1e11, 1 << 43  # Unix seconds and bytes; no clock and no file says more
 MISSING = 2  # names in a row, as while they move on by one
 
 
@@ -28,6 +35,14 @@ class Line:
     time: float | None
     text: bytes
     whole: bool = True  # its end has been printed, too
+
+
+class Cursor(Struct, frozen=True):
+    """A place in a log that stays the same when its files move on: which of them, and how far in it."""
+
+    device: int
+    inode: int
+    offset: Annotated[int, Meta(ge=0, le=1 << 53)]
 
 
 class Segment:
@@ -58,8 +73,15 @@ class Segment:
             return found.st_dev, found.st_ino
         return None
 
+    def size(self) -> int:
+        """Bytes, unpacked."""
+        with self.open() as file:
+            if self.packed:
+                return sum(len(data) for data in iter(partial(file.read, CHUNK), b""))
+            return file.seek(0, os.SEEK_END)
+
     def open(self) -> IO[bytes]:
-        return gzip.open(self.path) if self.packed else self.path.open("rb")  # type: ignore[return-value]
+        return _Unpacked(self.path) if self.packed else self.path.open("rb")  # type: ignore[return-value]
 
     def read_times(self) -> None:
         try:
@@ -71,7 +93,7 @@ class Segment:
             return
         self._seen = size
         whole = data[: len(data) // RECORD.size * RECORD.size]
-        records = list(RECORD.iter_unpack(whole))
+        records = list(_plausible(RECORD.iter_unpack(whole)))
         self.offsets, self.times = [x for x, _ in records], [x for _, x in records]
 
     def time_at(self, offset: int) -> float | None:
@@ -88,6 +110,38 @@ class Segment:
         if not self.offsets and self.path.stat().st_mtime >= moment:
             return 0
         return None
+
+
+def _plausible(records: Iterable[tuple[int, float]]) -> Iterator[tuple[int, float]]:
+    """Up to where a power cut has left something else."""
+    last = 0
+    for offset, time in records:
+        if not last <= offset < OFFSETS_END or not 0 <= time < TIMES_END:
+            return
+        yield offset, time
+        last = offset
+
+
+class _Unpacked(gzip.GzipFile):
+    """Ends where the file is damaged, with a line that says so. May read less than was asked for."""
+
+    damaged = False
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.damaged:
+            return b""
+        try:
+            return super().read1(CHUNK if size is None or size < 0 else size)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
+            self.damaged = True
+            return f"\n[viscript: {self.name} is damaged from here on: {problem}]\n".encode()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            self.damaged = True
+            return offset
 
 
 def segments(log: Path) -> list[Segment]:
@@ -125,6 +179,11 @@ class Splitter:
             yield Line(self._time, self._rest[:MAX_LINE])
             self._rest = self._rest[MAX_LINE:]
 
+    @property
+    def held(self) -> int:
+        """Bytes of a line that has no end yet."""
+        return len(self._rest)
+
     def rest(self) -> Iterator[Line]:
         """What has no end yet."""
         if self._rest:
@@ -142,29 +201,48 @@ def _pieces(text: bytes, time: float | None) -> Iterator[Line]:
 class Reader:
     """One log from some place on: first what is there, then what comes. Nothing is left out by a rotation."""
 
-    def __init__(self, log: Path, *, last: int | None = None, since: float | None = None) -> None:
-        """From the line on that is the `last`th from the end, or that was written at `since`."""
+    def __init__(
+        self,
+        log: Path,
+        *,
+        last: int | None = None,
+        since: float | None = None,
+        at: Cursor | None = None,
+    ) -> None:
+        """From the line on that is the `last`th from the end, or was written at `since`, or is `at`."""
         self._log = log
         self._splitter = Splitter()
         self._file: IO[bytes] | None = None
         self._segment: Segment | None = None
         self._identity: tuple[int, int] | None = None
         self._offset = 0
+        self.cursor: Cursor | None = None  # where the first line begins that was not given yet
         found = segments(log)
         if not found:
             return
         index, offset = (
-            _since(found, since) if since is not None
+            _at(found, at) if at is not None
+            else _since(found, since) if since is not None
             else (0, 0) if last is None else _last(found, last)
         )  # fmt: skip
         self._open(found[index], offset)
 
     def lines(self) -> Iterator[Line]:
         """What is there now and was not given yet; a line without its end is given when that comes."""
-        while data := self._read():
-            assert self._segment is not None  # noqa: S101 - it was read
-            offset = self._offset - len(data)
-            yield from self._splitter.feed(data, offset, self._segment)
+        while (some := self.some()) is not None:
+            yield from some
+
+    def some(self) -> list[Line] | None:
+        """As `lines`, but not more than a piece of the file has; None: that is all there is now."""
+        data = self._read()
+        if not data:
+            return None
+        assert self._segment is not None  # noqa: S101 - it was read
+        found = list(self._splitter.feed(data, self._offset - len(data), self._segment))
+        begins = self._offset - self._splitter.held
+        if begins >= 0:  # else it begins in the file before, where the cursor is
+            self._point(begins)
+        return found
 
     def rest(self) -> Iterator[Line]:
         """What has no end yet, as it is."""
@@ -175,6 +253,10 @@ class Reader:
             self._file.close()
             self._file = None
 
+    def _point(self, offset: int) -> None:
+        if self._identity is not None:
+            self.cursor = Cursor(*self._identity, offset)
+
     def _open(self, segment: Segment, offset: int) -> None:
         self.close()
         self._identity = segment.identity
@@ -182,6 +264,8 @@ class Reader:
         self._file.seek(offset)
         segment.read_times()
         self._segment, self._offset = segment, offset
+        if not self._splitter.held:
+            self._point(offset)
 
     def _read(self) -> bytes:
         if self._file is None:  # nothing had been printed when we began
@@ -226,6 +310,14 @@ class Reader:
         return os.fstat(self._file.fileno()).st_size < self._offset
 
 
+def _at(found: list[Segment], cursor: Cursor) -> tuple[int, int]:
+    """Segment and offset of a cursor; the oldest that is left when its file is gone."""
+    for index, segment in enumerate(found):
+        if segment.identity == (cursor.device, cursor.inode):
+            return index, cursor.offset
+    return 0, 0
+
+
 def _since(found: list[Segment], moment: float) -> tuple[int, int]:
     """Segment and offset of the first line written at `moment` or later."""
     for index, segment in enumerate(found):
@@ -251,22 +343,38 @@ def _line_begin(segment: Segment, offset: int) -> int:
 
 def _last(found: list[Segment], count: int) -> tuple[int, int]:
     """Segment and offset at which the last `count` lines begin; reads backwards, as far as it must."""
-    ends = -1  # line ends seen; the one that ends the last line is none between lines
+    newest = True  # the end of its last line is none between lines
     for index in range(len(found) - 1, -1, -1):
-        with found[index].open() as file:
-            end = file.seek(0, os.SEEK_END) if not found[index].packed else len(file.read())
-            while end > 0:
-                step = min(CHUNK, end)
-                file.seek(end - step)
-                data = file.read(step)
-                if ends < 0:
-                    ends = 0 if data.endswith(b"\n") else 1
-                    if count == 0:
-                        return index, end
-                place = len(data)
-                while (place := data.rfind(b"\n", 0, place)) >= 0:
-                    ends += 1
-                    if ends > count:
-                        return index, end - step + place + 1
-                end -= step
+        size = found[index].size()
+        if newest and size and count == 0:
+            return index, size
+        for place in _line_ends(found[index], size):
+            if newest and place == size:
+                continue
+            count -= 1
+            if count == 0:
+                return index, place
+        newest = newest and not size
     return 0, 0
+
+
+def _line_ends(segment: Segment, size: int) -> Iterator[int]:
+    """The places behind line ends, the last one first."""
+    with segment.open() as file:
+        if segment.packed:  # to go back in it is to unpack it from its beginning
+            yield from reversed(array("Q", _ends_in(iter(partial(file.read, CHUNK), b""))))
+            return
+        while size > 0:
+            step = min(CHUNK, size)
+            size -= step
+            file.seek(size)
+            yield from (size + place for place in reversed([*_ends_in([file.read(step)])]))
+
+
+def _ends_in(pieces: Iterable[bytes]) -> Iterator[int]:
+    offset = 0
+    for data in pieces:
+        place = 0
+        while (place := data.find(b"\n", place) + 1) > 0:
+            yield offset + place
+        offset += len(data)

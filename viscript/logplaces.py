@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from viscript import selectors
-from viscript.errors import NotFound, ViscriptError
+from viscript import meaning, selectors
+from viscript.errors import NotFound
 from viscript.words import did_you_mean
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class Place:
 
     @property
     def name(self) -> str:
-        return self.app if self.id is None else f"{self.app}.{self.id}"
+        name = self.app if self.id is None else f"{self.app}.{self.id}"
+        return f"{self.host}:{name}" if self.host else name
 
 
 def find(home: Home, words: Sequence[str]) -> list[Place]:
@@ -53,9 +54,9 @@ def find(home: Home, words: Sequence[str]) -> list[Place]:
     rest = [word for word in words if word not in OURS or not any(x.app == word for x in ours)]
     if not rest:
         return meant
-    selector = selectors.parse(rest)
+    selector = meaning.selected_here(home, rest)
     exact = {word for word in rest if word.isdecimal()}
-    chosen = selectors.select(selector, known) or _by_alias(home, rest, known)
+    chosen = selectors.select(selector, known)
     if not chosen and not meant:
         words_known = {*(place.app for place in known), *(place.app for place in ours)}
         hint = did_you_mean(rest[0], words_known) or "; see: viscript la --all"
@@ -82,19 +83,6 @@ def _known(home: Home) -> list[Place]:
                 record.key, live=record.live,
             )  # fmt: skip
     return [found[number] for number in sorted(found)]
-
-
-def _by_alias(home: Home, words: Iterable[str], known: Sequence[Place]) -> list[Place]:
-    """Short names are in the configuration only."""
-    from viscript import catalog, config
-    from viscript.client import last_config
-
-    try:
-        settings = config.load(config.find(last_config(home), {}, home.config))
-        names = {catalog.find(settings, word).name for word in words}
-    except ViscriptError:
-        return []
-    return [place for place in known if place.app in names]
 
 
 def _newest(chosen: Sequence[Place], exact: set[str]) -> list[Place]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from bus import keystore
 from bus.client import Bus, Subscription
 from bus.errors import BusError, KeyFileError, NotPresent, Refused
+from bus.listing import everything
 from bus.signals import (
     ACCESS_LIST,
     ACCESS_PUT,
@@ -102,7 +103,7 @@ class Membership:
 
     async def reconcile(self, records: Iterable[Record], keys: Iterable[Path]) -> None:
         """Let in whose launches live and nobody else of our apps; keys put in by hand stay."""
-        entries = unpack(await self.bus.request(ACCESS_LIST), AccessEntries)
+        entries = await everything(self.bus, ACCESS_LIST, AccessEntries)
         allowed = {entry.key: entry.roles for entry in entries.keys}
         live = {record.key: record for record in records}
         for path in keys:

@@ -7,13 +7,14 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from viscript import descriptors
 from viscript.errors import Failed
+from viscript.home import PYTHON
 from viscript.keeping import server
 
 TIMEOUT = 20.0  # seconds for a program to be begun
@@ -40,9 +41,16 @@ class Nursery:
                     answer = file.readline()
                 return dict(json.loads(answer))
         except TimeoutError:
+            self._give_up()
             raise Failed(f"the keeper has not come up within {TIMEOUT:.0f} s") from None
         except (OSError, ValueError) as error:
             raise Failed(f"the keeper did not come up: {error}") from None
+
+    def warm_up(self) -> None:
+        """Have it come up while we do something else."""
+        with self._lock:
+            if self._control is None:
+                self._begin()
 
     def _pass_on(self, connection: socket.socket) -> None:
         with self._lock:
@@ -52,6 +60,13 @@ class Nursery:
                     raise OSError(
                         "the process that starts keepers ends at once; see the daemon's log"
                     )
+
+    def _give_up(self) -> None:
+        """It may have been stopped, or hang: the next request gets another one. Its keepers go on."""
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+            self.close()
 
     def _send(self, connection: socket.socket) -> bool:
         assert self._control is not None  # noqa: S101 - called only when it is there
@@ -67,10 +82,12 @@ class Nursery:
         package = str(Path(__file__).parent.parent)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", server.__file__, package], stdin=theirs.fileno(), cwd="/",
+                [*PYTHON, "-I", "-S", server.__file__, package], stdin=theirs.fileno(), cwd="/",
                 stdout=subprocess.DEVNULL, start_new_session=True, umask=0o077,
                 env={k: v for k, v in os.environ.items() if not k.startswith("PYTHON")},
             )  # fmt: skip
+        self._control.settimeout(TIMEOUT)  # when it takes nothing any more
+        descriptors.lower_again(self._process.pid)
 
     @property
     def pid(self) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +10,17 @@ from pathlib import Path
 from bus.identity import Address
 from viscript import catalog
 from viscript.config import App, Config
-from viscript.home import Home
+from viscript.home import PYTHON, Home
 from viscript.processes import Spec
 from viscript.records import Record
 from viscript.rules import NO_PROBE, STOP, Probe, StopStep
 
 INSTANCE = "{i}"
+LENT = ("VISCRIPT_KEY_FILE", "VISCRIPT_STATE")  # in the home, which is closed to other users
+# What a service manager tells the daemon: a program would answer in its place.
+OF_THE_DAEMON = frozenset(
+    {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
+)
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,13 @@ class Prepared:
         return replace(
             plain, limits=app.limits, nice=app.nice or None, user=app.user or "",
             group=app.group or "", umask=app.umask, terminal=app.terminal, rule=app.log,
+            lent={name: self.env[name] for name in LENT} if app.user else {},
             notify=app.ready.kind == "notify" or (app.alive or NO_PROBE).kind == "notify",
         )  # fmt: skip
 
 
 def broker(home: Home) -> Prepared:
-    argv = (sys.executable, "-P", "-m", "bus.cli", "run", str(home.root))
+    argv = (*PYTHON, "-P", "-m", "bus.cli", "run", str(home.root))
     return Prepared(argv, str(home.root), _inherited(home))
 
 
@@ -72,6 +77,8 @@ def program(home: Home, settings: Config, place: Place, record: Record, entry: A
         "VISCRIPT_LAUNCHER": place.launcher,
         "VISCRIPT_STATE": str(own),
     }
+    if app.alive is not None and app.alive.kind == "notify":  # as sd_watchdog_enabled(3) reads it
+        env["WATCHDOG_USEC"] = str(int(app.alive.timeout * 1e6))
     return Prepared(command.argv, command.cwd or str(own), env, app, record.stops)
 
 
@@ -99,5 +106,9 @@ def search() -> str:
 
 
 def _inherited(home: Home) -> dict[str, str]:
-    env = {k: v for k, v in os.environ.items() if not k.startswith("VISCRIPT_")}
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("VISCRIPT_") and name not in OF_THE_DAEMON
+    }
     return env | {"VISCRIPT_HOME": str(home.root)}

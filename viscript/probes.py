@@ -15,9 +15,11 @@ import ssl
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import urlsplit
 
+from viscript import descriptors
+from viscript.keeping.child import Identity
 from viscript.words import one_line
 
 LOOKS = 50  # hundredths of a second for a killed process to end
@@ -80,21 +82,23 @@ async def _status_line(url: str) -> bytes:
 
 
 async def run(
-    argv: tuple[str, ...], cwd: str, env: Mapping[str, str], timeout: float
-) -> str | None:
+    argv: tuple[str, ...], cwd: str, env: Mapping[str, str], timeout: float, user: str = "", group: str = ""
+) -> str | None:  # fmt: skip
     """Well when it ends with code 0; it and its children are killed when time is up."""
     read, write = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(read, False)
     try:
+        who = Identity(user, group)
         process = subprocess.Popen(  # noqa: ASYNC220 - it only forks; the end is waited for below
-            argv, cwd=cwd, env=dict(env), stdin=subprocess.DEVNULL, stdout=write, stderr=write,
-            start_new_session=True,
+            argv, cwd=cwd, env={**env, **who.environment}, stdin=subprocess.DEVNULL, stdout=write,
+            stderr=write, start_new_session=True, **_as(who),
         )  # fmt: skip
     except (OSError, ValueError) as error:
         os.close(read)
         return f"{argv[0]} cannot be run: {_said(error)}"
     finally:
         os.close(write)
+    descriptors.lower_again(process.pid)
     try:
         return await _ended(process, read, argv[0], timeout)
     finally:
@@ -105,6 +109,18 @@ async def run(
             if process.poll() is not None:
                 break
             await asyncio.sleep(0.01)
+
+
+def _as(who: Identity) -> dict[str, Any]:
+    """Arguments of `Popen`."""
+    wanted: dict[str, Any] = {}
+    if who.gid >= 0:
+        wanted["group"] = who.gid
+        if os.geteuid() == 0:
+            wanted["extra_groups"] = who.groups
+    if who.uid >= 0:
+        wanted["user"] = who.uid
+    return wanted
 
 
 async def _ended(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from viscript import probes
 from viscript.errors import ViscriptError
+from viscript.preparing import Prepared
 from viscript.records import Probed
 from viscript.rules import Probe
 from viscript.supervision import events, health
@@ -19,7 +20,7 @@ Attempt = Callable[[], Awaitable[str | None]]
 
 @dataclass(frozen=True)
 class Subject:
-    """Who is asked. `ping` asks it over the bus, `surroundings` are the folder and environment of its run."""
+    """Who is asked. `ping` asks it over the bus, `surroundings` are those of its run."""
 
     launch: int
     generation: int
@@ -27,7 +28,7 @@ class Subject:
     printed_from: int  # bytes: where the output of this run begins
     ping: Callable[[float], Awaitable[str | None]]
     watchdog: Callable[[], float | None]  # when it last said that it is well; only changes count
-    surroundings: Callable[[], tuple[str, Mapping[str, str]]]
+    surroundings: Callable[[], Prepared]
     told: Callable[[Probed], None]  # every answer, for who looks
 
 
@@ -119,10 +120,11 @@ class Prober:
 
     async def _executed(self, argv: tuple[str, ...], timeout: float) -> str | None:
         try:
-            cwd, env = self._subject.surroundings()
+            run = self._subject.surroundings()
         except ViscriptError as error:
             return str(error)
-        return await probes.run(argv, cwd, env, timeout)
+        user, group = (run.app.user, run.app.group) if run.app is not None else (None, None)
+        return await probes.run(argv, run.cwd, run.env, timeout, user or "", group or "")
 
     def _notified(self) -> str | None:
         now, said = time.monotonic(), self._subject.watchdog()

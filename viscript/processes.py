@@ -73,6 +73,9 @@ class Report(msgspec.Struct, frozen=True):
     ready: bool = False  # it said so with sd_notify
     status: str = ""  # what it said of itself with sd_notify
     watchdog: float | None = None  # Unix seconds of its last WATCHDOG=1
+    extended: float | None = (
+        None  # on the monotonic clock: until then it wants time to begin or end
+    )
     dropped: int = 0  # bytes of output that could not be written
     writer: bool = False  # somebody types into its terminal
     mark: str = ""  # in the environment of all its processes, by which those that fled are found
@@ -88,6 +91,7 @@ class Fate(Enum):
 
     KEPT = "a keeper holds the lock"
     ORPHANED = "the process is alive, its keeper is not"
+    UNKNOWN = "something of it is alive, but there is no record of it that could be read"
     LEFT = "keeper and program have ended, what the program started has not"
     ENDED = "nothing is alive"
 
@@ -111,6 +115,8 @@ class Spec:
     terminal: bool = False  # it gets one of its own, which can be attached to
     notify: bool = False  # it gets NOTIFY_SOCKET
     rule: LogRule = LOGGED
+    # Where another user has no way to, by the variable that names it: a private file, a folder of its own.
+    lent: Mapping[str, str] = field(default_factory=dict)
 
     def fields(self, adopt: Report | None) -> dict[str, object]:
         """As a keeper reads them."""
@@ -119,6 +125,7 @@ class Spec:
             "id": str(self.id), "log": str(self.log), "ctl": str(self.ctl),
             **{name: getattr(self, name) for name in plain},
             "stop": [(step.signal, step.wait) for step in self.stop], "limits": dict(self.limits),
+            "lent": dict(self.lent),
             "umask": _usual_umask() if self.umask is None else self.umask,
             "rule": asdict(self.rule), "adopt": adopt and msgspec.to_builtins(adopt),
         }  # fmt: skip
@@ -157,13 +164,23 @@ def look(folder: Path) -> tuple[Fate, Report | None]:
     report = read_report(folder)  # after the lock: a keeper writes its last state before it lets go
     if held:
         return Fate.KEPT, report
-    if report is None or report.state in {"gone", "failed"} or report.boot_id != kernel.boot_id():
+    if report is None:
+        return (Fate.UNKNOWN if _anything_of(folder) else Fate.ENDED), None
+    if report.state in {"gone", "failed"} or report.boot_id != kernel.boot_id():
         return Fate.ENDED, report
     if report.pid is None:
         return Fate.ENDED, report
     if _lives(report):
         return Fate.ORPHANED, report
     return Fate.LEFT if _left(report) else Fate.ENDED, report
+
+
+def _anything_of(folder: Path) -> list[int]:
+    """Whose environment says that it is of this launch; to be asked only where there is no better proof."""
+    if not folder.name.isdecimal():  # the broker's says nothing
+        return []
+    home, number = folder.parent.parent, folder.name
+    return kernel.bearing(f"VISCRIPT_HOME={home}", f"VISCRIPT_ID={number}")
 
 
 def _lives(report: Report) -> bool:

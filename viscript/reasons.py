@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from msgspec import Struct
@@ -32,6 +32,9 @@ _SIGNALS = {
 }
 
 
+_GONE = {"not started", "exited"}  # it does not come about by itself
+
+
 class Condition(Protocol):
     """What must come first: an entry of `after`."""
 
@@ -57,27 +60,40 @@ class Reason(Struct, frozen=True):
     advice: list[str]
 
 
-def waits(after: Iterable[Condition], launches: Iterable[Status]) -> list[Wait]:
-    """What of `after` is met and what is not; `launches` are the newest of each app."""
-    newest = {status.app: status for status in sorted(launches, key=lambda status: status.id)}
-    found = []
-    for condition in after:
-        status = newest.get(condition.app)
-        state = "not started" if status is None else status.state
-        found.append(Wait(condition.app, condition.until, state, _met(condition.until, status)))
-    return found
+def waits(
+    after: Iterable[Condition], launches: Iterable[Status], outcomes: Mapping[str, bool]
+) -> list[Wait]:
+    """What of `after` is met and what is not, as `viscript.supervision.order` has it.
+
+    `launches` are those that have not ended; `outcomes` tells of apps that have whether they did so well.
+    """
+    live = sorted(launches, key=lambda status: status.id)
+    return [
+        _wait(condition, [x for x in live if x.app == condition.app], outcomes)
+        for condition in after
+    ]
 
 
-def _met(until: str, status: Status | None) -> bool:
-    if status is None:
-        return False
+def _wait(condition: Condition, mine: list[Status], outcomes: Mapping[str, bool]) -> Wait:
+    app, until = condition.app, condition.until
+    met = [status for status in mine if _met(until, status)]
+    if met or mine:
+        return Wait(app, until, (met or mine)[-1].state, bool(met))
+    if app not in outcomes:
+        return Wait(app, until, "not started", met=False)
+    well = outcomes[app]
+    return Wait(app, until, "exited" if well else "failed", met=well and until == "completed")
+
+
+def _met(until: str, status: Status) -> bool:
     match until:
         case "started":
-            return status.state in {"starting", "running"}
-        case "completed":
-            return status.state == "exited" and status.exit is not None and status.exit.code == 0
-        case _:
+            begun = status.state == "starting" and status.pid is not None
+            return begun or status.state in {"running", "degraded"}
+        case "ready":
             return status.state == "running"
+        case _:  # what has completed is no longer among the launches
+            return False
 
 
 def reason(status: Status, waiting: list[Wait], now: float) -> Reason:
@@ -114,9 +130,7 @@ def _blocked(status: Status, waiting: list[Wait]) -> tuple[str, list[str]]:
     if not open_:
         return "waits", []
     told = ", ".join(f"{wait.app} to be {wait.until} (it is {wait.state})" for wait in open_)
-    advice = [
-        f"viscript {'start' if wait.state == 'not started' else 'why'} {wait.app}" for wait in open_
-    ]
+    advice = [f"viscript {'start' if wait.state in _GONE else 'why'} {wait.app}" for wait in open_]
     # What the supervisor says of it would only repeat this.
     status.reason = ""
     return f"waits for {told}", advice

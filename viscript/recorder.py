@@ -47,6 +47,7 @@ class Recorder:
             Event(
                 seq=0, ts=time.time(), app=record.app, id=record.id, before=last, to=record.state,
                 cause=cause, by=asker.get() if cause in _ASKED else "", text=_text(record),
+                groups=list(record.groups),
             )
         )  # fmt: skip
 

@@ -65,7 +65,8 @@ class Grant:
     def matches(self, what: Entry) -> bool:
         if self.on == EVERYTHING:
             return True
-        return all(hasattr(what, x) for x in self._asks) and self._selector.matches(what)
+        known = all(getattr(what, x, None) is not None for x in self._asks)
+        return known and self._selector.matches(what)
 
     def check(self) -> None:
         """`BadUsage` unless it can stand in a policy."""

@@ -8,9 +8,10 @@ where.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import ClassVar, Protocol, TypeVar
 
 from viscript.errors import BadUsage
@@ -22,6 +23,7 @@ _TOKEN = re.compile(r"\s*(?:([()])|([^\s()]+))")
 _FIELD = re.compile(rf"({'|'.join(FIELDS)})(!?=)(.+)", re.DOTALL)
 _RESERVED = frozenset({"and", "or", "not"})
 _GLOB = frozenset("*?[")
+NO_ALIASES: Mapping[str, str] = MappingProxyType({})
 EXAMPLES = "ids, names, web*, @group, host:app, state=failed, and, or, not, ( )"
 
 
@@ -80,7 +82,7 @@ class Field:
     def matches(self, entry: Entry) -> bool:
         values = [_text(entry, self.field)]
         if self.field == "group":
-            values = [str(group) for group in getattr(entry, "groups", ())]
+            values = [str(group) for group in getattr(entry, "groups", None) or ()]
         return any(fnmatchcase(v, g) for v in values for g in self.globs) is self.equal
 
     def __str__(self) -> str:
@@ -132,14 +134,17 @@ def _within(selector: Selector) -> str:
     return f"({selector})" if isinstance(selector, _Many) else str(selector)
 
 
-def parse(words: str | Sequence[str]) -> Selector:
-    """What the words of a command line select; `BadUsage` says what cannot be meant."""
+def parse(words: str | Sequence[str], aliases: Mapping[str, str] = NO_ALIASES) -> Selector:
+    """What the words of a command line select; `BadUsage` says what cannot be meant.
+
+    `aliases` are other names of apps: such a word means the app. Globs match names alone.
+    """
     text = words if isinstance(words, str) else " ".join(words)
     if len(text) > MAX_TEXT:
         raise BadUsage(f"a selector of {len(text)} characters; at most {MAX_TEXT}")
     if not text.strip():
         raise BadUsage(f"nothing is selected; name {EXAMPLES}")
-    reader = _Reader(text)
+    reader = _Reader(text, aliases)
     found = reader.either(0)
     if reader.word is not None:
         raise reader.wrong("an opening ( is missing")
@@ -163,8 +168,9 @@ def select(selector: Selector, entries: Iterable[E]) -> list[E]:
 class _Reader:
     """Goes through the tokens once, from left to right."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, aliases: Mapping[str, str]) -> None:
         self._text = text
+        self._aliases = aliases
         self._at = 0
         self._next()
 
@@ -230,12 +236,17 @@ class _Reader:
     def _name(self, word: str) -> Name:
         parts = word.split(":")
         if len(parts) == 1:
-            return Name(word)
+            return Name(self._app(word))
         if not all(parts) or len(parts) > 3:
             raise self.wrong("it looks like HOST:APP or HOST:APP:INSTANCE")
         if len(parts) == 3:
-            return Name(parts[1], parts[0], parts[2])
-        return Name(parts[1], host=parts[0])
+            return Name(self._app(parts[1]), parts[0], parts[2])
+        if parts[1].isdecimal():  # APP:INSTANCE or HOST:ID
+            return Name(parts[1], host=self._app(parts[0]))
+        return Name(self._app(parts[1]), host=parts[0])
+
+    def _app(self, word: str) -> str:
+        return self._aliases.get(word, word)
 
     def wrong(self, problem: str) -> BadUsage:
         shown = self._text[self._from : self._from + 40] or "the end"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import msgspec
@@ -27,16 +27,24 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
 
+_FAILED = (
+    "NOT live AND record != '' AND json_extract(record, '$.state') = 'failed' "
+    "AND NOT json_extract(record, '$.cleared')"
+)
+
+
 class Store:
     """The database of one home. `Failed` when it cannot be used.
 
-    Every change survives any end of this process. Ids, and what was stopped on purpose, also survive that
-    of the machine; how a launch was doing need not, as it is over then.
+    Every change survives any end of this process. That there is a launch, its id, and whether it is to run
+    also survive that of the machine; how it was doing need not, as it is over then.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.more_numbers: Callable[[], Block | None] = lambda: None  # of a cluster
+        self._stopped: set[int] = set()  # ids of live ones that are on disk as told to stop
+        self._failed: set[int] = set()  # ids of those that `failed` may have to show
         self._unsaved: dict[int, Record] = {}  # as they are, while the disk is full
         try:
             path.touch(mode=0o600)
@@ -44,6 +52,12 @@ class Store:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._sync(always=True)
             self._db.executescript(_SCHEMA)
+            told = self._db.execute(
+                "SELECT id FROM launches WHERE live AND record != '' AND json_extract(record, '$.stop')"
+            )
+            self._stopped.update(number for (number,) in told)
+            shown = self._db.execute(f"SELECT id FROM launches WHERE {_FAILED}")  # noqa: S608 - above
+            self._failed.update(number for (number,) in shown)
         except (sqlite3.Error, OSError) as error:
             raise Failed(
                 f"{path}: cannot be used: {error}; move it away to begin with a new one "
@@ -62,38 +76,44 @@ class Store:
     def together(self) -> Iterator[None]:
         """What is changed meanwhile is written at once, at the end, whatever is raised."""
         self._sync(always=True)
-        self._db.execute("BEGIN IMMEDIATE")
+        self._change("BEGIN IMMEDIATE")
         try:
             yield
         finally:
             try:
-                self._db.execute("COMMIT")
-            except sqlite3.Error as error:
-                self._db.execute("ROLLBACK")
-                raise Failed(f"the launches cannot be written: {error}; make room for it") from None
+                self._change("COMMIT")
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
 
     def add(self, record: Record) -> Record:
         """Store a new launch and give it the next id; `Conflict` when the cluster has handed out no more."""
-        row = self._change(
-            "INSERT INTO launches (id, app, live, record) VALUES (?, ?, 1, '')",
-            (self._next_number(), record.app),
-        )
-        record.id = int(row.lastrowid or 0)
-        self.save(record)
+        number = self._next_number()
+        with nullcontext() if self._db.in_transaction else self.together():
+            row = self._change(
+                "INSERT INTO launches (id, app, live, record) VALUES (?, ?, 1, '')",
+                (number, record.app),
+            )
+            record.id = int(row.lastrowid or 0)
+            self.save(record)
         return record
 
     def save(self, record: Record) -> None:
         """`Failed` when it cannot be written; it is known here all the same; the next save tries again."""
         self._unsaved[record.id] = record
         for unsaved in list(self._unsaved.values()):
-            self._sync(always=unsaved.live and unsaved.stop)
+            number, told = unsaved.id, unsaved.live and unsaved.stop
+            self._sync(always=told or (unsaved.live and number in self._stopped))
             self._change(
                 "UPDATE launches SET live = ?, record = ? WHERE id = ?",
-                (unsaved.live, msgspec.json.encode(unsaved).decode(), unsaved.id),
+                (unsaved.live, msgspec.json.encode(unsaved).decode(), number),
             )
-            del self._unsaved[unsaved.id]
+            del self._unsaved[number]
+            (self._stopped.add if told else self._stopped.discard)(number)
+            shown = unsaved.state == "failed" and not unsaved.live and not unsaved.cleared
+            (self._failed.add if shown else self._failed.discard)(number)
 
-    def _change(self, order: str, values: tuple[object, ...]) -> sqlite3.Cursor:
+    def _change(self, order: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
         """`Failed` when the disk is full or cannot be written."""
         try:
             return self._db.execute(order, values)
@@ -113,9 +133,7 @@ class Store:
 
     def failed(self) -> list[Record]:
         """Those of which nobody has said yet that they need not be shown any more."""
-        failed = "json_extract(record, '$.state') = 'failed'"
-        shown = "NOT json_extract(record, '$.cleared')"
-        return self._select(f"WHERE NOT live AND record != '' AND {failed} AND {shown} ORDER BY id")
+        return self._select(f"WHERE {_FAILED} ORDER BY id") if self._failed else []
 
     def last_of(self, app: str) -> Record | None:
         found = self._select("WHERE app = ? ORDER BY id DESC LIMIT 1", app)
@@ -181,7 +199,7 @@ class Store:
 
     def _fact(self, name: str, value: str) -> None:
         self._sync(always=True)
-        self._db.execute("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", (name, value))
+        self._change("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", (name, value))
 
     def _select(self, where: str, *values: object) -> list[Record]:
         rows = self._db.execute(

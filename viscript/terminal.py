@@ -8,9 +8,11 @@ import select
 import signal
 import sys
 import termios
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
+
+Handler = Callable[[int, FrameType | None], object]
 
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[0m\x1b[?25h\x1b[?1049l"
 _KEYS = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
@@ -75,18 +77,33 @@ def screen(styles: Mapping[str, str]) -> Iterator[Screen]:
     def resized(_number: int, _frame: FrameType | None) -> None:
         made.wake()
 
-    def ended(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    with handled(endings() | {signal.SIGWINCH: resized}):
+        try:
+            termios.tcsetattr(fd, termios.TCSADRAIN, ours)
+            sys.stdout.write(_ENTER)
+            yield made
+        finally:
+            sys.stdout.write(_LEAVE)
+            sys.stdout.flush()
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
-    handlers = {signal.SIGWINCH: resized, signal.SIGTERM: ended, signal.SIGHUP: ended}
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def endings() -> dict[int, Handler]:
+    """What would end us with a terminal not put back ends us as Ctrl-C does; what is ignored stays so."""
+    ours = (signal.SIGTERM, signal.SIGHUP)
+    return {number: _end for number in ours if signal.getsignal(number) is signal.SIG_DFL}
+
+
+@contextmanager
+def handled(handlers: Mapping[int, Handler]) -> Iterator[None]:
+    """These signals, until the end of the block."""
     old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        termios.tcsetattr(fd, termios.TCSADRAIN, ours)
-        sys.stdout.write(_ENTER)
-        yield made
+        yield
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-        sys.stdout.write(_LEAVE)
-        sys.stdout.flush()
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)

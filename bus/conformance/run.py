@@ -14,6 +14,7 @@ from bus.conformance.heads import HEADS
 from bus.conformance.publishing import PUBLISHING
 from bus.conformance.results import FAILED, PASSED, SKIPPED, Result, Skipped, Unexpected
 from bus.conformance.sessions import SESSIONS
+from bus.conformance.stopping import stopping
 from bus.conformance.storing import STORING
 from bus.conformance.table import Table
 from bus.errors import BusError
@@ -31,16 +32,17 @@ def run(
     *,
     patience: float = 5.0,
     only: str = "",
+    stop: Callable[[], None] | None = None,
     progress: Callable[[Result], None] | None = None,
 ) -> list[Result]:
     """Play the checks whose name contains `only` against the broker at `address`.
 
     `pair` and `other` are two keys that it admits, at best with the roles admin and operator: what their
     roles do not allow is skipped. `patience` is how many seconds an answer may take. `progress` hears each
-    result as it comes.
+    result as it comes. With `stop`, which tells the broker to stop and returns, that is played last.
     """
     results = []
-    for check in CHECKS:
+    for check in (*CHECKS, stopping(stop)) if stop is not None else CHECKS:
         if only.casefold() in check.name.casefold():
             result = _play(check, Table(address, pair, other, patience))
             results.append(result)

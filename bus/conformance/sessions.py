@@ -185,6 +185,27 @@ def _(table: Table) -> None:
         raise Unexpected("nothing left after the last page", repr(rest))
 
 
+@SESSIONS.check("services are listed page by page")
+def _(table: Table) -> None:
+    peer = table.joins()
+    wanted = {f"{table.place}.{number}" for number in range(3)}
+    for number, subject in enumerate(sorted(wanted), 1):
+        peer.says("SERVE", id=number, s=subject)
+        peer.hears("OK", ref=number)
+    told: list[str] = []
+    query: dict[str, object] = {"limit": 1}
+    while True:
+        page = peer.asks_broker("$SYS.services", query)
+        if len(page["services"]) > 1:
+            raise Unexpected("one service, as asked for", repr(page))
+        told += [service["subject"] for service in page["services"]]
+        if not page.get("next"):
+            break
+        query["after"] = page["next"]
+    if not wanted <= set(told) or len(told) != len(set(told)):
+        raise Unexpected(f"each of {sorted(wanted)} on one page", repr(told))
+
+
 @SESSIONS.check("a kicked session hears why, is cut, and is among the last that ended")
 def _(table: Table) -> None:
     operator, peer = table.joins(), table.other_joins()

@@ -7,6 +7,7 @@ from functools import partial
 
 from bus import signals, subjects
 from bus.errors import RemoteProtocolError
+from bus.routing import pages
 from bus.routing.desk import Desk
 from bus.routing.parts import Answer, Question
 from bus.routing.pulling import Serving
@@ -14,8 +15,6 @@ from bus.routing.topics import Topics
 from bus.signals import ConsumerConfig, TopicConfig, TopicInfo
 from bus.topics import rules
 from bus.topics.work import PutConsumer, PutTopic, RemoveConsumer, RemoveTopic, StoredConsumer
-
-_NOTHING = signals.pack(None)
 
 
 class Arranging:
@@ -38,13 +37,20 @@ class Arranging:
             signals.CONSUMER_REMOVE: self._remove_consumer,
         }
 
+    @property
+    def _room(self) -> int:
+        return self._desk.sessions.limits.payload
+
     # Topics.
 
     def _list_topics(self, question: Question) -> object:
-        readable = [
-            t.describe() for t in self._topics if self._desk.may(question.session, t.config)
-        ]
-        return signals.Topics(readable)
+        query = pages.asked(question.body, signals.PageQuery)
+        readable = (
+            (t.config.topic, t.describe())
+            for t in self._topics
+            if self._desk.may(question.session, t.config)
+        )
+        return signals.Topics(*pages.page(readable, query, self._room))
 
     def _put_topic(self, question: Question) -> object:
         config = signals.unpack(question.body, TopicConfig)
@@ -106,17 +112,15 @@ class Arranging:
     # Consumers.
 
     def _list_consumers(self, question: Question) -> object:
-        if question.body and question.body != _NOTHING:
-            name = signals.unpack(question.body, signals.TopicName).topic
-            topics = [self._topics.get(name)]
-        else:
-            topics = list(self._topics)
-        return signals.Consumers([
-            serving.describe()
+        query = pages.asked(question.body, signals.ConsumersQuery)
+        topics = self._topics if query.topic is None else [self._topics.get(query.topic)]
+        readable = (
+            (f"{topic.config.topic} {name}", serving.describe())
             for topic in topics
-            for serving in topic.servings.values()
+            for name, serving in topic.servings.items()
             if self._desk.may(question.session, topic.config, serving.consumer.config.filter)
-        ])  # fmt: skip
+        )
+        return signals.Consumers(*pages.page(readable, query, self._room))
 
     def _put_consumer(self, question: Question) -> object:
         config = signals.unpack(question.body, ConsumerConfig)

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 
 from bus import signals, wire
 from bus.errors import RemoteProtocolError
+from bus.routing import pages
+from bus.routing.catalogue import placed
 from bus.routing.errands import COST, Errands
-from bus.routing.handles import ONE_REPLY, Batch, Desk, Errand, Offer, Promise, Repeat, Round
-from bus.routing.parts import Answer, Handler, Part
+from bus.routing.handles import ONE_REPLY, Batch, Desk, Errand, Promise, Repeat, Round
+from bus.routing.parts import Answer, Handler, Part, Question
 from bus.routing.peers import Session
 from bus.routing.publishing import check_pattern
 from bus.routing.replies import Kept, Replies
 from bus.routing.sessions import Sessions
-
-DESCRIBED = 256  # bytes of a service's description beside its texts, at most
 
 
 class Requests(Part):
@@ -39,7 +39,7 @@ class Requests(Part):
 
     @property
     def answers(self) -> Mapping[str, Answer]:
-        return {signals.SERVICES: lambda _: self.services()}
+        return {signals.SERVICES: self._list_services}
 
     @property
     def busy(self) -> bool:
@@ -77,16 +77,14 @@ class Requests(Part):
 
     def services(self) -> signals.Services:
         """Who offers what, with what became of the requests; as many as one answer can tell."""
-        found: list[signals.ServiceInfo] = []
-        room = self._sessions.limits.payload
-        for desk in self._errands.desks.values():
-            for offer in desk.offers.values():
-                info = _describe(offer)
-                room -= _size(info)
-                if room < 0:
-                    return signals.Services(found)
-                found.append(info)
-        return signals.Services(found)
+        return self._services(signals.PageQuery())
+
+    def _list_services(self, question: Question) -> object:
+        return self._services(pages.asked(question.body, signals.PageQuery))
+
+    def _services(self, query: signals.PageQuery) -> signals.Services:
+        offers = placed(self._errands.desks.values())
+        return signals.Services(*pages.page(offers, query, self._sessions.limits.payload))
 
     # Offering.
 
@@ -397,17 +395,3 @@ def _check_exclusions(command: wire.Request) -> None:
 
 def _encode(ref: int, reply: Kept, *, more: bool = False) -> bytes:
     return wire.encode(wire.ReplyDelivery(ref, reply.sender, reply.err, reply.msg, reply.num, more))
-
-
-def _describe(offer: Offer) -> signals.ServiceInfo:
-    session = offer.desk.session
-    return signals.ServiceInfo(
-        subject=offer.pattern, name=offer.name, ver=offer.ver, desc=offer.desc, key=session.key,
-        session=session.number, limit=offer.limit, inflight=offer.inflight, requests=offer.requests,
-        errors=offer.errors, seconds=offer.seconds,
-    )  # fmt: skip
-
-
-def _size(info: signals.ServiceInfo) -> int:
-    texts = (info.subject, info.name, info.ver, info.desc)
-    return DESCRIBED + sum(len(text.encode()) for text in texts)

@@ -9,6 +9,7 @@ import msgspec
 from bus import signals, wire
 from bus.access import AccessError, AccessList
 from bus.errors import Refused, RemoteProtocolError
+from bus.routing import pages
 from bus.routing.parts import Answer, Part, Question
 from bus.routing.sessions import Sessions
 
@@ -48,7 +49,7 @@ class System(Part):
             signals.KICK: self._kick,
             signals.ACCESS_PUT: self._put_access,
             signals.ACCESS_REMOVE: self._remove_access,
-            signals.ACCESS_LIST: lambda _: signals.AccessEntries(self._sessions.access.entries),
+            signals.ACCESS_LIST: self._list_access,
         }
 
     def _list_sessions(self, question: Question) -> object:
@@ -59,6 +60,11 @@ class System(Part):
         found = [session for session in known if session.number > query.after]
         page = found[: query.limit]
         return signals.Sessions([session.info() for session in page], len(found) - len(page))
+
+    def _list_access(self, question: Question) -> object:
+        query = pages.asked(question.body, signals.PageQuery)
+        entries = ((f"{entry.name} {entry.key}", entry) for entry in self._sessions.access.entries)
+        return signals.AccessEntries(*pages.page(entries, query, self._sessions.limits.payload))
 
     def _info(self, _question: Question) -> object:
         return msgspec.structs.replace(self._sessions.info, sessions=len(self._sessions))

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bus import signals
-from bus.routing.parts import Answer, Part
+from bus import signals, wire
+from bus.routing import pages
+from bus.routing.parts import Answer, Part, Question
 from bus.routing.peers import Session
 from bus.routing.sessions import Sessions
 
@@ -99,12 +100,17 @@ class Watching(Part):
         known: dict[str, Answer] = {
             signals.VARZ: lambda _: self.varz(),
             signals.HEALTH: lambda _: self.health(),
-            signals.CLOSED: lambda _: self.closed(),
+            signals.CLOSED: self._list_closed,
         }
         render = self._render
         if render is not None:
             known[signals.METRICS] = lambda _: signals.Metrics(render(self.figures()))
         return known
+
+    def _list_closed(self, question: Question) -> signals.ClosedSessions:
+        query = pages.asked(question.body, signals.PageQuery)
+        ended = ((_newest_first(session), session) for session in self.sources.closed())
+        return signals.ClosedSessions(*pages.page(ended, query, self._sessions.limits.payload))
 
     def varz(self) -> signals.Varz:
         return self._varz(self._vitals(), len(self.sources.topics()))
@@ -167,3 +173,8 @@ class Watching(Part):
     def _leave(self, session: Session, num: int, _reason: str) -> None:
         self._ended.add(session.info())
         self._ends[num] += 1
+
+
+def _newest_first(session: signals.ClosedSession) -> str:
+    """The place of a session that has ended among the others."""
+    return f"{wire.MAX_ID - int(session.until * 1e6):019d} {wire.MAX_ID - session.session:019d}"

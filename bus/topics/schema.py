@@ -19,7 +19,8 @@ from bus.errors import BusError
 from bus.signals import ConsumerConfig, TopicConfig
 from bus.topics.work import ConsumerState
 
-VERSION = 1  # of the tables
+# Of the tables. The text of a table changes with it, so that a damaged number is told from another version.
+VERSION = 1
 APPLICATION = 0x53423154  # "SB1T", in the file's header
 PAGE = 4096
 SEQ_BITS = 40
@@ -183,6 +184,13 @@ def create(path: Path) -> sqlite3.Connection:
     connection = connect(path)
     connection.execute("PRAGMA journal_mode = WAL")
     return connection
+
+
+def is_ours(connection: sqlite3.Connection) -> bool:
+    """Whether the tables are those of VERSION, whatever the number in the header says."""
+    found = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid")
+    own = [text for (text,) in found if "sqlite_sequence" not in text]
+    return own == list(TABLES)
 
 
 def repaired(path: Path) -> Path:

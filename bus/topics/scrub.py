@@ -61,6 +61,8 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
     [version] = connection.execute("PRAGMA user_version").fetchone()
     if application != schema.APPLICATION:
         raise StoreDamaged(path, "it is not a database of durable topics")
+    if version != schema.VERSION and schema.is_ours(connection):
+        raise StoreDamaged(path, f"it says version {version} over tables of {schema.VERSION}")
     if version != schema.VERSION:
         raise StoreNewer(
             f"{path}: version {version} of the tables; this broker knows version {schema.VERSION}: "

@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -77,6 +78,25 @@ def terminal(made: Instance, *arguments: str) -> Iterator[Terminal]:
         opened.process.kill()
         opened.process.wait()
         os.close(opened.fd)
+
+
+def test_what_was_typed_before_it_was_attached_counts(made):
+    with terminal(made, "attach", "shell") as at:
+        at.type(b"hel")
+        at.until(b"attached to shell")
+        at.type(b"lo\r")
+        at.until(b"got hello 30 100")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_the_terminal_as_it_was(made, number):
+    with terminal(made, "attach", "shell") as at:
+        before = termios.tcgetattr(at.fd)
+        at.until(b"attached to shell")
+        assert termios.tcgetattr(at.fd) != before
+        at.process.send_signal(number)
+        assert at.process.wait(15) == 130
+        assert termios.tcgetattr(at.fd) == before
 
 
 def test_the_terminal_of_an_app_is_used_and_left(made):

@@ -1,9 +1,11 @@
 """The conformance checks: our broker passes them, a broker that is made wrong does not."""
 
 import json
+import signal
 import socket
 import tomllib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from bus import Address, signals, sockets
 from bus.conformance import FAILED, PASSED, SKIPPED, Result, exit_code, run, vectors
 from bus.conformance.run import CHECKS
-from tests.support.broker import Broker, running_broker
+from tests.support.broker import PATIENCE, Broker, running_broker
 from tests.support.middleman import Change, frames, middleman
 from tests.support.raw import DELIVERY, ERROR, OK, PONG, REQUEST, REQUEST_DELIVERY, WELCOME, Raw
 
@@ -48,6 +50,23 @@ def test_our_broker_passes_every_check(broker: Broker) -> None:
     names = [result.name for result in results]
     assert [one for one in played if not any(name.endswith(f": {one}") for name in names)] == []
     assert len(set(names)) == len(names)
+
+
+def test_a_broker_that_is_told_to_stop_is_played_last() -> None:
+    with running_broker(alice="operator", bob="app") as broker:
+        alice, bob = broker.keys["alice"], broker.keys["bob"]
+        stop = partial(broker.signal, signal.SIGTERM)
+        *_, last = run(broker.address, alice, bob, patience=10.0, only="says goodbye", stop=stop)
+        assert (last.outcome, last.came) == (PASSED, "")
+        assert "NOTICE" in last.name
+        assert broker.process is not None
+        assert broker.process.wait(PATIENCE) == 0
+
+
+def test_a_broker_that_does_not_stop_fails_that_check(broker: Broker) -> None:
+    alice, bob = broker.keys["alice"], broker.keys["bob"]
+    [result] = run(broker.address, alice, bob, patience=0.3, only="says NOTICE", stop=lambda: None)
+    assert (result.outcome, "NOTICE" in result.expected) == (FAILED, True)
 
 
 def test_the_document_tells_how_many_checks_there_are() -> None:

@@ -286,6 +286,22 @@ def test_conformance_plays_checks_and_leaves_no_key(bus):
     bus.run("root", "conformance", "--only", "no check is called that", code=2)
 
 
+def test_conformance_plays_a_stop_when_it_is_told_how(tmp_path):
+    broker = Broker(tmp_path, root="admin", ann="app")
+    broker.start()
+    try:
+        bus = BusCommand(broker, tmp_path / "user")
+        told = bus.ask(
+            "root", "conformance", "--only", "says NOTICE", "--other-key",
+            str(broker.folder / "ann.key"), "--stop-command", f"kill {broker.process.pid}",
+        )  # fmt: skip
+        assert [check["outcome"] for check in told["checks"]] == ["passed"]
+        refused = bus.run("root", "conformance", "--stop-command", "true", code=2)
+        assert "--other-key" in refused.stderr
+    finally:
+        broker.stop()
+
+
 # Completion.
 
 

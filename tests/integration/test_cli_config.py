@@ -57,6 +57,28 @@ def test_check_says_that_all_is_well_and_what_could_not_start_here(file):
     assert strict.stderr == f"error: {file}: 1 problem\n"
 
 
+def test_check_says_all_that_keeps_an_app_from_being_started_here(file):
+    (file.parent / "bad.env").write_text("no variable\n")
+    apps = {
+        "here": {"path": "python:viscript.cli", "ready": {"exec": ["true"]}},
+        "module": {"path": "python:viscript.nosuch"},
+        "elsewhere": {"path": "python:nosuch", "env": {"PYTHONPATH": "/srv"}},
+        "all": {
+            "path": "bin/nosuch", "user": "nosuchuser", "cwd": "nosuchfolder",
+            "env_file": ["bad.env"], "ready": {"exec": ["nosuchprobe"]},
+        },
+    }  # fmt: skip
+    file.write_text(yaml.dump({"apps": apps}, sort_keys=False))
+    told = json.loads(viscript(file, "config", "check", "--json").stdout)["warnings"]
+    assert [x["message"].partition(": ")[0] for x in told] == [
+        "apps.module.path", "apps.all.path", "apps.all.user", "apps.all.env_file", "apps.all.cwd",
+        "apps.all.ready.exec",
+    ]  # fmt: skip
+    assert "has no module 'viscript.nosuch'" in told[0]["message"]
+    assert f"{file.parent}/bad.env:1: not NAME=value" in told[3]["message"]
+    assert all(x["file"] == str(file) and x["line"] for x in told)
+
+
 def test_check_says_all_that_is_wrong_with_its_place(file):
     file.write_text("apps:\n  a:\n    pth: x\n  b: {path: x, restart: alwys}\n")
     done = viscript(file, "config", "check", code=8)
@@ -107,3 +129,11 @@ def test_show_of_all_is_a_file_that_loads_as_the_same(file, tmp_path):
 def test_the_schema_is_printed(file):
     printed = json.loads(viscript(file, "config", "schema").stdout)
     assert printed == json.loads(config.schema().read_text())
+
+
+def test_a_configuration_may_come_out_of_a_pipe_that_a_shell_made(file):
+    script = f'"{sys.executable}" -P -m viscript.cli config check <(sleep 0.1; cat "{file}")'
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert "well, 2 apps" in done.stdout

@@ -30,7 +30,7 @@ def test_bash_completes_commands_names_ids_groups_and_hosts(user):
     with user.shell(*BASH) as bash:
         typed(bash, "viscript stat", "viscript status")
         typed(bash, "viscript sd we", "viscript sd web")
-        typed(bash, "viscript sd 1", "viscript sd 1")
+        typed(bash, "viscript sd 15 1", "viscript sd 15 14")
         typed(bash, "viscript sd @fr", "viscript sd @front")
         typed(bash, "viscript sd alpha:w", "viscript sd alpha:web")
         typed(bash, "viscript sd state=fa", "viscript sd state=failed")
@@ -59,6 +59,17 @@ def test_bash_completes_files_and_folders_where_these_belong(user):
     with user.shell(*BASH, start=["cd"]) as bash:
         typed(bash, "viscript apps --config somew", "viscript apps --config somewhere.yaml")
         typed(bash, "viscript --home some-", "viscript --home some-folder/")
+
+
+def test_what_only_a_broker_knows_is_asked_of_it(tmp_path):
+    user = User(tmp_path)
+    with instance(tmp_path / "h") as made:
+        made.run("bus", "topics", "add", "orders", "app.orders.>")
+        home = ["--home", str(made.root)]
+        assert complete(user, "fish", *home, "bus", "topics", "read", "") == ["orders"]
+        assert complete(user, "zsh", *home, "bus", "topics", "read", "or") == ["orders"]
+    assert complete(user, "fish", *home, "bus", "topics", "read", "") == []
+    assert "install-completion" not in user.viscript("--help")
 
 
 def test_a_hostile_name_is_never_offered(tmp_path):

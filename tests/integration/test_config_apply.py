@@ -1,6 +1,7 @@
 """A changed configuration taken over by a daemon: only what it concerns is touched."""
 
 import json
+import os
 
 import pytest
 
@@ -140,6 +141,32 @@ def test_a_changed_file_of_variables_restarts_what_was_started_with_it(up):
     (up.root / "a.env").write_text("broken\n")
     refused = up.run("restart", "changed", code=8).stderr
     assert f"{up.root}/a.env:1: not NAME=value" in refused
+
+
+def test_what_runs_on_and_could_not_be_started_again_is_said(up):
+    up.configure({**BEFORE, "calm": {**SLEEP, "env_file": [str(up.root / "a.env")]}})
+    (up.root / "a.env").write_text("A=1\n")
+    up.run("config", "apply")
+    (up.root / "a.env").unlink()
+    lines = up.run("config", "plan").stdout.splitlines()
+    assert lines[0] == "nothing changes"
+    assert lines[1].endswith(
+        f"apps.calm.env_file: {up.root}/a.env: cannot be read: No such file or directory"
+    )
+    assert list(up.ask("config", "plan")["warnings"]) == ["calm"]
+    assert up.ask("config", "apply") is None
+
+
+def test_a_file_that_would_be_waited_for_holds_nobody_up(up):
+    os.mkfifo(up.root / "a.env")
+    before = pids(up)
+    up.configure({**BEFORE, "new": {**SLEEP, "env_file": [str(up.root / "a.env")]}})
+    assert "a.env: cannot be read: not a plain file" in up.run("start", "new", code=8).stderr
+    assert "not a plain file" in up.run("config", "apply", code=8).stderr
+    os.mkfifo(up.root / "c.yaml")
+    done = up.run("config", "plan", str(up.root / "c.yaml"), code=8)
+    assert "c.yaml: cannot be read: not a plain file" in done.stderr
+    assert pids(up) == before
 
 
 def test_what_was_run_by_hand_goes_on(up):

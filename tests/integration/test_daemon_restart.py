@@ -30,6 +30,23 @@ def test_a_restart_keeps_the_process_and_every_app(tmp_path):
         assert numbers == list(range(1, len(numbers) + 1))
 
 
+def test_what_has_done_its_work_is_not_done_again_after_a_restart(tmp_path):
+    with instance(tmp_path / "h", up=False) as made:
+        made.configure({"migrate": {"path": "true", "autostart": True}})
+        made.run("up", "--detach")
+        made.run("daemon", "restart")
+        made.kill_daemon()
+        made.run("up", "--detach")
+        assert [x["id"] for x in made.ask("la", "--all")] == [1]
+        made.kill_daemon()
+        (made.root / "state" / "events.jsonl.boot").write_text("another boot")
+        made.run("up", "--detach")
+        assert [x["id"] for x in made.ask("la", "--all")] == [1, 2]
+        made.run("down")
+        made.run("up", "--detach")
+        assert [x["id"] for x in made.ask("la", "--all")] == [1, 2, 3]
+
+
 def test_programs_still_get_the_users_mask_after_a_restart(tmp_path):
     with instance(tmp_path / "h", up=False) as made:
         made.run("up", "--detach", umask=0o022)

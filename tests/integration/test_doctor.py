@@ -161,6 +161,43 @@ def test_few_open_files(down):
     assert "ulimit -n" in only(down, "limits", "broken", preexec_fn=few)["todo"]
 
 
+def test_few_processes(down):
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NPROC, (500, 500))
+
+    assert "ulimit -u" in only(down, "limits", "warning", preexec_fn=few)["todo"]
+
+
+def test_a_library_that_cannot_be_loaded(down):
+    damaged = down.root / "damaged" / "zmq"
+    damaged.mkdir(parents=True)
+    (damaged / "__init__.py").write_text("raise ImportError('libzmq.so.5: no such file')")
+    down.environment["PYTHONPATH"] = str(damaged.parent)
+    (down.root / "keys" / "cli.key").touch(mode=0o600)
+    found = findings(down, 2)
+    assert {"libzmq", "keys"} <= {name for name, x in found.items() if x["level"] == "broken"}
+    assert "no such file" in found["libzmq"]["text"]
+    assert found["home"]["level"] == found["config"]["level"] == "ok"
+
+
+AHEAD = """\
+import sys, time
+if "bus.cli" in sys.orig_argv:
+    right = time.time
+    time.time = lambda: right() + 3600
+"""
+
+
+def test_a_broker_whose_clock_is_ahead(tmp_path):
+    with instance(tmp_path / "h", up=False) as made:
+        (tmp_path / "sitecustomize.py").write_text(AHEAD)
+        made.environment["PYTHONPATH"] = str(tmp_path)
+        made.run("up", "--detach")
+        found = findings(made, 2)["skew"]
+        assert found["level"] == "broken"
+        assert "s ahead" in found["text"]
+
+
 def test_a_socket_that_nobody_listens_at(down):
     down.root.joinpath("run").mkdir(mode=0o700)
     os.chdir(down.root / "run")  # the path of a socket must be short

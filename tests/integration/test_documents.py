@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
+
+from viscript.records import Status
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -24,6 +27,13 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def test_the_document_of_the_command_line_names_every_field_of_a_launch():
+    text = (ROOT / "docs" / "cli.md").read_text().partition("**A launch**")[2]
+    rows = re.findall(r"^\| (`.*?`) \|", text.partition("**A job**")[0], re.MULTILINE)
+    told = set(re.findall(r"`(\w+)`", " ".join(rows)))
+    assert {field.name for field in msgspec.structs.fields(Status)} <= told
 
 
 @pytest.mark.parametrize(

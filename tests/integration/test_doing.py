@@ -154,7 +154,7 @@ def test_cancel_begins_nothing_more(made):
     assert "has ended" in made.run("job", "cancel", str(begun["job"]), code=9).stderr
 
 
-def test_a_killed_daemon_leaves_its_jobs_unknown_and_never_done(made):
+def test_what_a_killed_daemon_had_begun_is_followed_to_its_end_by_the_next(made):
     made.start("deaf")
     begun = json.loads(made.run("sd", "--no-wait", "--json", "deaf").stdout)
     outcome = []
@@ -168,11 +168,21 @@ def test_a_killed_daemon_leaves_its_jobs_unknown_and_never_done(made):
     waiting.join()
     assert outcome[0].returncode in {6, 7}
     made.run("up", "--detach")
-    done = made.run("job", "show", str(begun["job"]), code=7)
-    assert "the daemon ended meanwhile" in done.stdout
-    made.run("wait", "deaf", "--for", "ended", "--timeout", "40", code=None)
+    done = made.ask("job", "show", str(begun["job"]), "--wait", "40")
+    assert [(x["app"], x["state"]) for x in done["steps"]] == [("deaf", "done")]
+    assert states(made)["deaf"] == "exited"
     assert made.start("sh", "sleep 1")["id"]
     assert made.ask("job", "ls")[-1]["job"] > begun["job"]
+
+
+def test_a_restart_that_a_killed_daemon_may_have_begun_is_unknown_afterwards(made):
+    made.start("deaf")
+    begun = json.loads(made.run("restart", "--no-wait", "--json", "deaf").stdout)
+    made.kill_daemon()
+    made.run("up", "--detach")
+    done = made.run("job", "show", str(begun["job"]), code=7)
+    assert "the daemon ended meanwhile" in done.stdout
+    made.run("sd", "deaf")
 
 
 class Client:
@@ -340,7 +350,8 @@ def test_scale_is_as_many_as_wanted_when_it_returns(made):
 
     assert "runs 3 times" in made.run("scale", "web-a", "3").stdout
     assert count() == [0, 1, 2]
-    made.run("scale", "web-a", "1")
+    job = made.ask("scale", "web-a", "1")
+    assert (job["verb"], job["state"], job["steps"][0]["text"]) == ("scale", "done", "runs 1 time")
     assert count() == [0]
     assert made.ask("scale", "--dry-run", "web-a", "5")[0]["app"] == "web-a"
     assert count() == [0]

@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -74,6 +76,32 @@ def test_a_process_that_is_not_proven_to_be_ours_hears_no_signal(made: Instance,
         assert other.poll() is None
 
 
+@pytest.mark.parametrize("damage", ["rubbish", "no file", "no folder"])
+def test_what_runs_without_a_record_is_not_started_a_second_time(tmp_path: Path, damage: str):
+    with instance(tmp_path / "h", up=False) as made:
+        made.configure({"web": {**APPS["sleeper"], "autostart": True, "restart": "always"}})
+        made.run("up", "--detach")
+        [launch] = made.ask("la")
+        file = state_of(made, launch["id"])
+        made.kill_daemon()
+        keeper = json.loads(file.read_text())["keeper_pid"]
+        os.kill(keeper, signal.SIGKILL)
+        until(lambda: not alive(keeper))
+        if damage == "rubbish":
+            file.write_text("rubbish")
+        elif damage == "no file":
+            file.unlink()
+        else:
+            shutil.rmtree(file.parent)
+        made.run("up", "--detach", code=None)
+        until(lambda: made.launch(launch["id"])["state"] == "lost")
+        assert "its record cannot be read" in made.launch(launch["id"])["reason"]
+        assert alive(launch["pid"])
+        os.kill(launch["pid"], signal.SIGKILL)
+        until(lambda: made.launch(launch["id"])["state"] == "running")
+        assert made.launch(launch["id"])["pid"] != launch["pid"]
+
+
 def test_times_from_the_future_confuse_nobody(made: Instance):
     """As after a clock that was set back by a year."""
     number = made.start("sleeper")["id"]
@@ -126,12 +154,73 @@ def test_every_locale_and_no_terminal_gets_an_answer(made: Instance):
     made.environment = usual
 
 
+def test_a_daemon_of_any_locale_finds_what_the_configuration_names(tmp_path: Path):
+    """The file is UTF-8, and so are names on disk and what a program is told."""
+    with instance(tmp_path / "h", up=False) as made:
+        (made.root / "größe").mkdir()
+        script = 'pwd; echo "$0" $WORD; exec sleep 1000'
+        entry = {
+            "path": "sh",
+            "args": ["-c", script, "grüße ☃"],
+            "cwd": "größe",
+            "env": {"WORD": "ä"},
+        }
+        made.configure({"umlaut": entry})
+        made.environment |= LOCALES[0]
+        made.run("up", "--detach")
+        number = made.start("umlaut")["id"]
+        log = made.root / "logs" / f"{number}-umlaut.log"
+        until(lambda: len(log.read_text("utf-8").splitlines()) == 2)
+        assert log.read_text("utf-8").splitlines() == [str(made.root / "größe"), "grüße ☃ ä"]
+        made.run("daemon", "restart")
+        assert made.start("umlaut")["state"] == "running"
+
+
+FOLDERS = ["keys", "keys/apps", "logs", "launches", "state", "state/apps", "run"]
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
+def test_folders_that_others_may_enter_are_refused_one_by_one_with_the_way_out(
+    tmp_path: Path, mode: int
+):
+    with instance(tmp_path / "h", up=False) as made:
+        made.configure(APPS)
+        made.run("up", "--detach")
+        made.run("down")
+        for name in FOLDERS:
+            folder = made.root / name
+            folder.mkdir(mode=0o700, exist_ok=True)  # `run` goes with what ran
+            folder.chmod(mode)
+            for command in (("up", "--detach"), ("up",)):
+                assert f"chmod 700 {folder}" in made.run(*command, code=4).stderr
+            assert f"chmod 700 {folder}" in made.run("doctor", code=2).stdout
+            folder.chmod(0o700)
+        made.run("up", "--detach")
+
+
 def test_without_a_terminal_what_needs_one_says_so(made: Instance):
     for command in ((), ("attach", "sleeper")):
         done = made.run(*command, code=None, stdin=subprocess.DEVNULL)
         assert "Traceback" not in done.stderr
         assert done.returncode in {0, 2, 5, 9}, done
     made.run("la", stdin=subprocess.DEVNULL)
+
+
+def test_more_programs_run_than_the_usual_limit_of_descriptors_allows(tmp_path: Path):
+    """The daemon takes all that it may have; programs get what is usual here."""
+    with instance(tmp_path / "h", up=False) as made:
+        counted = {"path": "sh", "args": ["-c", "ulimit -Sn; exec sleep 1000"], "instances": 40}
+        made.configure({"many": counted, "one": {**counted, "instances": 1}})
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        few = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (120, hard))  # noqa: E731
+        made.run("up", "--detach", preexec_fn=few)
+        made.run("start", "many")
+        number = str(made.start("one")["id"])
+        until(lambda: made.run("logs", number).stdout == "120\n")
+        made.run("daemon", "restart")
+        assert [x["state"] for x in made.ask("la")] == ["running"] * 41
+        number = str(made.start("one")["id"])
+        until(lambda: made.run("logs", number).stdout == "120\n")
 
 
 @pytest.mark.parametrize(("name", "mode"), [("keys/cli.key", 0o644), ("keys/daemon.key", 0o640)])

@@ -4,12 +4,13 @@ import asyncio
 import json
 
 import pytest
+from msgspec.structs import replace
 
 from bus import keystore, sockets
 from bus.client import connect
 from bus.errors import BusError, NotAuthorised, Refused
 from bus.identity import Address
-from bus.signals import ACCESS_PUT, SHUTDOWN, AccessEntry, Done, pack, unpack
+from bus.signals import ACCESS_PUT, PING, SHUTDOWN, AccessEntry, Done, pack, unpack
 from tests.support.cluster import cluster
 from viscript.cluster import talk
 from viscript.cluster.numbers import Block
@@ -82,12 +83,28 @@ def test_it_cannot_answer_for_the_first_host(taken):
     asyncio.run(main())
 
 
+def test_its_people_cannot_end_programs_past_the_daemons_whatever_their_role(taken):
+    boss = taken.join("boss", "--role", "admin")
+    pair = keystore.load(boss.root / "keys" / "cli.key")
+
+    async def main() -> None:
+        async with connect(taken.address, pair, name="boss") as bus:
+            assert await bus.request(PING, pack(Done()), to=taken.app["key"], timeout=5)
+            with pytest.raises(NotAuthorised):
+                await bus.request(SHUTDOWN, pack(Done()), to=taken.app["key"], timeout=5)
+            with pytest.raises(BusError):
+                await bus.signal(taken.app["key"], SHUTDOWN)
+
+    asyncio.run(main())
+    assert taken.beta.ask("ping", str(taken.app["id"]))["bus"]["ok"] is True
+
+
 def test_what_it_reports_is_shown_as_its_own_and_cannot_steer_a_terminal(taken):
     lie = Status(
         id=taken.app["id"], app="\x1b[2Jcitizen", state="failed", key=taken.app["key"], since=0.0,
         args=[], started=0.0, host="beta", reason="\x1b]0;owned\x07",
     )  # fmt: skip
-    ask(taken, talk.REPORT, talk.Report([lie]))
+    ask(taken, talk.REPORT, talk.Report([lie, replace(lie, key="no key")]))
     shown = taken.first.run("la", code=10).stdout
     assert "\x1b" not in shown
     listed = json.loads(taken.first.run("la", "--json", code=10).stdout)

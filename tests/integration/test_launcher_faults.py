@@ -6,6 +6,8 @@ import signal
 import socket
 import stat
 
+import pytest
+
 from tests.support.instance import Instance, alive, instance, until
 
 
@@ -16,6 +18,41 @@ def lines(made: Instance, target: str) -> list[int]:
 
 def report(made: Instance, launch: str) -> dict:
     return json.loads((made.root / "launches" / launch / "state.json").read_text())
+
+
+def test_nothing_is_started_beside_what_the_database_does_not_know(tmp_path):
+    with instance(tmp_path / "h") as up:
+        pid = up.start("sleeper")["pid"]
+        up.kill_daemon()
+        kept = up.root / "kept"
+        kept.mkdir()
+        for file in (up.root / "state").glob("viscript.db*"):
+            file.rename(kept / file.name)
+        done = up.run("up", "--detach", code=9)
+        assert str(pid) in done.stderr
+        assert "viscript down" in done.stderr
+        assert alive(pid)
+        for file in (up.root / "state").glob("viscript.db*"):
+            file.unlink()
+        for file in kept.iterdir():
+            file.rename(up.root / "state" / file.name)
+        up.run("up", "--detach")
+        assert pid in [x["pid"] for x in up.ask("la")]
+
+
+@pytest.mark.parametrize("keeper_lives", [True, False])
+def test_down_ends_what_the_database_does_not_know(tmp_path, keeper_lives):
+    with instance(tmp_path / "h") as up:
+        launch = up.start("stubborn")
+        up.kill_daemon()
+        for file in (up.root / "state").glob("viscript.db*"):
+            file.unlink()
+        state = up.root / "launches" / str(launch["id"]) / "state.json"
+        if not keeper_lives:
+            os.kill(json.loads(state.read_text())["keeper_pid"], signal.SIGKILL)
+        up.run("down")
+        assert not alive(launch["pid"])
+        up.run("up", "--detach")
 
 
 def test_a_killed_daemon_takes_nothing_along_and_the_next_takes_over(tmp_path):
@@ -48,6 +85,21 @@ def test_what_ended_without_a_daemon_is_known_with_its_code(tmp_path):
         made.run("up", "--detach")
         assert made.launch(number)["exit"]["code"] == 42
         until(lambda: made.launch(again)["restarts"] >= 1)
+
+
+def test_what_its_keeper_stopped_without_a_daemon_has_not_ended_by_itself(tmp_path):
+    with instance(tmp_path / "h") as made:
+        script = "trap 'sleep 2; exit 7' TERM; echo ready; while :; do sleep 0.05; done"
+        number = made.start("sh", script)["id"]
+        until(lambda: "ready" in made.run("logs", str(number), code=None).stdout)
+        made.run("sd", "--no-wait", str(number))
+        until(lambda: made.launch(number)["state"] == "stopping")
+        made.kill_daemon()
+        until(lambda: report(made, str(number))["state"] == "gone")
+        made.run("up", "--detach")
+        ended = {"code": 7, "signal": None, "how": "stopped"}
+        assert made.launch(number)["exit"] == ended
+        assert made.ask("job", "ls")[-1]["state"] == "done"
 
 
 def test_what_was_stopped_on_purpose_is_not_started_by_the_next_up(tmp_path):

@@ -11,7 +11,7 @@ from bus.caller import Caller
 from bus.errors import BusError, NotAuthorised, Refused
 from bus.identity import Address, to_hex
 from tests.support.instance import APPS, instance
-from viscript.commands import find, job, role, sd, start
+from viscript.commands import find, history, job, plan, role, sd, start, why
 from viscript.commands import list as listing
 from viscript.commands.served import TABLE
 from viscript.errors import ViscriptError
@@ -67,6 +67,16 @@ def operator(made, tmp_path):
     return Other(made, tmp_path, roles="operator")
 
 
+def test_files_of_the_host_are_no_business_of_who_may_only_configure(made, operator):
+    """What is wrong with a file tells of what is in it."""
+    operator.allow("configure")
+    try:
+        assert operator.ask(plan.SUBJECT, plan.Request(), plan.Reply).apps == ()
+        assert operator.refused(plan.SUBJECT, plan.Request("/etc/passwd")) == "denied"
+    finally:
+        made.run("role", "rm", operator.key)
+
+
 def test_a_key_of_which_nothing_is_known_gets_nothing_whatever_it_asks_for(made, operator):
     for served in TABLE:
         for body in (b"", b"\xc1", b"\x80", msgspec.msgpack.encode({"targets": ["1"]})):
@@ -117,13 +127,33 @@ def test_a_role_on_a_selector_ends_there(made, operator):
     assert operator.refused("viscript.down", {}) == "denied"
 
 
+def test_a_role_on_a_group_sees_what_happened_to_it_and_nothing_else(made, operator):
+    grouped = {"path": "sleep", "args": [1000], "groups": ["front"]}
+    made.configure(APPS | {"web": grouped})
+    number = made.start("web")["id"]
+    operator.allow("view", "--on", "@front")
+    request = history.Request([], 100)
+    assert {x.app for x in operator.ask(history.SUBJECT, request, history.Reply).events} == {"web"}
+    named = made.ask("history", "@front")
+    assert {x["id"] for x in named} == {number}
+    made.run("sd", str(number))
+
+
 def test_what_would_go_down_with_it_must_be_allowed_too(made, operator):
     made.configure(APPS | {"upon": {"path": "sleep", "args": [1000], "after": ["sleeper"]}})
     number = made.start("upon")["id"]
     operator.allow("operate", "--on", "sleeper")
     assert operator.refused(sd.SUBJECT, sd.Request(select=["sleeper"])) == "denied"
-    assert {x["state"] for x in made.ask("la")} == {"running"}
+    assert {x["state"] for x in made.ask("la") if not x["ended"]} == {"running"}
     made.run("sd", str(number))
+
+
+def test_why_tells_nothing_of_apps_that_are_not_to_be_seen(made, operator):
+    operator.allow("view", "--on", "sleeper")
+    for words in (["chatty"], ["missing"], ["sleeper", "missing"], ["miss*"]):
+        assert operator.refused(why.SUBJECT, why.Request(words)) == "not_found"
+    found = operator.ask(why.SUBJECT, why.Request(["*"]), why.Reply)
+    assert {x.app for x in found.explained} == {"sleeper"}
 
 
 def test_seeing_is_not_touching(made, operator):

@@ -17,6 +17,12 @@ SEEN = {
         "cwd": ".",
         "alive": {"exec": ["test", "-e", "well"], "every": "0.1s", "failures": 1000},
     },
+    "once": {"path": "true", "restart": "on-failure"},
+    "after-once": {
+        "path": "sleep",
+        "args": ["1000"],
+        "after": [{"app": "once", "until": "completed"}],
+    },
     "parent": {"path": "sh", "args": ["-c", "sleep 500 & setsid sleep 501 & wait"]},
 }
 
@@ -134,6 +140,39 @@ def test_why_of_what_never_ran_says_what_is_wrong_with_it(up: Instance):
     assert "does not exist" in up.run("why", "missing").stdout
     assert "never started" in up.run("why", "stubborn").stdout
     assert "nothing is known" in up.run("why", "nobody", code=5).stderr
+
+
+def test_why_knows_aliases_globs_and_groups_also_of_what_never_ran(up: Instance):
+    assert {x["app"] for x in up.ask("why", "sl")} == {"sleeper"}
+    assert {x["app"] for x in up.ask("why", "sl", "missing")} == {"sleeper", "missing"}
+    assert {x["app"] for x in up.ask("why", "stub*")} == {"stubborn"}
+    assert "nothing is known of nobody" in up.run("why", "sl", "nobody", code=5).stderr
+
+
+def test_an_alias_is_a_name_wherever_one_is_looked_for(up: Instance):
+    for words in (["la"], ["status"], ["ru"], ["ping"], ["history"], ["events"], ["wait"]):
+        assert "sleeper" in up.run(*words, "sl").stdout
+    assert "sleeper" in up.run("la", "sl and state=running").stdout
+    assert "sleeper" in up.run("la", "sl:0").stdout
+    assert "sleeper" not in up.run("la", "not sl", "--all", code=None).stdout
+
+
+def test_the_last_events_of_an_app_are_found_behind_those_of_others(up: Instance):
+    number = up.start("sh", "exit 0")["id"]
+    up.run("restart", "sleeper")
+    found = up.run("events", str(number), "-n", "2", "--json").stdout.splitlines()
+    told = [json.loads(line) for line in found]
+    assert [(x["kind"], x["id"], x["to"]) for x in told][-1] == ("event", number, "exited")
+    assert len(told) == 2
+    assert "nothing is known of nobody" in up.run("events", "nobody", code=5).stderr
+
+
+def test_what_was_completed_is_met_for_who_waited_for_it(up: Instance):
+    up.run("start", "once")
+    up.run("start", "after-once")
+    (found,) = up.ask("why", "after-once")
+    assert [(x["app"], x["state"], x["met"]) for x in found["waits"]] == [("once", "exited", True)]
+    up.run("sd", "after-once")
 
 
 def test_history_is_of_an_app_a_selector_or_everything(up: Instance):

@@ -191,6 +191,15 @@ def test_a_signal_leaves_the_terminal_as_it_was(up, number):
         shell.until("same")
 
 
+def test_a_signal_ends_the_prompt_also_while_a_command_is_at_work(up):
+    for command, shows in (("events -f", " is running"), ("top", "CPU %")):
+        with prompt(up) as shell:
+            shell.type(f"{command}\r")
+            shell.until(shows)
+            os.kill(shell.pid, signal.SIGTERM)
+            assert shell.ended() == 128 + signal.SIGTERM
+
+
 def test_a_dumb_terminal_has_a_prompt_without_any_drawing(up):
     with prompt(up, TERM="dumb") as shell:
         shell.type("status\r")

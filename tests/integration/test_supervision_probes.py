@@ -1,5 +1,7 @@
 """Probes and conditions with real programs: who is ready when, who is well, who waits for whom."""
 
+import os
+import signal
 import sys
 
 import pytest
@@ -156,3 +158,56 @@ def test_conditions_hold_on_the_way_up_and_in_reverse_on_the_way_down(tmp_path):
         top, base = made.launch(ids["top"]), made.launch(ids["base"])
         assert (top["state"], base["state"]) == ("exited", "exited")
         assert top["ended"] <= base["ended"]
+
+
+UNWELL = """\
+import os, pathlib, socket, time
+
+ill = pathlib.Path(os.environ["VISCRIPT_HOME"], "ill-" + os.environ["VISCRIPT_APP"])
+listener = None
+while True:
+    if ill.exists() and listener is not None:
+        listener = listener.close()
+    elif not ill.exists() and listener is None:
+        listener = socket.create_server(("127.0.0.1", PORT))
+    time.sleep(0.02)
+"""
+OFTEN = {"every": "0.1s", "timeout": "0.5s", "failures": 2}
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    port = free_port()
+    plain = {"path": sys.executable, "cwd": "."}
+    apps = {
+        "tcp": {**plain, "args": ["unwell.py"], "alive": {"tcp": f"127.0.0.1:{port}", **OFTEN}},
+        "exec": {
+            "path": "sleep", "args": ["1000"],
+            "alive": {"exec": ["/bin/sh", "-c", "! test -e $VISCRIPT_HOME/ill-exec"], **OFTEN},
+        },
+        "bus": {**plain, "args": ["citizen.py"], "ready": "bus", "alive": {"bus": True, **OFTEN}},
+    }  # fmt: skip
+    with instance(tmp_path_factory.mktemp("home") / "h") as made:
+        (made.root / "unwell.py").write_text(UNWELL.replace("PORT", str(port)))
+        made.configure(apps)
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [("tcp", "Connection refused"), ("exec", "ended with 1"), ("bus", "")]
+)
+def test_each_way_of_asking_finds_out_that_it_is_not_well_and_that_it_is_again(
+    watched: Instance, kind: str, told: str
+):
+    launch = watched.start(kind)
+    number, ill = launch["id"], watched.root / f"ill-{kind}"
+    ill.touch()
+    if kind == "bus":  # its process is there, but nothing goes on in it
+        os.kill(launch["pid"], signal.SIGSTOP)
+    until(lambda: watched.launch(number)["state"] == "degraded")
+    assert told in watched.launch(number)["reason"]
+    ill.unlink()
+    if kind == "bus":
+        os.kill(launch["pid"], signal.SIGCONT)
+    until(lambda: watched.launch(number)["state"] == "running")
+    assert (watched.launch(number)["pid"], watched.launch(number)["restarts"]) == (launch["pid"], 0)

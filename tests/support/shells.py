@@ -60,6 +60,7 @@ class User:
 
 def typed(shell: Terminal, before: str, after: str) -> None:
     """Type, press tab: it becomes `after`. Then the line is thrown away."""
+    assert not before.endswith(after), "true before the tab key is pressed"
     shell.type(f"{before}\t")
     shell.until(lambda text: text.rpartition("\n")[2].endswith(after))
     shell.type("\x15")

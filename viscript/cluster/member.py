@@ -19,7 +19,7 @@ from bus.version import VERSION
 from viscript.cluster import files, talk
 from viscript.cluster.numbers import LOW, Block, Numbers
 from viscript.cluster.talk import App, Directory, Hello, Known, Report, Welcome
-from viscript.errors import NoDaemon
+from viscript.errors import NoDaemon, ViscriptError
 from viscript.membership import ASK_TIMEOUT, BUS_WAIT, Membership
 from viscript.protocol import accept
 
@@ -49,6 +49,7 @@ class Joined(Membership):
         self._let_in: dict[str, str] = {}  # keys that we know to be in, with their roles
         self._changed = asyncio.Event()
         self._welcome = asyncio.Event()
+        self._owes = False  # keys are still to be let in, or shut out
         bus.on_reconnect(self._changed.set)
 
     def changed(self) -> None:
@@ -62,13 +63,23 @@ class Joined(Membership):
             while True:
                 try:
                     await self._turn()
-                except (BusError, NoDaemon) as error:
+                except (BusError, ViscriptError) as error:  # nor may a full disk end the daemon
                     log.info("the first host is not reached: %s", error)
                     await asyncio.sleep(RETRY)
                     await self.bus.wait_connected()
 
+    async def welcomed(self) -> None:
+        """Until the first host has said hello to this daemon."""
+        await self._welcome.wait()
+
     async def numbered(self, patience: float) -> None:
-        """Until we have ids to give; `NoDaemon` when the first host hands out none in `patience` seconds."""
+        """Until we have ids to give; `NoDaemon` when the first host hands out none in `patience` seconds.
+
+        With ids from before nobody is waited for: the cluster is taken to be as it was then.
+        """
+        if (known := files.load_known(self._home)) is not None:
+            self._launcher.be_called(known.name)
+            self._launcher.directory = known.directory
         deadline = time.monotonic() + patience
         while self._launcher.store.numbers is None:
             try:
@@ -86,7 +97,7 @@ class Joined(Membership):
         while True:
             try:
                 async for _ in await self.bus.subscribe(talk.CHANGED):
-                    with suppress(BusError, NoDaemon):
+                    with suppress(BusError, ViscriptError):
                         self._know(await self._ask(talk.HOSTS, Done(), Directory))
             except BusError as error:
                 log.info("not told of hosts: %s", error)
@@ -97,6 +108,8 @@ class Joined(Membership):
         """One report, with what has to go before it; then wait for a reason for the next."""
         if not self._welcome.is_set():
             await self.hello()
+        if self._owes:
+            await self._settle()
         self._changed.clear()
         launches = [record.status() for record in self._launcher.records.values()]
         await self._ask(talk.REPORT, Report(launches[: talk.MAX_REPORT]), Done)
@@ -114,6 +127,8 @@ class Joined(Membership):
         """Be known to the first host, and pin its key at the first contact; `BusError`, `NoDaemon`."""
         own = files.load_membership(self._home)
         assert own is not None  # noqa: S101 - for the type: we are here because of it
+        if not self.bus.connected:
+            raise NoDaemon(f"no broker answers at {own.endpoint}")
         hello = pack(Hello(own.name, self._people, VERSION))
         if own.first:
             body = await self.bus.request(talk.HELLO, hello, to=own.first, timeout=ASK_TIMEOUT)
@@ -145,6 +160,10 @@ class Joined(Membership):
     # What a launcher needs of the bus.
 
     async def reconcile(self, records: Iterable[Record], keys: Iterable[Path]) -> None:
+        """As for `Membership`; when the first host is away, as soon as it is back."""
+        if not self._reached:
+            self._owes = True
+            return
         live = {record.key: record for record in records}
         for path in keys:
             try:
@@ -160,9 +179,26 @@ class Joined(Membership):
             except (BusError, TimeoutError, NoDaemon) as error:
                 log.warning("%s (ID %s) is not let in: %s", record.app, record.id, error)
 
+    async def _settle(self) -> None:
+        """Do what could not be done while the first host was away."""
+        self._owes = False
+        keys = list((self._home.keys / "apps").glob("*.key"))
+        await self.reconcile(self._launcher.records.values(), keys)
+
+    @property
+    def _reached(self) -> bool:
+        return self.bus.connected and self._welcome.is_set()
+
     async def let_in(self, record: Record) -> None:
-        """Have a launch's key let in; a key that is in already needs nobody."""
+        """Have a launch's key let in; a key that is in already needs nobody.
+
+        What is ready without the bus, or has run before, is not kept waiting by a first host that is away:
+        its key is let in later.
+        """
         if self._let_in.get(record.key) == record.role:
+            return
+        if not self._reached and (record.ready_probe.kind != "bus" or record.generation > 1):
+            self._owes = True
             return
         async with asyncio.timeout(BUS_WAIT):
             await self.bus.wait_connected()
@@ -178,7 +214,8 @@ class Joined(Membership):
         try:
             await self._ask(talk.DISMISS, App(key), Done)
         except (BusError, NoDaemon) as error:
-            log.info("access not removed: %s", error)
+            self._owes = True
+            log.info("access not removed yet: %s", error)
 
     async def shut_down(self, key: str) -> bool:
         if key not in self.online or not self.bus.connected:

@@ -12,6 +12,7 @@ from msgspec import structs
 
 from bus.errors import BusError
 from bus.identity import is_key
+from bus.listing import everything
 from bus.signals import (
     ACCESS_LIST,
     ACCESS_PUT,
@@ -84,13 +85,18 @@ class Registrar:
             if host.state == "revoked":
                 for key in set(host.keys) & allowed.keys():
                     await self._shut_out(key)
+            elif (entry := _people(host)) != allowed.get(host.people):
+                await self._put(entry)
         await self._serve()
         store = self._launcher.store
         if store.numbers is None and (block := self._own_block()) is not None:
             store.set_numbers(
                 Numbers((block,))
             )  # the database is a new one, its ids are long others'
-        self._take(self._registry)
+        try:
+            self._take(self._registry)
+        except Failed as error:  # a full disk: everybody who belongs is known all the same
+            log.warning("%s", error)
 
     async def _serve(self) -> None:
         hello = self._answering(Hello, self._hello)
@@ -184,10 +190,7 @@ class Registrar:
             raise Denied("the key of the host's command line is on the access list already")
         registry, host = registry.admit(sender, entry.name, hello.name, hello.people, time.time())
         self._take(registry.seen(sender, time.time()))
-        rules = talk.people_rules(host.role)
-        await self._put(
-            AccessEntry(host.people, f"{host.name}-cli", [], rules, talk.NOT_FOR_PEOPLE)
-        )
+        await self._put(_people(host))
         if entry.name != host.name:
             await self._put(AccessEntry(sender, host.name, [talk.HOST_ROLE]))
         for old in set(theirs) - set(host.keys):
@@ -302,7 +305,7 @@ class Registrar:
             log.debug("not told: %s", error)
 
     async def _allowed(self) -> dict[str, AccessEntry]:
-        entries = unpack(await self._bus.request(ACCESS_LIST), AccessEntries)
+        entries = await everything(self._bus, ACCESS_LIST, AccessEntries)
         return {entry.key: entry for entry in entries.keys}
 
     async def _put(self, entry: AccessEntry) -> None:
@@ -314,6 +317,12 @@ class Registrar:
         except BusError as error:
             if key in await self._allowed():
                 raise Conflict(f"the key {key} is still let in: {error}; try again") from None
+
+
+def _people(host: Host) -> AccessEntry:
+    """What the broker lets its command line do."""
+    rules = talk.people_rules(host.role)
+    return AccessEntry(host.people, f"{host.name}-cli", [], rules, talk.NOT_FOR_PEOPLE)
 
 
 def _same(before: Directory | None, now: Directory) -> bool:

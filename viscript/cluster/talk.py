@@ -81,15 +81,13 @@ class Report(Struct, frozen=True):
 def people_rules(role: RoleName) -> Rules:
     """What the command line of another host may do on the bus: it reaches all daemons, its own as well.
 
-    Each of them looks at `role` itself.
+    Each of them looks at `role` itself, and at what it is asked to be done to: so no role asks programs for
+    anything past the daemons, such as to end.
     """
     if role == "none":
         return Rules(request=["viscript.>"])
-    seeing = ["viscript.>", "signal.ping", "signal.usage"]
-    if role == "view":
-        return Rules(request=seeing, subscribe=["viscript.events"])
     return Rules(
-        request=["viscript.>", "signal.>"], signal=["signal.>"], subscribe=["viscript.events"]
+        request=["viscript.>", "signal.ping", "signal.usage"], subscribe=["viscript.events"]
     )
 
 

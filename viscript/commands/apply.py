@@ -13,7 +13,6 @@ from viscript.commands.verdict import sentence
 from viscript.errors import BadConfig, Conflict
 from viscript.output import document, note
 from viscript.protocol import Step
-from viscript.rules import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,10 +43,10 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> order.
         raise Conflict(
             f"{launcher.config.file} has changed since it was looked at; look again: viscript config plan"
         )
-    for problem in plan.problems(new, outcome).values():
+    for problem in plan.problems(new, {*outcome.orders.restart, *outcome.orders.start}).values():
         raise BadConfig(f"{problem}; nothing was changed")
     records = [record for record in launcher.records.values() if record.ad_hoc is None]
-    launcher.apply(Plan(update=outcome.orders.update), new)
+    launcher.adopt_rules(new, outcome.orders.update)
     _note_taken(launcher, outcome, new)
     doings = list(_steps(launcher, outcome, records))
     return order.order(launcher, request, caller, "apply", doings)

@@ -25,6 +25,7 @@ from viscript.commands.send import with_terminal
 from viscript.errors import BadUsage, Conflict, Failed, NoDaemon
 from viscript.output import note
 from viscript.roles import Role
+from viscript.terminal import endings, handled
 from viscript.words import clean
 
 if TYPE_CHECKING:
@@ -67,6 +68,16 @@ def run(client: Client, target: str, key: bytes, *, read_only: bool) -> int:
     """The exit code: 0 when detached, else that of the app, which has ended."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise BadUsage("attach needs a terminal; to type without one: viscript send APP TEXT")
+    if client.known is not None:
+        from viscript.commands import fleet
+
+        there, what = fleet.holder(client, target)
+        if there.host:
+            raise BadUsage(
+                f"{what} is on {there.host}, and attach works on the app's own host; there: "
+                f"viscript attach {what}; from here: viscript logs -f "
+                f"{there.host}:{what}, viscript send {there.host}:{what} TEXT"
+            )
     reply = client.ask(SUBJECT, Request(target), Reply)
     with socket.socket(socket.AF_UNIX) as connection:
         try:
@@ -179,21 +190,21 @@ def _raw() -> Iterator[None]:
     """Keys as they are pressed; put back whatever happens."""
     fd = sys.stdin.fileno()
     before = termios.tcgetattr(fd)
-    try:
-        tty.setraw(fd, termios.TCSADRAIN)  # what was typed already counts
-        yield
-    finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+    with handled(endings()):
+        try:
+            tty.setraw(fd, termios.TCSADRAIN)  # what was typed already counts
+            yield
+        finally:
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
 @contextmanager
 def _woken_by_resize() -> Iterator[int]:
     """A descriptor that can be read when the window's size has changed."""
     read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    old = signal.signal(signal.SIGWINCH, lambda *_: os.write(write, b"."))
     try:
-        yield read
+        with handled({signal.SIGWINCH: lambda *_: os.write(write, b".")}):
+            yield read
     finally:
-        signal.signal(signal.SIGWINCH, old)
         os.close(read)
         os.close(write)

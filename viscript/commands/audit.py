@@ -1,27 +1,78 @@
-"""`viscript audit`: who asked this host for what. Reads the file, so it works when nothing runs."""
+"""`viscript audit`: who asked a host for what. Here it reads the file, so it works when nothing runs."""
 
 from __future__ import annotations
 
 from collections import deque
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
+from viscript.audit import Line
 from viscript.output import json_of, line, moment, table
 
 if TYPE_CHECKING:
-    from viscript.audit import Line
+    from collections.abc import Sequence
+
+    from viscript.client import Client
     from viscript.home import Home
+    from viscript.launcher import Launcher
+    from viscript.roles import Caller
+
+SUBJECT = "viscript.audit"
+MOST = 100  # lines of an answer: of the longest, they still fit into a message
 
 
-def run(home: Home, *, lines: int, key: str | None, refused: bool, as_json: bool) -> None:
+class Request(Struct):
     """The last `lines` of those by `key` (or its name), or those that were refused."""
+
+    lines: int
+    key: str | None = None
+    refused: bool = False
+    before: int = 0  # so many of the newest are left out: they are known
+
+
+class Reply(Struct):
+    lines: list[Line]
+
+
+async def handle(launcher: Launcher, request: Request, _caller: Caller) -> Reply:
+    import asyncio
+
+    before = max(0, request.before)
+    wanted = Request(max(0, min(request.lines, MOST)) + before, request.key, request.refused)
+    found = await asyncio.to_thread(_last, launcher.home, wanted)
+    return Reply(found[: len(found) - before])
+
+
+def _last(home: Home, wanted: Request) -> list[Line]:
     from viscript import audit
 
-    found: deque[Line] = deque(maxlen=lines)
+    found: deque[Line] = deque(maxlen=wanted.lines)
     for entry in audit.read(home.audit):
-        if key is not None and key not in {entry.key, entry.name}:
+        if wanted.key is not None and wanted.key not in {entry.key, entry.name}:
             continue
-        if not refused or entry.result == "denied":
+        if not wanted.refused or entry.result == "denied":
             found.append(entry)
+    return list(found)
+
+
+def run(home: Home, wanted: Request, *, as_json: bool) -> None:
+    _show(_last(home, wanted), as_json=as_json)
+
+
+def run_there(client: Client, wanted: Request, *, as_json: bool) -> None:
+    """Of the host that is asked, page by page, the newest first."""
+    found: list[Line] = []
+    while (left := wanted.lines - len(found)) > 0:
+        page = Request(min(left, MOST), wanted.key, wanted.refused, len(found))
+        lines = client.ask(SUBJECT, page, Reply).lines
+        found[:0] = lines
+        if len(lines) < page.lines:
+            break
+    _show(found, as_json=as_json)
+
+
+def _show(found: Sequence[Line], *, as_json: bool) -> None:
     if as_json:
         for entry in found:
             line(entry)

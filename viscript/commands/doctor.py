@@ -59,13 +59,13 @@ def _checked(name: str, check: Check) -> list[Finding]:
     """Also what a check itself stumbles over is a finding, and the others go on."""
     try:
         return check()
-    except (ViscriptError, OSError) as error:
+    except (ViscriptError, OSError, ImportError) as error:
         return [
             broken(
                 name,
                 f"cannot be checked: {error}",
                 getattr(error, "filename", "") or "",
-                "mend that",
+                "mend that; if a module is missing or damaged, install viscript anew",
             )
         ]
 

@@ -44,7 +44,7 @@ async def handle(launcher: Launcher, _request: Request, _caller: Caller) -> Repl
 
 
 def run(home: Home, config: Path, *, as_json: bool) -> None:
-    if not home.exists() and not is_locked(home.lock):
+    if not home.exists() and not is_locked(home.lock) and not leftovers(home):
         raise NoDaemon(f"{home.root}: nothing was ever started here")
     ended: dict[int, Status] = {}
 

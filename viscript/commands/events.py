@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from viscript.commands import everywhere
+from viscript import meaning
+from viscript.commands import everywhere, history
 from viscript.errors import Failed
-from viscript.events import FETCH, Event, Fetch, Page, sentence
+from viscript.events import FETCH, PAGE, Event, Fetch, Page, sentence
 from viscript.output import line, moment, note, say
-from viscript.selectors import Selector, parse
 from viscript.words import one_line
 
 if TYPE_CHECKING:
@@ -39,8 +39,10 @@ async def handle(launcher: Launcher, request: Fetch, _caller: Caller) -> Page:
 class Shown:
     """Writes what is told, for people or as JSON lines; only of what the selector matches."""
 
-    def __init__(self, words: list[str], *, as_json: bool) -> None:
-        self._selector: Selector | None = parse(words) if words else None
+    def __init__(self, home: Home, words: list[str], *, newest: int = 0, as_json: bool) -> None:
+        """`newest`: how many events are told with a snapshot."""
+        self._newest = newest
+        self._selector = meaning.selected_here(home, words) if words else None
         self._as_json = as_json
         self.hosts: set[str] = set()  # whose snapshot was shown
 
@@ -65,7 +67,7 @@ class Shown:
         launches = [x for x in page.launches or [] if self._wanted(x)]
         again = page.host in self.hosts
         self.hosts.add(page.host)
-        for event in page.events:
+        for event in _last([x for x in page.events if self._wanted(x)], self._newest):
             self.event(event)
         if self._as_json:
             shown = {"kind": "snapshot", "host": page.host, "seq": page.last, "again": again}
@@ -106,14 +108,25 @@ def _now(status: Status, host: str) -> str:
 
 
 def run(client: Client, words: list[str], *, newest: int, as_json: bool) -> None:
-    """The newest events, oldest first."""
-    answers = everywhere.ask(client, SUBJECT, Fetch(None, newest), Page)
-    shown = Shown(words, as_json=as_json)
-    shown.hosts = {page.host for page in answers.replies}
-    events = [event for page in answers.replies for event in page.events]
-    for event in sorted(events, key=lambda event: event.ts)[max(0, len(events) - newest) :]:
+    """The newest events, of all or of what is named, oldest first."""
+    answers: everywhere.Answers[Page] | everywhere.Answers[history.Reply]
+    if words:
+        named = history.Request(words, newest)
+        answers = everywhere.ask(client, history.SUBJECT, named, history.Reply)
+    else:  # these are in memory, also when the disk is full
+        answers = everywhere.ask(client, SUBJECT, Fetch(None, newest), Page)
+    events = [event for reply in answers.replies for event in reply.events]
+    shown = Shown(client.home, [], as_json=as_json)
+    shown.hosts = {event.host for event in events}
+    for event in _last(sorted(events, key=lambda event: event.ts), newest):
         shown.event(event)
     answers.complete()
+    if words and not events and not as_json:
+        raise history.nothing(words)
+
+
+def _last(events: list[Event], count: int) -> list[Event]:
+    return events[max(0, len(events) - count) :]
 
 
 def run_on(home: Home, words: list[str], *, newest: int, as_json: bool) -> None:
@@ -122,4 +135,5 @@ def run_on(home: Home, words: list[str], *, newest: int, as_json: bool) -> None:
 
     from viscript.following import follow
 
-    asyncio.run(follow(home, Shown(words, as_json=as_json).tell, newest=newest))
+    shown = Shown(home, words, newest=newest, as_json=as_json)
+    asyncio.run(follow(home, shown.tell, newest=PAGE if words and newest else newest))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from viscript import selectors
+from viscript import meaning, selectors
 from viscript.commands import list as listing
 from viscript.commands.hosts import ls as hosts_ls
 from viscript.errors import NoDaemon, NotFound, Partial, ViscriptError
@@ -108,7 +108,7 @@ def meant(client: Client, words: Sequence[str], *, ended: bool = False) -> Found
     if not words:
         live = [(host, [x for x in launches if x.ended is None]) for host, launches in found.here]
         return Found(live, found.away)
-    selector = selectors.parse(words)
+    selector = meaning.selected_here(client.home, words)
     names = selectors.named(selector)
     chosen = [(host, _chosen(selector, launches, ended=ended)) for host, launches in found.here]
     answered = {status.id for status in found.launches}
@@ -125,6 +125,15 @@ def meant(client: Client, words: Sequence[str], *, ended: bool = False) -> Found
     if not result.here:
         _absent(str(selector), missing, found.away)
     return result
+
+
+def holder(client: Client, word: str) -> tuple[Client, str]:
+    """Whose daemon is to be asked about one launch, by `HOST:APP` or its id, and what it is called there."""
+    there, what = client.for_app(word)
+    if there.host or client.known is None or not word.isdecimal():
+        return there, what
+    host, _ = meant(client, [word]).here[0]
+    return client.at(host), what
 
 
 def _chosen(selector: selectors.Selector, launches: list[Status], *, ended: bool) -> list[Status]:

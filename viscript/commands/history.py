@@ -11,7 +11,6 @@ from viscript.errors import BadUsage, NotFound
 from viscript.events import PAGE, Event, sentence
 from viscript.output import document, moment, say
 from viscript.roles import Role
-from viscript.selectors import parse
 from viscript.words import one_line
 
 if TYPE_CHECKING:
@@ -39,9 +38,11 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
     """Reads files, in a thread."""
     import asyncio
 
+    from viscript import meaning
+
     if launcher.recorder is None:
         return Reply([])
-    selector = parse(request.words) if request.words else None
+    selector = meaning.selected(launcher, request.words) if request.words else None
 
     def wanted(event: Event) -> bool:
         named = selector is None or selector.matches(event)
@@ -72,9 +73,10 @@ def run(client: Client, words: list[str], *, limit: int, since: float, as_json: 
             say(one_line(sentence(event, moment, host=several)))
     answers.complete()
     if not events and not as_json:
-        name = " ".join(words)
-        raise NotFound(
-            f"nothing is known of {name}; names and ids: viscript la --all"
-            if words
-            else "nothing has happened yet"
-        )
+        raise nothing(words)
+
+
+def nothing(words: list[str]) -> NotFound:
+    if not words:
+        return NotFound("nothing has happened yet")
+    return NotFound(f"nothing is known of {' '.join(words)}; names and ids: viscript la --all")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from viscript.client import Client
     from viscript.launcher import Launcher
     from viscript.roles import Caller
+    from viscript.selectors import Selector
 
 T = TypeVar("T", bound="Status")
 SUBJECT = "viscript.list"
@@ -33,6 +34,7 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
 
     `NotFound` if none is meant.
     """
+    from viscript import meaning
     from viscript.roles import Role
 
     session = launcher.store.session
@@ -46,15 +48,14 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
     visible = [records[number] for number in sorted(records)]
     visible = [record for record in visible if caller.may(Role.VIEW, record)]
     if request.select:
-        visible = chosen(visible, request.select)
+        visible = chosen(visible, meaning.selected(launcher, request.select))
     return Reply([record.status() for record in visible])
 
 
-def chosen(records: list[T], words: list[str]) -> list[T]:
+def chosen(records: list[T], selector: Selector) -> list[T]:
     from viscript import selectors
     from viscript.errors import NotFound
 
-    selector = selectors.parse(words)
     found = selectors.select(selector, records)
     if not found:
         raise NotFound(f"nothing matches {selector}; see: viscript la --all, viscript apps")
@@ -78,11 +79,11 @@ def show(launches: list[Status], *, as_json: bool) -> None:
 
 
 def _row(status: Status, *, named: bool) -> tuple[str, ...]:
-    from bus.identity import short
+    from bus.identity import is_key, short
 
     return (
         str(status.id), *([status.host] if named else []), status.app, status.state, moment(status.since),
-        str(status.pid or "-"), short(status.key), remark(status),
+        str(status.pid or "-"), short(status.key) if is_key(status.key) else "-", remark(status),
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from viscript import meaning
 from viscript.commands import fleet
 from viscript.commands.list import chosen, show
 
@@ -16,7 +17,7 @@ def run(client: Client, words: list[str], *, everything: bool, as_json: bool) ->
     found = fleet.look(client, everything=everything)
     launches = [*found.launches, *(status for away in found.away for status in away.launches)]
     if words:
-        launches = chosen(launches, words)
+        launches = chosen(launches, meaning.selected_here(client.home, words))
     show(sorted(launches, key=lambda status: status.id), as_json=as_json)
     problem = found.problem()
     if problem is not None:

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from viscript.errors import BadUsage
 from viscript.logfiles import Line, Reader
@@ -18,11 +18,21 @@ from viscript.output import document, line, moment
 from viscript.words import clean
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from viscript.home import Home
     from viscript.logplaces import Place
 
 PAUSE = 0.1  # seconds between two looks at the files
 PATIENCE = 0.5  # seconds after which a line without its end is shown
 COLOURS = (36, 33, 32, 35, 34, 31)  # of the names before the lines
+
+
+class Readable(Protocol):
+    """One log, here or on another host."""
+
+    def lines(self) -> Iterator[Line]: ...
+    def rest(self) -> Iterator[Line]: ...
 
 
 @dataclass(frozen=True)
@@ -60,11 +70,41 @@ def pattern_of(text: str) -> re.Pattern[str]:
         raise BadUsage(f"--grep {text!r} is no regular expression: {error}") from None
 
 
-def run(places: Sequence[Place], how: How) -> None:
-    """What there is, then, if it is followed, what comes."""
+def run(home: Home, words: Sequence[str], host: str, how: How) -> None:
+    """What there is, then, if it is followed, what comes; also of other hosts."""
+    from contextlib import ExitStack
+
     # Looking for lines, or in several logs, one has to see more than will be shown.
-    last = how.lines if how.grep is None else None
-    readers = [Reader(x.path, last=None if how.since else last, since=how.since) for x in places]
+    last = how.lines if how.grep is None and not how.since else None
+    with ExitStack() as stack:
+        places, readers = _all(home, words, host, how.since, last, stack)
+        _show(places, readers, how)
+
+
+def _all(
+    home: Home, words: Sequence[str], host: str, since: float | None, last: int | None, stack: ExitStack,
+) -> tuple[list[Place], list[Readable]]:  # fmt: skip
+    """Whose logs are meant, and who reads them."""
+    from viscript import logplaces
+    from viscript.commands import elsewhere
+
+    here, there = elsewhere.split(home, words, host)
+    places = [] if there and not here else logplaces.find(home, here)
+    readers: list[Readable] = [Reader(x.path, last=last, since=since) for x in places]
+    if not there:
+        return places, readers
+    from viscript.client import Client
+
+    client = stack.enter_context(Client(home))
+    for name, what in there.items():
+        session = elsewhere.Session(client.at_named(name), stack)
+        for place in session.find(what):
+            places.append(place)
+            readers.append(elsewhere.Reader(session, place, last=last, since=since))
+    return places, readers
+
+
+def _show(places: Sequence[Place], readers: Sequence[Readable], how: How) -> None:
     found = list(_first(places, readers, how))
     if how.as_json and not how.follow:
         document(_document(places, found))
@@ -86,7 +126,7 @@ def run(places: Sequence[Place], how: How) -> None:
 Found = tuple["Place", Line]
 
 
-def _first(places: Sequence[Place], readers: Sequence[Reader], how: How) -> Iterator[Found]:
+def _first(places: Sequence[Place], readers: Sequence[Readable], how: How) -> Iterator[Found]:
     """The last lines of all together, by their times; each log stays in its own order."""
 
     def each(number: int) -> Iterator[tuple[float, int, Found]]:
@@ -100,7 +140,7 @@ def _first(places: Sequence[Place], readers: Sequence[Reader], how: How) -> Iter
     return merged if how.lines is None else iter(deque(merged, how.lines))
 
 
-def _with_rest(reader: Reader, how: How) -> Iterator[Line]:
+def _with_rest(reader: Readable, how: How) -> Iterator[Line]:
     yield from reader.lines()
     if not how.follow:
         yield from reader.rest()
@@ -114,7 +154,7 @@ def _wanted(lines: Iterator[Line], how: How) -> Iterator[Line]:
 
 
 def _coming(
-    places: Sequence[Place], readers: Sequence[Reader], how: How, quiet: float
+    places: Sequence[Place], readers: Sequence[Readable], how: How, quiet: float
 ) -> Iterator[Found]:
     for place, reader in zip(places, readers, strict=True):
         for each in _wanted(reader.lines(), how):
@@ -128,7 +168,7 @@ def _document(places: Sequence[Place], found: list[Found]) -> object:
     def one(place: Place) -> dict[str, Any]:
         lines = [each for at, each in found if at is place]
         return {
-            "file": str(place.path), "app": place.app, "id": place.id,
+            "file": str(place.path), "app": place.app, "id": place.id, "host": place.host,
             "lines": [x.text.decode(errors="replace") for x in lines],
             "times": [x.time for x in lines],
         }  # fmt: skip
@@ -155,7 +195,16 @@ class _Printer:
     def __call__(self, place: Place, each: Line) -> None:
         if self._how.as_json:
             shown = each.text.decode(errors="replace")
-            line({"app": place.app, "id": place.id, "time": each.time, "text": shown}, flush=False)
+            line(
+                {
+                    "app": place.app,
+                    "id": place.id,
+                    "host": place.host,
+                    "time": each.time,
+                    "text": shown,
+                },
+                flush=False,
+            )
             return
         text = each.text
         if self._terminal and not self._how.raw:

@@ -59,9 +59,9 @@ def meant(
     A glob or condition matches among what runs, with `ended` also the last launch of what does not; what the
     caller may not even see does not exist for it.
     """
-    from viscript import selectors
+    from viscript import meaning, selectors
 
-    selector = selectors.parse(words)
+    selector = meaning.selected(launcher, words)
     names = selectors.named(selector)
     found: dict[int, Record] = {}
     several = False

@@ -10,8 +10,11 @@ from msgspec import Struct
 
 from viscript.config.planning import AppPlan, Change, Effect, Outcome
 from viscript.output import document, say
+from viscript.roles import Role
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from viscript.client import Client
     from viscript.config import Config
     from viscript.launcher import Launcher
@@ -32,16 +35,25 @@ class Reply(Struct):
     apps: tuple[AppPlan, ...]
     settings: tuple[Change, ...]
     problems: dict[str, str] = {}  # apps that would have to start and cannot
+    warnings: dict[str, str] = {}  # apps that run on and could not be started again
 
     @property
     def outcome(self) -> Outcome:
         return Outcome(self.apps, self.settings)
 
 
-async def handle(launcher: Launcher, request: Request, _caller: Caller) -> Reply:
+async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
+    if request.file:  # what is wrong with a file says something of what is in it
+        caller.require_everywhere(Role.ADMIN)
     file = Path(request.file) if request.file else launcher.config.file
     digest, new, outcome = make(launcher, file)
-    return Reply(str(file), digest, outcome.apps, outcome.settings, problems(new, outcome))
+    orders = outcome.orders
+    starting = {*orders.restart, *orders.start}
+    staying = {x.app for x in launcher.records.values() if x.live and x.app in new.apps} - starting
+    return Reply(
+        str(file), digest, outcome.apps, outcome.settings,
+        problems(new, starting), problems(new, staying),
+    )  # fmt: skip
 
 
 def make(launcher: Launcher, file: Path) -> tuple[str, Config, Outcome]:
@@ -67,14 +79,14 @@ def make(launcher: Launcher, file: Path) -> tuple[str, Config, Outcome]:
     )
 
 
-def problems(new: Config, outcome: Outcome) -> dict[str, str]:
-    """Of apps that would have to start: why they cannot, as things are."""
+def problems(new: Config, names: Iterable[str]) -> dict[str, str]:
+    """Of those that cannot be started, as things are: why."""
     from viscript import catalog
     from viscript.errors import BadConfig
     from viscript.preparing import search
 
     found = {}
-    for name in (*outcome.orders.restart, *outcome.orders.start):
+    for name in sorted(names):
         try:
             catalog.command(new, new.apps[name], (), search())
         except BadConfig as error:
@@ -88,7 +100,7 @@ def run(client: Client, file: str, *, as_json: bool) -> None:
         document(reply)
         return
     tell(reply.outcome)
-    for text in reply.problems.values():
+    for text in (*reply.problems.values(), *reply.warnings.values()):
         say(f"warning: {text}")
     if reply.apps and not file and not reply.problems:
         say("\ntake it over: viscript config apply")

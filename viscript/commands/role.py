@@ -61,19 +61,20 @@ async def handle(launcher: Launcher, request: Request, _caller: Caller) -> Reply
     return Reply([Entry(x.key, str(x.role), x.on, x.name) for x in policy.grants], on_bus)
 
 
-# A key that is not on the broker's list is let in for nothing but asking daemons.
+# A key that is not on the list of our broker is let in for nothing but asking daemons.
 _ASKING = ["viscript.>"]
 
 
 async def _let_in(launcher: Launcher, entry: Entry) -> bool:
     from bus.errors import BusError
-    from bus.signals import ACCESS_LIST, ACCESS_PUT, AccessEntries, AccessEntry, Rules, pack, unpack
+    from bus.listing import everything
+    from bus.signals import ACCESS_LIST, ACCESS_PUT, AccessEntries, AccessEntry, Rules, pack
 
-    if launcher.membership is None:
+    if launcher.membership is None or launcher.registrar is None:
         return False
     try:
         bus = launcher.membership.bus
-        known = unpack(await bus.request(ACCESS_LIST), AccessEntries).keys
+        known = (await everything(bus, ACCESS_LIST, AccessEntries)).keys
         if all(x.key != entry.key for x in known):
             allow = Rules(request=_ASKING)
             await bus.request(ACCESS_PUT, pack(AccessEntry(entry.key, entry.name, [], allow)))
@@ -85,21 +86,14 @@ async def _let_in(launcher: Launcher, entry: Entry) -> bool:
 async def _shut_out(launcher: Launcher, key: str) -> None:
     """Only a key that was let in by us, for this alone."""
     from bus.errors import BusError
-    from bus.signals import (
-        ACCESS_LIST,
-        ACCESS_REMOVE,
-        AccessEntries,
-        AccessKey,
-        Rules,
-        pack,
-        unpack,
-    )  # fmt: skip
+    from bus.listing import everything
+    from bus.signals import ACCESS_LIST, ACCESS_REMOVE, AccessEntries, AccessKey, Rules, pack
 
-    if launcher.membership is None:
+    if launcher.membership is None or launcher.registrar is None:
         return
     try:
         bus = launcher.membership.bus
-        known = unpack(await bus.request(ACCESS_LIST), AccessEntries).keys
+        known = (await everything(bus, ACCESS_LIST, AccessEntries)).keys
         ours = [
             x for x in known if x.key == key and not x.roles and x.allow == Rules(request=_ASKING)
         ]
@@ -123,7 +117,10 @@ def put(client: Client, entry: Entry, *, as_json: bool) -> None:
         return
     say(f"{entry.name or entry.key} may {entry.role} {_on(entry.on)}")
     if not reply.on_bus:
-        say(f"warning: the broker does not let it in; run: viscript bus keys allow {entry.key}")
+        say(
+            "warning: the broker was not told of it; unless it is let in already, run on the first host: "
+            f"viscript bus keys allow {entry.key}"
+        )
 
 
 def remove(client: Client, key: str, on: str | None, *, as_json: bool) -> None:

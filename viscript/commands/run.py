@@ -5,12 +5,15 @@ from __future__ import annotations
 import secrets
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from viscript.commands import follow, order, sd, start, wait
+from viscript.commands import elsewhere, follow, order, sd, start, wait
 from viscript.errors import BadUsage, Unknown
 from viscript.logfiles import Reader
+from viscript.logplaces import Place
 from viscript.output import note
 from viscript.protocol import Step
 from viscript.records import AdHoc, Status
@@ -71,20 +74,49 @@ def detached(client: Client, request: Request, how: follow.How) -> None:
 
 def foreground(home: Home, client: Client, request: Request) -> int:
     """Show what it prints until it ends; its exit code, or 128 and the signal. Ctrl-C shuts it down."""
+    number, output = 0, None
+    with ExitStack() as stack:
+        try:
+            with _uninterrupted():  # until it is known what is to be shut down
+                number = _begin(client, request)
+                output = _Output(_reader(home, client, number, request.name, stack))
+            return _code(_until_ended(client, number, output))
+        except KeyboardInterrupt:
+            if output is None:
+                raise
+            note(f"shutting down {request.name} (ID {number})")
+            again = stack.enter_context(client.renewed())
+            output.renew(again)
+            again.ask(sd.SUBJECT, sd.Request(select=[str(number)]), order.Reply)
+            _until_ended(again, number, output)
+            return 130
+
+
+def _reader(
+    home: Home, client: Client, number: int, name: str, stack: ExitStack
+) -> Reader | elsewhere.Reader:
+    if not client.host:
+        return Reader(home.app_log(number, name))
+    place = Place(Path(name), name, number, host=client.host)
+    return elsewhere.Reader(elsewhere.Session(client, stack), place)
+
+
+def _begin(client: Client, request: Request) -> int:
     request.request = secrets.token_hex(12)
     job = client.ask(SUBJECT, request, order.Reply).job
     if job is None or job.steps[0].id is None:
         raise Unknown("the daemon has begun nothing; see: viscript job ls")
-    number = job.steps[0].id
-    output = _Output(home.app_log(number, request.name))
+    return job.steps[0].id
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C comes afterwards."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        status = _until_ended(client, number, output)
-    except KeyboardInterrupt:
-        note(f"shutting down {request.name} (ID {number})")
-        client.ask(sd.SUBJECT, sd.Request(select=[str(number)]), order.Reply)
-        _until_ended(client, number, output)
-        return 130
-    return _code(status)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _until_ended(client: Client, number: int, output: _Output) -> Status:
@@ -110,8 +142,8 @@ def _code(status: Status) -> int:
 class _Output:
     """What was printed since the last look; remote text does not steer our terminal."""
 
-    def __init__(self, path: Path) -> None:
-        self._reader = Reader(path)
+    def __init__(self, reader: Reader | elsewhere.Reader) -> None:
+        self._reader = reader
         self._raw = not sys.stdout.isatty()
 
     def show(self) -> None:
@@ -119,8 +151,15 @@ class _Output:
             self._write(line.text + b"\n")
         sys.stdout.flush()
 
+    def renew(self, client: Client) -> None:
+        """Ask with this client, if anybody is asked."""
+        if isinstance(self._reader, elsewhere.Reader):
+            self._reader.session.renew(client)
+
     def end(self) -> None:
         """Also what has no end of line."""
+        if isinstance(self._reader, elsewhere.Reader):
+            self._reader.hurry()
         self.show()
         for line in self._reader.rest():
             self._write(line.text)

@@ -70,10 +70,10 @@ async def _scale(launcher: Launcher, step: Step, app: str, count: int) -> Outcom
         if outcome.state != "done":
             return outcome
     step.id, step.launch = None, None
-    return Outcome("done", f"runs {len(wanted)} times")
+    return Outcome("done", f"runs {len(wanted)} time{'s' if len(wanted) != 1 else ''}")
 
 
 def run(client: Client, app: str, count: int, how: follow.How) -> None:
     there, app = client.for_app(app)
     request = Request(select=[app], count=count)
-    follow.carry_out(there, SUBJECT, request, how, sentence)
+    follow.carry_out(there, SUBJECT, request, how, sentence, shown=lambda job: job)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from viscript import selectors
+from viscript import meaning, selectors
 from viscript.commands.order import called
 from viscript.errors import NotFound
 from viscript.roles import Role
@@ -24,7 +24,7 @@ def seen(launcher: Launcher, words: Sequence[str], caller: Caller) -> list[Recor
     visible = [x for x in launcher.records.values() if caller.may(Role.VIEW, x)]
     if not words:
         return sorted(visible, key=lambda record: record.id)
-    selector = selectors.parse(words)
+    selector = meaning.selected(launcher, words)
     names = selectors.named(selector)
     records = [record for name in names for record in called(launcher, name, caller)]
     if not names:

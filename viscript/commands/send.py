@@ -56,6 +56,10 @@ def with_terminal(launcher: Launcher, record: Record) -> Record:
 
 
 def run(client: Client, target: str, data: bytes, *, as_json: bool) -> None:
+    if client.known is not None:
+        from viscript.commands import fleet
+
+        client, target = fleet.holder(client, target)
     reply = client.ask(SUBJECT, Request(target, data), Reply)
     if as_json:
         document(reply)

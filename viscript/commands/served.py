@@ -13,6 +13,8 @@ from types import ModuleType
 from viscript.commands import (
     apply,
     attach,
+    audit,
+    config,
     daemon,
     down,
     events,
@@ -22,6 +24,7 @@ from viscript.commands import (
     kill,
     ping,
     plan,
+    printed,
     reload,
     restart,
     role,
@@ -71,6 +74,8 @@ TABLE: tuple[Served, ...] = (
     Served(plan, Role.CONFIGURE, audited=False),
     Served(apply, Role.CONFIGURE),
     Served(role, Role.ADMIN),
+    Served(audit, Role.ADMIN, audited=False),
+    Served(config, Role.CONFIGURE, audited=False),
     Served(run, Role.ADMIN),
     Served(waiting, Role.VIEW, scoped=True, audited=False),
     Served(hosts_invite, Role.ADMIN),
@@ -87,4 +92,5 @@ TABLE: tuple[Served, ...] = (
     Served(why, Role.VIEW, scoped=True),
     Served(find, Role.VIEW, scoped=True, audited=False),
     Served(wait, Role.VIEW, scoped=True, audited=False),
+    Served(printed, Role.VIEW, scoped=True, audited=False),
 )  # fmt: skip

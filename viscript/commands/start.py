@@ -32,13 +32,13 @@ class Request(order.Request, kw_only=True):
 
 
 async def handle(launcher: Launcher, request: Request, caller: Caller) -> order.Reply:
-    from viscript import selectors
+    from viscript import meaning, selectors
 
     if known := order.repeated(launcher, request, caller):
         return known
     if any("\0" in word for word in request.args):
         raise BadUsage("no argument may hold a NUL character")
-    selector = selectors.parse(request.select)
+    selector = meaning.selected(launcher, request.select)
     names = selectors.named(selector)
     if names:
         things = [_startable(launcher, str(name), caller) for name in names]

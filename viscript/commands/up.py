@@ -19,12 +19,13 @@ from viscript.home import is_locked, occupied
 from viscript.logfiles import Line, Reader
 from viscript.output import document, say
 from viscript.protocol import Event, accept
-from viscript.spawning import events, skip_events, spawn_daemon
+from viscript.spawning import events, fork_daemon, skip_events, spawn_daemon
 from viscript.supervision.states import FINAL
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from viscript.config import Config
     from viscript.home import Home
     from viscript.records import Status
 
@@ -32,6 +33,9 @@ _QUIET = frozenset({"blocked", "starting", "stopping"})  # unless it waits for s
 
 
 Show = Callable[[Event | None, str], None]  # an event, and the same for people
+
+
+Serve = Callable[["Home", "Config", int], int]
 
 
 @dataclass
@@ -43,14 +47,17 @@ class Outcome:
     failed: list[str] = field(default_factory=list)  # apps that were to be started
 
 
-def run(home: Home, config: Path, *, detach: bool, as_json: bool) -> None:
-    """Bring it up; without `detach` stay, show what happens, and take it down on Ctrl-C."""
+def run(home: Home, config: Path, serve: Serve, *, detach: bool, as_json: bool) -> None:
+    """Bring it up; without `detach` stay, show what happens, and take it down on Ctrl-C.
+
+    `serve` is the daemon: its end of a pipe for events is given to it, it gives its exit code.
+    """
     from viscript import config as configuration
 
     home.create()
     if is_locked(home.lock):
         raise occupied(home)
-    configuration.load(config)  # what is wrong with it is said before anything is started
+    settings = configuration.load(config)  # what is wrong is said before anything is started
     outcome = Outcome()
     show = _say if not as_json else _ignore if detach else _line_of_json
     # A terminal that is closed says what Ctrl-C says; who wants it to stay up uses --detach.
@@ -59,7 +66,7 @@ def run(home: Home, config: Path, *, detach: bool, as_json: bool) -> None:
             signal.signal(number, signal.default_int_handler)
     read, write = os.pipe()
     try:
-        spawn_daemon(home, config, write)
+        _begin(home, settings, serve, write)
         stream = events(read)
         _until_up(stream, outcome, home, show)
         if not detach:
@@ -89,6 +96,12 @@ def run(home: Home, config: Path, *, detach: bool, as_json: bool) -> None:
         raise Failed(
             f"not everything came up: {', '.join(outcome.failed)}; the rest runs; see: viscript la"
         )
+
+
+def _begin(home: Home, settings: Config, serve: Serve, write: int) -> None:
+    """Start the daemon: from what this process has imported, if it can be, else as a program."""
+    if not fork_daemon(home, write, lambda events: serve(home, settings, events)):
+        spawn_daemon(home, settings.file, write)
 
 
 def _say(_event: Event | None, text: str) -> None:
@@ -146,6 +159,8 @@ def _take(event: Event, outcome: Outcome) -> str:
             raise accept(event.error, event.text)
         case "broker":
             return f"broker listens at {event.text}"
+        case "notice":
+            return event.text
         case "problem":
             outcome.problems[event.app] = event.text
             return f"{event.app} is not started: {event.text}"

@@ -16,17 +16,19 @@ from viscript.output import document, moment, say
 from viscript.reasons import Reason, Wait, reason, waits
 from viscript.records import Probed, Record, Status
 from viscript.roles import Role
-from viscript.rules import After
-from viscript.selectors import parse, select
 from viscript.words import one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from viscript.client import Client
     from viscript.launcher import Launcher
     from viscript.roles import Caller
+    from viscript.selectors import Selector
 
 SUBJECT = "viscript.why"
 EVENTS = 6
+ENDED = 1000  # the last launches that have ended, among which it looks
 MAX_LAUNCHES = 50
 MAX_LINES = 200
 MAX_LINE = 2000  # characters
@@ -58,35 +60,50 @@ class Reply(Struct):
 
 async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
     """Live launches that are meant; of an app that has none, its last; else what is configured."""
-    found = [x for x in _meant(launcher, request.words) if caller.may(Role.VIEW, x)]
-    if found:
-        lines = max(0, min(request.lines, MAX_LINES))
-        return Reply([await _explain(launcher, x, lines) for x in found[:MAX_LAUNCHES]])
-    apps = [name for name in request.words if name in launcher.config.apps]
-    if not apps:
-        named = " ".join(request.words)
-        raise NotFound(f"nothing is known of {named}; see: viscript la --all, viscript apps")
-    return Reply([_configured(launcher, name) for name in apps])
+    from viscript import meaning, selectors
+
+    selector = meaning.selected(launcher, request.words)
+    found: dict[int | str, Record | catalog.Offered] = {}
+    parts: Sequence[Selector] = selectors.named(selector) or [selector]
+    for part in parts:
+        meant = _meant(launcher, part, caller)
+        if not meant:
+            raise NotFound(f"nothing is known of {part}; see: viscript la --all, viscript apps")
+        found |= {x.id if isinstance(x, Record) else x.app: x for x in meant}
+    lines = max(0, min(request.lines, MAX_LINES))
+    return Reply(
+        [
+            await _explain(launcher, x, lines)
+            if isinstance(x, Record)
+            else _configured(launcher, x.app)
+            for x in list(found.values())[:MAX_LAUNCHES]
+        ]
+    )
 
 
-def _meant(launcher: Launcher, words: list[str]) -> list[Record]:
-    selector = parse(words)
-    live = select(selector, launcher.records.values())
+def _meant(
+    launcher: Launcher, selector: Selector, caller: Caller
+) -> list[Record] | list[catalog.Offered]:
+    """Of what the caller may see."""
+    from viscript.selectors import select
+
+    live = select(selector, (x for x in launcher.records.values() if caller.may(Role.VIEW, x)))
     if live:
         return live
-    newest: dict[str, Record] = {}
-    ended = launcher.store.ended(1000)
-    by_id = [record for word in words for record in ended if word == str(record.id)]
-    for record in select(selector, ended):
-        newest[record.app] = record
-    return by_id or list(newest.values())
+    ended = [x for x in launcher.store.ended(ENDED) if caller.may(Role.VIEW, x)]
+    last = select(selector, ended)
+    if last:
+        exact = [x for x in last if str(x.id) == str(selector)]
+        return exact or list({record.app: record for record in last}.values())
+    offered = map(catalog.offered, launcher.config.apps.values())
+    return select(selector, (x for x in offered if caller.may(Role.VIEW, x)))
 
 
 async def _explain(launcher: Launcher, record: Record, lines: int) -> Explained:
     import asyncio
 
     status = record.status()
-    waiting = waits([_condition(x) for x in record.after], launcher.records.values())
+    waiting = waits(record.after, launcher.records.values(), launcher.outcomes)
     why = reason(record.status(), waiting, time.time())
     events: list[Event] = []
     if launcher.recorder is not None:
@@ -105,10 +122,6 @@ def _tail(launcher: Launcher, record: Record, lines: int) -> list[str]:
 
     found = tail(launcher.home.app_log(record.id, record.app), lines)
     return [line[:MAX_LINE] for line in found]
-
-
-def _condition(after: str | After) -> After:
-    return after if isinstance(after, After) else After(after)
 
 
 def _configured(launcher: Launcher, name: str) -> Explained:

@@ -39,6 +39,11 @@ def offers(words: Sequence[str], tree: Node, snapshot: Snapshot) -> list[Offer]:
     found = place.here(current, snapshot)
     if found and found[0][0] in {FILES, FOLDERS}:
         return found[:1]
+    return fitting(found, current)
+
+
+def fitting(found: Sequence[Offer], current: str) -> list[Offer]:
+    """What `current` may become, once each, and nothing that could do harm."""
     low, seen = current.lower(), set[str]()
     kept: list[Offer] = []
     for word, text in found:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from viscript import plainfile
 from viscript.config import names, values
 from viscript.config.entry import Entry
 from viscript.config.model import Config
@@ -53,8 +54,7 @@ def load(file: Path) -> Config:
 def read(file: Path) -> bytes:
     """The text of `file`, as long as it can be a configuration."""
     try:
-        with file.open("rb") as stream:
-            text = stream.read(MAX_BYTES + 1)
+        text = plainfile.read_given(file, MAX_BYTES + 1)
     except OSError as error:
         raise BadFile(f"{file}: cannot be read: {error.strerror}; name another: --config") from None
     if len(text) > MAX_BYTES:
@@ -110,7 +110,7 @@ def _config(reader: Reader, root: yaml.Node | None, file: Path) -> Config:
     try:
         endpoint, settings = _settings(reader, top.get("settings"))
         if not problems:  # else names may be missing only because their entries are bad
-            names.check(reader, entries)
+            problems += names.check(reader, entries)[:MAX_PROBLEMS]
     except BadConfig as error:
         problems.append(str(error))
     if problems:

@@ -7,7 +7,6 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from bus import keystore
 from bus.access import AccessError
 from bus.errors import KeyFileError
 from viscript import catalog, config
@@ -26,14 +25,7 @@ def home(place: Home) -> list[Finding]:
 
 def _folders(place: Home) -> Iterator[Path]:
     yield place.root
-    for folder in (
-        place.keys,
-        place.keys / "apps",
-        place.logs,
-        place.launches,
-        place.database.parent,
-        place.run,
-    ):
+    for folder in place.folders:
         if os.path.lexists(folder):  # also what leads nowhere
             yield folder
 
@@ -66,6 +58,8 @@ def _folder(folder: Path, root: Path) -> Iterator[Finding]:
 
 def keys(place: Home) -> list[Finding]:
     """Whether every key file is private and whole, and the access list too."""
+    from bus import keystore  # which needs libzmq: that may be what is wrong
+
     found = []
     names = sorted([*place.keys.glob("*.key"), *place.keys.glob("apps/*.key")])
     for path in names:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import resource
 import signal
 import termios
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 LIMITS = {
@@ -48,6 +50,11 @@ class Identity:
         self.groups = os.getgrouplist(found.pw_name, found.pw_gid)
 
     @property
+    def is_another(self) -> bool:
+        """Not ourselves: what is closed to others is closed to it."""
+        return self.uid not in (-1, os.geteuid())
+
+    @property
     def environment(self) -> dict[str, str]:
         if not self.name:
             return {}
@@ -68,7 +75,6 @@ def become(
     gate: int, report: int,
 ) -> NoReturn:  # fmt: skip
     """Wait at `gate`, then run the program. What goes wrong is told to `report` as JSON: errno, text."""
-    step = ""
     try:
         if not os.read(gate, 1):  # our keeper was killed before it had written down who we are
             os._exit(127)
@@ -76,31 +82,73 @@ def become(
         for number in IGNORED:
             signal.signal(number, signal.SIG_DFL)
         _open_output(output, terminal, who)
-        step = "limits: "
-        for name, value in spec["limits"].items():
-            step = f"limits.{name}: "
-            resource.setrlimit(LIMITS[name], (value, value))
-        if spec["nice"] is not None:
-            step = "nice: "
-            os.setpriority(os.PRIO_PROCESS, 0, spec["nice"])
-        step = f"user {who.name}: " if who.name else f"group {who.gid}: "
-        if who.gid >= 0:
-            if os.geteuid() == 0:
-                os.setgroups(who.groups)
-            os.setresgid(who.gid, who.gid, who.gid)
-        if who.uid >= 0:
-            os.setresuid(who.uid, who.uid, who.uid)
+        lent = spec["lent"] if who.is_another else {}
+        _lend_all(lent, who, env)
+        if spec["cwd"] in lent.values():  # its user would have no way to it
+            os.chdir(spec["cwd"])
+        _limit(spec)
+        with _named(f"user {who.name}" if who.name else f"group {who.gid}"):
+            _change(who)
         os.umask(spec["umask"])
-        step = f"cwd {spec['cwd']}: "
-        os.chdir(spec["cwd"])
-        step = ""
+        if spec["cwd"] not in lent.values():
+            with _named(f"cwd {spec['cwd']}"):
+                os.chdir(spec["cwd"])
         os.execve(spec["argv"][0], spec["argv"], env)  # noqa: S606 - no shell on purpose
     except (OSError, ValueError) as error:
         code = getattr(error, "errno", None) or 22
         text = getattr(error, "strerror", None) or str(error)
-        os.write(report, json.dumps([code, step + text]).encode())
+        os.write(report, json.dumps([code, text]).encode())
     finally:
         os._exit(127)
+
+
+@contextlib.contextmanager
+def _named(thing: str) -> Iterator[None]:
+    """What goes wrong is said to be about `thing`."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        code = getattr(error, "errno", None) or 22
+        text = getattr(error, "strerror", None) or str(error)
+        raise OSError(code, f"{thing}: {text}") from None
+
+
+def _limit(spec: dict[str, Any]) -> None:
+    for name, value in spec["limits"].items():
+        with _named(f"limits.{name}"):
+            resource.setrlimit(LIMITS[name], (value, value))
+    if spec["nice"] is not None:
+        with _named("nice"):
+            os.setpriority(os.PRIO_PROCESS, 0, spec["nice"])
+
+
+def _change(who: Identity) -> None:
+    if who.gid >= 0:
+        if os.geteuid() == 0:
+            os.setgroups(who.groups)
+        os.setresgid(who.gid, who.gid, who.gid)
+    if who.uid >= 0:
+        os.setresuid(who.uid, who.uid, who.uid)
+
+
+def _lend_all(lent: dict[str, str], who: Identity, env: dict[str, str]) -> None:
+    for name, path in lent.items():
+        with _named(path):
+            env[name] = f"/proc/self/fd/{_lend(path, who)}"
+
+
+def _lend(path: str, who: Identity) -> int:
+    """A descriptor that stays open, of a folder that becomes its own, or of a copy of a private file."""
+    if os.path.isdir(path):  # noqa: PTH112
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    else:
+        with open(path, "rb") as file:  # noqa: PTH123
+            text = file.read()
+        fd = os.memfd_create("private")
+        os.fchmod(fd, 0o600)
+        os.write(fd, text)
+    os.fchown(fd, who.uid, who.gid)
+    return fcntl.fcntl(fd, fcntl.F_DUPFD, SPARE)
 
 
 def _open_output(output: str, terminal: tuple[int, int], who: Identity) -> None:

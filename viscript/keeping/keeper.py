@@ -54,7 +54,7 @@ class Keeper:
         self._poll = select.poll()
         self._readers: dict[int, Callable[[], object]] = {}
         self._visitors: dict[int, Visitor] = {}
-        self._log = Log(spec["log"], spec["rule"])
+        self._log: Log
         self.output: Output = nothing
         self._notify: Notify | None = None
         self._uid = os.getuid()
@@ -65,7 +65,7 @@ class Keeper:
             "pid": None, "start_ticks": None, "boot_id": kernel.boot_id(),
             "keeper_pid": os.getpid(), "code": None, "signal": None, "errno": None, "error": None,
             "killed": False, "started": time.time(), "ended": None, "left": [], "ready": False,
-            "status": "", "watchdog": None, "dropped": 0, "writer": False,
+            "status": "", "watchdog": None, "extended": None, "dropped": 0, "writer": False,
             "mark": os.urandom(8).hex(), "master": None,
         }  # fmt: skip
 
@@ -75,8 +75,10 @@ class Keeper:
         """Run or take over the program; False when it could not be started, as the state says."""
         try:
             if self._ours:
+                self._log = _log(self.spec)
                 self._spawn(env)
             else:
+                self._log = Log(self.spec["log"], self.spec["rule"])  # else another keeper tries
                 self._take_over()
         except StartProblem as problem:
             self.state.update(state="failed", errno=problem.errno, error=problem.text)
@@ -85,7 +87,8 @@ class Keeper:
         # Before anybody is told of us: until then it would end the keeper and leave the program.
         signal.signal(signal.SIGTERM, lambda *_: self.stop(None))
         self._listen()
-        self.save()
+        if not self._ours:  # else it is written down since before the program began
+            self.save()
         return True
 
     def _spawn(self, env: dict[str, str]) -> None:
@@ -95,22 +98,23 @@ class Keeper:
             self.output = Terminal.make() if self.spec["terminal"] else Pipe.make(path)
         except OSError as problem:
             raise StartProblem.of(problem) from None
-        self._open_notify(who.uid)
+        self._open_notify(who)
         marked = {**env, **who.environment, "VISCRIPT_MARK": self.state["mark"]}
         if self._notify is not None:
-            marked["NOTIFY_SOCKET"] = self._notify_path
+            marked["NOTIFY_SOCKET"] = self._notify.path
         if self.spec["terminal"]:
             marked.setdefault("TERM", "xterm-256color")
         self._leader = spawn(self.spec, marked, who, self.output, self._begun)
         self._watch_leader()
-        self.state["state"] = "running"
 
     def _begun(self, pid: int) -> None:
         """It is forked, and waits until this is written down."""
         found = kernel.process_stat(pid)
         master = self.output.spare if self.spec["terminal"] else None
-        self.state.update(pid=pid, start_ticks=found[3] if found else None, master=master)
-        self.save()
+        ticks = found[3] if found else None
+        # Told of nobody before it does run; a keeper that is killed until then leaves a pid that is nobody's.
+        self.state.update(state="running", pid=pid, start_ticks=ticks, master=master)
+        self.save(must=True)
 
     def _take_over(self) -> None:
         wanted = self.spec["adopt"]
@@ -127,7 +131,7 @@ class Keeper:
             self.stop(None)
         else:
             raise StartProblem(3, "the process has ended")
-        self._open_notify(Identity(self.spec["user"], "").uid)
+        self._open_notify(Identity(self.spec["user"], ""))
         if self.output.fileno() >= 0:
             self._watch(self.output.fileno(), self._pump)
 
@@ -142,17 +146,13 @@ class Keeper:
         if self._ours:
             self._watch(self.output.fileno(), self._pump)
 
-    @property
-    def _notify_path(self) -> str:
-        return f"{self.spec['ctl'].removesuffix('.ctl')}.notify"
-
-    def _open_notify(self, uid: int) -> None:
+    def _open_notify(self, who: Identity) -> None:
         if not self.spec["notify"]:
             return
-        self._notify = Notify(self._notify_path)
-        if uid >= 0:
-            self._uid = uid
-            self._notify.open_to(uid)
+        path = f"{self.spec['ctl'].removesuffix('.ctl')}.notify"
+        if who.is_another:
+            self._uid, path = who.uid, f"@viscript-{self.state['mark']}"
+        self._notify = Notify(path)
         self._watch(self._notify.fileno(), self._hear_notice)
 
     def _listen(self) -> None:
@@ -230,6 +230,10 @@ class Keeper:
     def _hear_notice(self) -> None:
         assert self._notify is not None  # noqa: S101 - watched only if it is there
         news = self._notify.read(self._uid, time.time())
+        if "extended" in news:
+            until = time.monotonic() + news["extended"]
+            news["extended"] = until
+            self._stopping.extend(until)
         if any(self.state[name] != value for name, value in news.items()):
             self.state |= news
             self.changed()
@@ -354,15 +358,15 @@ class Keeper:
         for visitor in list(self._visitors.values()):
             self._say(visitor, self.state)
 
-    def save(self, *, lasting: bool = False) -> None:
-        """`lasting`: also through a power cut, after which nothing else of it counts."""
+    def save(self, *, lasting: bool = False, must: bool = False) -> None:
+        """`lasting`: through a power cut too, after which nothing else of it counts; `must`: or `OSError`."""
         path = f"{self._folder}/state.json"
         try:
             files.write(f"{path}.new", json.dumps(self.state).encode(), lasting=lasting)
             os.rename(f"{path}.new", path)  # noqa: PTH104
         except OSError:
-            if self.state["state"] == "starting":
-                raise  # unknown to the next daemon it must not begin
+            if must:
+                raise
 
     def _finish(self) -> None:
         while self.output.fileno() in self._readers and self._pump():
@@ -376,3 +380,10 @@ class Keeper:
             self._notify.close()
         with contextlib.suppress(OSError):
             os.unlink(self.spec["ctl"])  # noqa: PTH108
+
+
+def _log(spec: Json) -> Log:
+    try:
+        return Log(spec["log"], spec["rule"])
+    except OSError as problem:
+        raise StartProblem(problem.errno or 5, f"{spec['log']}: {problem.strerror}") from None

@@ -83,7 +83,7 @@ def members(
         elif pid not in (leader, keeper) and (
             (session == leader and not reused)
             or (keeper and keeper in _ancestors(pid, found))
-            or (mark and _bears(pid, mark))
+            or (mark and _bears(pid, f"VISCRIPT_MARK={mark}"))
         ):
             mine.append((pid, ticks))
     return mine
@@ -95,12 +95,19 @@ def _ancestors(pid: int, found: dict[int, Stat]) -> Iterator[int]:
         yield pid
 
 
-def _bears(pid: int, mark: str) -> bool:
+def bearing(*variables: str) -> list[int]:
+    """Processes in whose environment all of these stand, as NAME=VALUE."""
+    pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208
+    return [pid for pid in pids if _bears(pid, *variables)]
+
+
+def _bears(pid: int, *variables: str) -> bool:
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123
-            return f"VISCRIPT_MARK={mark}".encode() in file.read().split(b"\0")
+            found = file.read().split(b"\0")
     except OSError:  # ended, or another user's
         return False
+    return all(os.fsencode(each) in found for each in variables)
 
 
 def send(pid: int, ticks: int, number: int) -> None:

@@ -31,6 +31,8 @@ class Log:
         self._total = int(rule["total"])
         bounds = [x for x in (int(rule["size"]), self._total // 2) if x > 0]
         self._limit = min(bounds, default=1 << 62)
+        if self._files == 1:  # two halves: of one, nothing would be left whenever it is full
+            self._files, self._limit = 2, max(1, self._limit // 2)
         self._age = rule["age"] or float("inf")
         self._gzip = bool(rule["gzip"])
         self._splices = True
@@ -94,7 +96,7 @@ class Log:
 
     def _room(self) -> int:
         """How much may be written at once; makes place first if there is none."""
-        if time.time() - self._stamped >= 1 and os.fstat(self._fd).st_size < self._size:
+        if self._stamp_is_old(time.time()) and os.fstat(self._fd).st_size < self._size:
             self._size = os.lseek(self._fd, 0, os.SEEK_END)  # somebody has emptied it
         if self._size and (self._size >= self._limit or self._old_enough()):
             self._rotate()
@@ -132,12 +134,16 @@ class Log:
 
     def _written(self, count: int) -> None:
         now = time.time()
-        if count and now - self._stamped >= 1:
+        if count and self._stamp_is_old(now):
             self._stamped = now
             self._born = min(self._born, now)
             with contextlib.suppress(OSError):
                 os.write(self._index, RECORD.pack(self._size, now))
         self._size += count
+
+    def _stamp_is_old(self, now: float) -> bool:
+        """Also when the clock was put back: otherwise nothing had a time until it is as late again."""
+        return abs(now - self._stamped) >= 1
 
     # Files.
 
@@ -220,6 +226,7 @@ class _Packer:
             self._write(self._zlib.compress(data) if data else self._zlib.flush())
             if data:
                 return True
+            os.fdatasync(self._target)  # the plain one may be on the disk, and is about to go
             os.rename(f"{self._path}.gz.new", f"{self._path}.gz")  # noqa: PTH104
             os.unlink(self._path)  # noqa: PTH108
         except OSError:  # the disk is full: it stays as it is

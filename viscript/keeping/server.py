@@ -41,35 +41,47 @@ def serve(control: socket.socket) -> None:
 
 def _keep(connection: socket.socket) -> NoReturn:
     """Be a keeper, to the end, in a session of its own."""
+    folder = ""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         gc.enable()
         os.setsid()
-        _work(connection)
+        request = _read(connection)
+        folder = request["folder"]
+        _work(connection, request)
     except BaseException as problem:  # noqa: BLE001 - whatever it is, it is told
-        import traceback
-
-        traceback.print_exc()
+        _write_down(folder)
         _answer(connection, {"problem": f"{type(problem).__name__}: {problem}"})
     finally:
         os._exit(0)
 
 
-def _work(connection: socket.socket) -> None:
-    from viscript.keeping import kernel
-    from viscript.keeping.keeper import Keeper
+def _write_down(folder: str) -> None:
+    """What went wrong, where who looks for it finds it."""
+    import traceback
 
-    request = _read(connection)
-    folder = request["folder"]
-    lock = os.open(f"{folder}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with contextlib.suppress(OSError), open(f"{folder}/keeper.log", "a") as file:  # noqa: PTH123
+        traceback.print_exc(file=file)
+
+
+def _work(connection: socket.socket, request: dict[str, Any]) -> None:
+    lock = os.open(f"{request['folder']}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         _answer(connection, {"locked": True})
         return
-    errors = os.open(f"{folder}/keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(errors, 2)
-    os.close(errors)
+    try:
+        _keep_in(request["folder"], request, connection)
+    finally:
+        os.close(lock)  # before a problem is told: who hears of it looks whether anything lives
+
+
+def _keep_in(folder: str, request: dict[str, Any], connection: socket.socket) -> None:
+    from viscript.keeping import kernel
+    from viscript.keeping.keeper import Keeper
+
+    os.dup2(0, 2)  # nowhere: the daemon's log is not to be held open for as long as we live
     spec = _spec(folder, request)
     kernel.become_subreaper(f"keeper {spec['id']}")
     keeper = Keeper(folder, spec)
@@ -84,7 +96,10 @@ def _work(connection: socket.socket) -> None:
 def _read(connection: socket.socket) -> dict[str, Any]:
     data = b""
     while not data.endswith(b"\n") and len(data) < LONGEST:
-        data += connection.recv(1 << 20)
+        part = connection.recv(1 << 20)
+        if not part:
+            raise EOFError("the daemon was killed while it asked")
+        data += part
     found = json.loads(data)
     assert isinstance(found, dict)  # noqa: S101 - from our own daemon
     return found

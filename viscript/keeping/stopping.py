@@ -17,6 +17,7 @@ class Stopping:
         self._steps: list[Step] = []
         self.due: float | None = None  # of the next signal; None: nobody has asked
         self.killing = False
+        self._sent = False  # the first signal of all
         self._killed_at: float | None = None
 
     @property
@@ -33,10 +34,16 @@ class Stopping:
         self._steps = list(wanted)
         self.due = now
 
+    def extend(self, until: float) -> None:
+        """The program asks for more time: what comes next comes no sooner than `until`."""
+        if self.due is not None and self._sent and not self.killing:
+            self.due = max(self.due, until)
+
     def next_signal(self, now: float) -> int | None:
         """What is to be sent now."""
         if self.due is None or now < self.due:
             return None
+        self._sent = True
         if self._steps:
             number, wait = self._steps.pop(0)
             self.due = now + wait

@@ -89,6 +89,8 @@ class Shell:
                 say()  # the terminal has written ^C
         except KeyboardInterrupt:
             say()
+        except Ended:
+            raise
         except SystemExit:
             return
         except Exception:  # noqa: BLE001 - a bug in one command, which is said as what it is
@@ -110,8 +112,12 @@ class Shell:
         return f" {told}" + (f"   [{counted}]" if counted else "")
 
 
+class Ended(SystemExit):
+    """By a signal: of the prompt, whatever command is at work."""
+
+
 def _ended(number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+    raise Ended(128 + number)
 
 
 def start(home: Home, run: Run) -> int:

@@ -77,6 +77,15 @@ class Unwell:
 
 
 @dataclass(frozen=True)
+class Extended:
+    """It asks for more time to begin or to end, until then on the clock of `now`."""
+
+    id: int
+    generation: int
+    until: float
+
+
+@dataclass(frozen=True)
 class Exited:
     """The program ended; what it started may still be there."""
 
@@ -136,7 +145,8 @@ class Down:
     """Everything stops, dependants first, the broker last."""
 
 
-OfRun = Spawned | SpawnFailed | Well | Unwell | Exited | Ended  # stale when another run has begun
+# Stale when another run has begun.
+OfRun = Spawned | SpawnFailed | Well | Unwell | Extended | Exited | Ended
 OfOne = OfRun | Ready | Mute | Found | Stop | Again
 Event = OfOne | Start | Adopt | Missed | Completed | Update | Down
 

@@ -32,6 +32,7 @@ class Launch:
     streak: int = 0  # ends in a row, also good ones, since it was last stable
     stop: bool = False  # somebody wants it stopped
     again: bool = False  # somebody wants it stopped and then started
+    extended: bool = False  # that generation has asked for more time to get ready
     problem: str = ""  # why it is stopped by us, if nobody asked for it
     reason: str = ""  # of the present state, for people
     exit: Exit | None = None  # of the last generation that ended

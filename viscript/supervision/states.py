@@ -11,6 +11,7 @@ READY = 30.0
 SETTLE = 0.25  # what falls over at once was never running
 STOP = 25.0  # over the bus and, after all signals, KILL; the waits of the signals come on top
 UNWELL = 10.0  # at least, until what is not well is ended
+EXTENSION = 3600.0  # at most, when a program asks for more time
 LOST = 30.0
 MAX_DOUBLINGS = 20
 

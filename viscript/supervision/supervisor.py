@@ -25,6 +25,7 @@ from viscript.supervision.events import (
     Ended,
     Event,
     Exited,
+    Extended,
     Found,
     Missed,
     Mute,
@@ -53,7 +54,7 @@ class Supervisor:
     def __init__(self, jitter: Callable[[], float]) -> None:
         self._jitter = jitter
         self._launches: dict[int, Launch] = {}
-        self._outcomes: dict[str, bool] = {}  # of apps that have ended: whether well
+        self.outcomes: dict[str, bool] = {}  # of apps that have ended: whether well
         self._actions: list[Action] = []
         self._down = False
 
@@ -78,14 +79,14 @@ class Supervisor:
         """Apply one event and return what must now be done. Events of other generations are stale."""
         match event:
             case Start(launch):
-                self._outcomes.pop(launch.app, None)
+                self.outcomes.pop(launch.app, None)
                 self._block(replace(launch, stop=False, again=False), now)
             case Adopt(launch):
                 self._adopt(launch, now)
             case Missed(launch, how):
                 self._ended(replace(launch, exit=how, living=False, spawned=True), now)
             case Completed(app):
-                self._outcomes[app] = True
+                self.outcomes[app] = True
             case Update(launch):
                 self._update(launch)
             case Down():
@@ -123,6 +124,8 @@ class Supervisor:
                     self._set(
                         replace(launch, state=State.DEGRADED, reason=reason, deadline=deadline)
                     )
+            case Extended(until=until):
+                self._extend(launch, until, now)
             case Exited(exit=how):
                 self._exited(launch, how, now)
             case Ended(exit=how):
@@ -175,14 +178,9 @@ class Supervisor:
         deadline = now + launch.restart.stable
         self._set(
             replace(
-                launch,
-                state=State.RUNNING,
-                reason="",
-                spawned=True,
-                was_ready=True,
-                deadline=deadline,
+                launch, state=State.RUNNING, reason="", spawned=True, was_ready=True, deadline=deadline
             )
-        )
+        )  # fmt: skip
 
     def _exited(self, launch: Launch, how: Exit, now: float) -> None:
         if launch.state is State.STOPPING:
@@ -190,6 +188,16 @@ class Supervisor:
         reason = "has ended; what it left running is being ended too"
         deadline = now + launch.ends_within
         self._set(replace(launch, state=State.STOPPING, reason=reason, exit=how, deadline=deadline))
+
+    def _extend(self, launch: Launch, until: float, now: float) -> None:
+        """What it asks for itself never shortens a time limit."""
+        if launch.state is State.STOPPING:
+            until += launch.ends_within
+        elif launch.state is not State.STARTING or launch.ready.kind == "none":
+            return
+        longest = now + states.EXTENSION + launch.ends_within
+        deadline = min(longest, max(until, launch.deadline or now))
+        self._set(replace(launch, deadline=deadline, extended=True))
 
     def _found(self, launch: Launch, now: float) -> None:
         if launch.state is State.LOST or (launch.state is State.FAILED and launch.living):
@@ -264,7 +272,7 @@ class Supervisor:
 
     def _end(self, launch: Launch, state: State, reason: str) -> None:
         if not launch.stop:
-            self._outcomes[launch.app] = state is State.EXITED
+            self.outcomes[launch.app] = state is State.EXITED
         self._set(replace(launch, state=state, reason=reason, deadline=None))
 
     def _block(self, launch: Launch, now: float) -> None:
@@ -309,7 +317,7 @@ class Supervisor:
         self._terminate(replace(launch, problem=problem, reason=problem), now)
 
     def _waited(self, launch: Launch, now: float) -> None:
-        waits = order.waiting(launch, self._launches.values(), self._outcomes).apps
+        waits = order.waiting(launch, self._launches.values(), self.outcomes).apps
         if order.may_wait_on(launch, [x for x in self._launches.values() if x.app in waits]):
             self._set(replace(launch, deadline=now + states.DEPENDENCIES))
         else:
@@ -348,7 +356,7 @@ class Supervisor:
                 self._want_stop(launch, "", now)
 
     def _unblock(self, launch: Launch, now: float) -> None:
-        waits = order.waiting(launch, self._launches.values(), self._outcomes)
+        waits = order.waiting(launch, self._launches.values(), self.outcomes)
         if waits.missing:
             self._end(launch, State.FAILED, waits.missing)
         elif not waits.apps:
@@ -357,7 +365,8 @@ class Supervisor:
             self._set(
                 replace(
                     launch, state=State.STARTING, generation=generation, living=True, spawned=False,
-                    was_ready=False, reason="", problem="", deadline=now + states.SPAWN,
+                    was_ready=False, extended=False, reason="", problem="",
+                    deadline=now + states.SPAWN,
                 )
             )  # fmt: skip
             self._actions.append(Spawn(launch.id, generation))
@@ -384,5 +393,7 @@ def _is_stale(event: OfOne, launch: Launch) -> bool:
 def _too_late(launch: Launch) -> str:
     if not launch.spawned:
         return f"could not be started within {states.SPAWN:.0f} s"
+    if launch.extended:
+        return "was not ready within the time that it had asked for"
     what = "on the bus" if launch.on_bus else "ready"
     return f"was not {what} within {launch.ready_within:.0f} s"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 ConfigOption = Annotated[
     str | None, typer.Option("--config", metavar="FILE", help="Configuration of the apps.")
 ]
+HostName = Annotated[
+    str | None, typer.Option("--host", "-H", metavar="NAME", help="Of another host of the cluster.")
+]
 Target = Annotated[str, typer.Argument(metavar="ID|APP", help="Id, or an app that runs once.")]
 Targets = Annotated[list[str], typer.Argument(metavar="ID|APP...", help="Ids or app names.")]
 
@@ -31,6 +36,13 @@ def client(home: str | None) -> Client:
     from viscript.client import Client
 
     return Client(options.home(home))
+
+
+@contextmanager
+def daemon_of(host: str | None, home: str | None) -> Iterator[Client]:
+    """A session with the daemon of that host of the cluster, or of the home itself."""
+    with client(home) as ours:
+        yield ours.at_named(host) if host else ours
 
 
 def config_file(option: str | None, home: Home) -> Path:

@@ -11,15 +11,8 @@ import typer
 
 from viscript import options
 from viscript.options import HomeOption, JsonOption
-from viscript.surface.arguments import ConfigOption, as_json, client, config_file
-from viscript.surface.doing import (
-    BatchOption,
-    DryOption,
-    TimeoutOption,
-    WaitOption,
-    YesOption,
-    how_of,
-)
+from viscript.surface.arguments import ConfigOption, HostName, as_json, config_file, daemon_of
+from viscript.surface.orders import Given, order
 
 AppName = Annotated[str, typer.Argument(metavar="APP", help="See: viscript apps.")]
 FileName = Annotated[
@@ -49,42 +42,47 @@ def check(
     strict: Annotated[
         bool, typer.Option("--strict", help="Also fail if an app could not be started here.")
     ] = False,
+    host: HostName = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Say all that is wrong, with file, line and column; exit code 8 if anything is."""
     from viscript.commands import config as command
 
-    command.check(_file(file, home), strict=strict, as_json=as_json(json))
+    if host:
+        _own_file(host, file)
+        with daemon_of(host, home) as daemon:
+            command.check_there(daemon, strict=strict, as_json=as_json(json))
+    else:
+        command.check(_file(file, home), strict=strict, as_json=as_json(json))
 
 
 @config.command()
-def plan(file: FileName = None, home: HomeOption = None, json: JsonOption = False) -> None:
+def plan(
+    file: FileName = None,
+    *,
+    host: HostName = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
     """Say what taking over the changed file would do: what changes, what restarts, and why."""
     from viscript.commands import plan as command
 
+    if host:
+        _own_file(host, file)
     path = str(Path(file).expanduser().absolute()) if file else ""
-    with client(home) as daemon:
+    with daemon_of(host, home) as daemon:
         command.run(daemon, path, as_json=as_json(json))
 
 
 @config.command()
-def apply(
-    *,
-    timeout: TimeoutOption = None,
-    wait: WaitOption = True,
-    dry_run: DryOption = False,
-    yes: YesOption = False,
-    batch: BatchOption = 0,
-    home: HomeOption = None,
-    json: JsonOption = False,
-) -> None:
+@order()
+def apply(*, host: HostName = None, given: Given) -> None:
     """Take over the changed file; only what the change concerns is touched."""
     from viscript.commands import apply as command
 
-    how = how_of(timeout, command.TIMEOUT, json, wait=wait, dry=dry_run, yes=yes)
-    with client(home) as daemon:
-        command.run(daemon, how, batch)
+    with daemon_of(host, given.home) as daemon:
+        command.run(daemon, given.how(command.TIMEOUT), given.batch)
 
 
 @config.command("show")
@@ -93,13 +91,19 @@ def show_all(
         list[str] | None, typer.Argument(metavar="[APP]...", help="Only these apps.")
     ] = None,
     config: ConfigOption = None,
+    host: HostName = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Print the whole file with every value that is not written in it."""
     from viscript.commands import config as command
 
-    command.show(_file(config, home), names or [], as_json=as_json(json))
+    if host:
+        _own_file(host, config)
+        with daemon_of(host, home) as daemon:
+            command.show_there(daemon, names or [], as_json=as_json(json))
+    else:
+        command.show(_file(config, home), names or [], as_json=as_json(json))
 
 
 @config.command()
@@ -108,6 +112,16 @@ def schema(home: HomeOption = None, json: JsonOption = False) -> None:  # noqa: 
     from viscript.commands import config as command
 
     command.schema()
+
+
+def _own_file(host: str, file: str | None) -> None:
+    """Of another host only the file is looked at that its daemon uses."""
+    from viscript.errors import BadUsage
+
+    if file is not None:
+        raise BadUsage(
+            f"with --host it is the file that the daemon of {host} uses; leave {file} out"
+        )
 
 
 def _file(option: str | None, home: str | None) -> Path:

@@ -160,8 +160,10 @@ def join(
     if not as_json(json):
         command.told(fields, as_json=False)
     from viscript.commands import up as starting
+    from viscript.surface import whole
 
-    starting.run(place, config_file(config, place), detach=True, as_json=as_json(json))
+    file_of_apps = config_file(config, place)
+    starting.run(place, file_of_apps, whole.serve, detach=True, as_json=as_json(json))
 
 
 def leave(home: HomeOption = None, json: JsonOption = False) -> None:

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from viscript.options import HomeOption, JsonOption
-from viscript.surface.arguments import as_json, client
+from viscript.surface.arguments import HostName, as_json, daemon_of
 
 if TYPE_CHECKING:
     from typer._click import Command, Context
@@ -27,9 +27,6 @@ app = typer.Typer(
     cls=Jobs, help="What was asked for, and what has become of it; results are kept ten minutes.",
     no_args_is_help=True, rich_markup_mode=None,
 )  # fmt: skip
-HostName = Annotated[
-    str | None, typer.Option("--host", "-H", metavar="NAME", help="Of another host of the cluster.")
-]
 Number = Annotated[int, typer.Argument(metavar="JOB", min=1, help="See: viscript job ls.")]
 
 
@@ -40,8 +37,8 @@ def ls(*, host: HostName = None, home: HomeOption = None, json: JsonOption = Fal
     from viscript.commands import job as command
 
     options.given.take(home, json=json)
-    with client(home) as daemon:
-        command.ls(daemon.at_named(host) if host else daemon)
+    with daemon_of(host, home) as daemon:
+        command.ls(daemon)
 
 
 @app.command()
@@ -58,8 +55,7 @@ def show(
     """Show a job; the exit code is what the verb's would have been, 7 while it is at work."""
     from viscript.commands import job as command
 
-    with client(home) as daemon:
-        asked = daemon.at_named(host) if host else daemon
+    with daemon_of(host, home) as asked:
         command.show(asked, number, timeout=wait, as_json=as_json(json))
 
 
@@ -70,6 +66,5 @@ def cancel(
     """Begin nothing more of a job; what has begun goes on."""
     from viscript.commands import job as command
 
-    with client(home) as daemon:
-        asked = daemon.at_named(host) if host else daemon
+    with daemon_of(host, home) as asked:
         command.cancel(asked, number, as_json=as_json(json))

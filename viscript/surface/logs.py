@@ -37,13 +37,15 @@ def logs(
     ] = None,
     times: Annotated[bool, typer.Option("--times", "-t", help="When each was printed.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Leave control sequences in.")] = False,
+    host: Annotated[
+        str, typer.Option("--host", metavar="NAME", help="Of that host of the cluster.")
+    ] = "",
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show what apps printed, of several merged by time."""
+    """Show what apps printed, of several merged by time; HOST:APP on another host."""
     import time
 
-    from viscript import logplaces
     from viscript.commands import logs as command
 
     moment = command.moment_of(since, time.time()) if since is not None else None
@@ -52,4 +54,4 @@ def logs(
         grep=command.pattern_of(grep) if grep is not None else None, follow=follow, raw=raw,
         times=times, as_json=as_json(json),
     )  # fmt: skip
-    command.run(logplaces.find(options.home(home), targets or []), how)
+    command.run(options.home(home), targets or [], host, how)

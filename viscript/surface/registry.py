@@ -54,6 +54,15 @@ class Theme:
 
 _S = "viscript.surface."
 
+
+def _on_launches(
+    name: str, where: str, help_: str, role: Role | None = None,
+    short: tuple[str, ...] = (), others: tuple[str, ...] = (),
+) -> Entry:  # fmt: skip
+    """A command that takes selectors."""
+    return Entry(name, where, help_, role, short, others, kinds=("select",), many=True)
+
+
 THEMES: tuple[Theme, ...] = (
     Theme(
         "Everything together",
@@ -69,21 +78,18 @@ THEMES: tuple[Theme, ...] = (
                 "start", f"{_S}doing:start", "Start an app; what follows APP goes to it.", "operate",
                 ("s",), kinds=("app",), verbatim=True,
             ),
-            Entry(
+            _on_launches(
                 "sd", f"{_S}doing:sd", "Shut down, and wait for the end.", "operate",
-                others=("shutdown",), kinds=("select",), many=True,
+                others=("shutdown",),
             ),
-            Entry(
+            _on_launches(
                 "restart", f"{_S}doing:restart", "End and start again, with the same id.", "operate",
-                kinds=("select",), many=True,
             ),
-            Entry(
+            _on_launches(
                 "reload", f"{_S}doing:reload", "Tell to read its configuration again.", "operate",
-                kinds=("select",), many=True,
             ),
-            Entry(
+            _on_launches(
                 "kill", f"{_S}doing:kill", "Send a signal to all processes of an app.", "operate",
-                kinds=("select",), many=True,
             ),
             Entry(
                 "scale", f"{_S}doing:scale", "Run so many instances of an app.", "operate",
@@ -93,9 +99,8 @@ THEMES: tuple[Theme, ...] = (
                 "run", f"{_S}doing:run", "Run a command as an app; ends with its exit code.", "admin",
                 kinds=("command",), verbatim=True,
             ),
-            Entry(
+            _on_launches(
                 "wait", f"{_S}doing:wait", "Wait until apps are ready, or have ended.", "view",
-                kinds=("select",), many=True,
             ),
             Entry(
                 "job", f"{_S}jobs:app", "What was asked for, and what has become of it.", "view",
@@ -106,37 +111,31 @@ THEMES: tuple[Theme, ...] = (
     Theme(
         "Seeing",
         (
-            Entry(
+            _on_launches(
                 "list", f"{_S}seeing:list_", "What runs, and what has ended last.", "view", ("la",),
-                kinds=("select",), many=True,
             ),
-            Entry(
+            _on_launches(
                 "status", f"{_S}seeing:status", "Daemon and broker, or an app in full.", "view",
-                kinds=("select",), many=True,
             ),
-            Entry(
+            _on_launches(
                 "top", f"{_S}seeing:top", "A live table of what everything uses.", "view",
-                kinds=("select",), many=True,
             ),
-            Entry(
+            _on_launches(
                 "ru", f"{_S}seeing:ru", "Resource usage: CPU, memory, threads, files, bus bytes.",
-                "view", others=("res_usage",), kinds=("select",), many=True,
+                "view", others=("res_usage",),
             ),
-            Entry(
+            _on_launches(
                 "ping", f"{_S}seeing:ping", "Do keeper, event loop and probe answer, how fast?",
-                "view", kinds=("select",), many=True,
+                "view",
             ),
-            Entry(
+            _on_launches(
                 "events", f"{_S}seeing:events", "What happens; with -f as it happens.", "view",
-                kinds=("select",), many=True,
             ),
-            Entry(
+            _on_launches(
                 "history", f"{_S}seeing:history", "What happened to an app until now.", "view",
-                kinds=("select",), many=True,
             ),
-            Entry(
+            _on_launches(
                 "why", f"{_S}seeing:why", "What an app waits for, or why it failed.", "view",
-                kinds=("select",), many=True,
             ),
         ),
     ),
@@ -151,8 +150,8 @@ THEMES: tuple[Theme, ...] = (
                 "send", f"{_S}terminals:send", "Type into the terminal of an app.", "operate",
                 kinds=("launch", "text"), many=True,
             ),
-            Entry(
-                "logs", f"{_S}logs:logs", "Show what apps printed.", kinds=("select",), many=True,
+            _on_launches(
+                "logs", f"{_S}logs:logs", "Show what apps printed.",
             ),
         ),
     ),
@@ -167,6 +166,7 @@ THEMES: tuple[Theme, ...] = (
             ),
             Entry(
                 "config", f"{_S}configuration:config", "Check, plan and apply the configuration.",
+                "configure",
                 verbs=("check", "plan", "apply", "show", "schema"),
             ),
         ),
@@ -189,7 +189,7 @@ THEMES: tuple[Theme, ...] = (
                 "role", f"{_S}rights:app", "Which other keys may do what on this host.", "admin",
                 verbs=("ls", "set", "rm"), kinds=("key", "role"),
             ),
-            Entry("audit", f"{_S}rights:audit", "Who asked this host for what."),
+            Entry("audit", f"{_S}rights:audit", "Who asked this host for what.", "admin"),
         ),
     ),
     Theme(

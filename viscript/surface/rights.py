@@ -1,7 +1,5 @@
 """Arguments of `viscript role` and `viscript audit`."""
 
-# ruff: noqa: FBT002 - typer makes options of parameters
-
 from __future__ import annotations
 
 from typing import Annotated
@@ -11,7 +9,7 @@ import typer
 from viscript import options
 from viscript.keyarguments import TakesKeys
 from viscript.options import HomeOption, JsonOption
-from viscript.surface.arguments import as_json, client
+from viscript.surface.arguments import HostName, as_json, daemon_of
 
 app = typer.Typer(
     help="Who may what on this host: view < operate < configure < admin. What nothing allows is refused.",
@@ -24,12 +22,12 @@ OnOption = Annotated[
 
 
 @app.command()
-def ls(home: HomeOption = None, json: JsonOption = False) -> None:
+def ls(*, host: HostName = None, home: HomeOption = None, json: JsonOption = False) -> None:
     """List which other keys may do what."""
     from viscript.commands import role as command
 
     options.given.take(home, json=json)
-    with client(home) as daemon:
+    with daemon_of(host, home) as daemon:
         command.ls(daemon)
 
 
@@ -40,6 +38,7 @@ def set_(
     *,
     on: OnOption = None,
     name: Annotated[str, typer.Option("--name", metavar="N", help="For people.")] = "",
+    host: HostName = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -49,16 +48,23 @@ def set_(
 
     entry = command.Entry(key, role, EVERYTHING if on is None else on, name)
     Grant(key, Role.named(role), entry.on, name).check()
-    with client(home) as daemon:
+    with daemon_of(host, home) as daemon:
         command.put(daemon, entry, as_json=as_json(json))
 
 
 @app.command(cls=TakesKeys)
-def rm(key: Key, on: OnOption = None, home: HomeOption = None, json: JsonOption = False) -> None:
+def rm(
+    key: Key,
+    on: OnOption = None,
+    *,
+    host: HostName = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
     """Take roles from a key: all, or that on one selector."""
     from viscript.commands import role as command
 
-    with client(home) as daemon:
+    with daemon_of(host, home) as daemon:
         command.remove(daemon, key, on, as_json=as_json(json))
 
 
@@ -67,10 +73,16 @@ def audit(
     *,
     key: Annotated[str | None, typer.Option("--key", metavar="KEY|NAME", help="By whom.")] = None,
     denied: Annotated[bool, typer.Option("--denied", help="Only what was refused.")] = False,
+    host: HostName = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show who asked this host for what, and what came of it. With --json a line each."""
     from viscript.commands import audit as command
 
-    command.run(options.home(home), lines=lines, key=key, refused=denied, as_json=as_json(json))
+    wanted = command.Request(lines, key, refused=denied)
+    if host:
+        with daemon_of(host, home) as daemon:
+            command.run_there(daemon, wanted, as_json=as_json(json))
+    else:
+        command.run(options.home(home), wanted, as_json=as_json(json))

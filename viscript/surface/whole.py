@@ -4,13 +4,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from viscript import options
 from viscript.options import HomeOption, JsonOption
 from viscript.surface.arguments import ConfigOption, as_json, config_file
+
+if TYPE_CHECKING:
+    from viscript.config import Config
+    from viscript.home import Home
 
 
 def up(
@@ -23,7 +27,18 @@ def up(
     from viscript.commands import up as command
 
     place = options.home(home)
-    command.run(place, config_file(config, place), detach=detach, as_json=as_json(json))
+    file = config_file(config, place)
+    command.run(place, file, serve, detach=detach, as_json=as_json(json))
+
+
+def serve(home: Home, settings: Config, events: int) -> int:
+    """Be the daemon of a home."""
+    from viscript.nursery import nursery
+
+    nursery.warm_up()  # while the rest is imported
+    from viscript import daemon
+
+    return daemon.serve(daemon.Options(home, settings.file, events, down=False, settings=settings))
 
 
 def down(home: HomeOption = None, json: JsonOption = False) -> None:

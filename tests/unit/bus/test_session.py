@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from bus import errors, wire
 from bus.errors import RemoteProtocolError
+from bus.greeting import CREDIT
 from bus.routing.sessions import LIMITS
 from bus.sending import BATCH_ROOM, BODY_COST, MAX_WAITING
-from bus.session import CREDIT
 from bus.waiting import Settled
 from tests.support.line import KEY, WELCOME, Line, connected, settled
 

@@ -5,7 +5,7 @@ import pytest
 
 from bus import errors, wire
 from bus.errors import LocalProtocolError
-from bus.session import CREDIT, MAX_WILL
+from bus.greeting import CREDIT, MAX_WILL
 from bus.waiting import Unknown, Withdrawn
 from tests.support.line import KEY, WELCOME, Line, connected, settled
 

@@ -319,6 +319,7 @@ def test_what_sqlite_cannot_do_is_told_of_the_file_and_changes_nothing(
 
 def test_a_newer_version_is_told_of_the_file_and_not_of_a_copy(path: Path) -> None:
     closed(path)
+    behind(path, "ALTER TABLE records ADD COLUMN more")
     behind(path, "PRAGMA user_version = 9")
     with pytest.raises(StoreError) as caught:
         repair(path, "now")

@@ -167,8 +167,7 @@ def changed(path: Path, statement: str) -> None:
     """Close a store, and carry out a statement behind its back."""
     closed(path)
     connection = sqlite3.connect(path)
-    connection.execute(statement)
-    connection.commit()
+    connection.executescript(statement)
     connection.close()
 
 
@@ -266,9 +265,17 @@ def test_a_file_that_is_something_else_is_refused(path: Path) -> None:
 
 
 def test_a_newer_version_of_the_tables_is_refused_by_name(path: Path) -> None:
-    changed(path, "PRAGMA user_version = 9")
+    changed(path, "ALTER TABLE records ADD COLUMN more; PRAGMA user_version = 9")
     with pytest.raises(StoreError, match="version 9 of the tables; this broker knows version 1"):
         Store(path)
+
+
+@pytest.mark.parametrize("number", [0, 3, 9, -2147483647])
+def test_a_damaged_version_is_not_taken_for_another_one(path: Path, number: int) -> None:
+    changed(path, f"PRAGMA user_version = {number}")
+    assert f"it says version {number} over tables of 1" in is_refused(path)
+    _, lost = mended(path)
+    assert not any(lost.values())
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,19 @@ def test_the_broker_answers_on_its_subjects() -> None:
     assert told == msgspec.to_builtins(closed)
 
 
+def test_who_has_left_is_told_in_pages_the_newest_first() -> None:
+    table = Table(boss="operator")
+    ends = [(9, 30.0), (2, 20.0), (7, 20.0), (1, 10.25)]
+    gone = [signals.ClosedSession("k", "n", n, 1.0, until, 0, "done") for n, until in ends]
+    watched(table, Sources(closed=lambda: gone))
+    boss = table.join("boss")
+    first = boss.asks(signals.CLOSED, signals.PageQuery(limit=3))
+    rest = boss.asks(signals.CLOSED, signals.PageQuery(first["next"], 3))
+    assert [session["session"] for session in first["sessions"]] == [9, 7, 2]
+    assert [session["session"] for session in rest["sessions"]] == [1]
+    assert "next" not in rest
+
+
 @pytest.mark.parametrize("subject", [signals.VARZ, signals.HEALTH, signals.METRICS, signals.CLOSED])
 def test_an_app_may_not_ask(subject: str) -> None:
     table = Table(ada="app")

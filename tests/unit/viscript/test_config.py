@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 import yaml
 
-from viscript import config
+from viscript import catalog, config
 from viscript.errors import BadConfig
 from viscript.rules import After
 
@@ -181,6 +181,33 @@ def test_published_schema_agrees_with_the_loader():
     validator.validate(yaml.safe_load(IN_THE_SCHEMA_OF_2017))
     known = {x for x in config.App.__dataclass_fields__ if x not in ("name", "place", "places")}
     assert schema["$defs"]["app"]["properties"].keys() == known
-    for bad in ("apps: {a: {}}", "apps: {a: {path: x, y: 1}}", "apps: {a: {path: x, args: y}}"):
+    for bad in (
+        "apps: {a: {}}", "apps: {a: {path: x, y: 1}}", "apps: {a: {path: x, args: y}}",
+        "apps: {a: {path: x, alive: {log: y}}}",
+    ):  # fmt: skip
         complaint(bad)
         assert not validator.is_valid(yaml.safe_load(bad))
+
+
+def test_all_names_that_cannot_be_meant_are_told_at_once(tmp_path):
+    (tmp_path / "c.yaml").write_text(
+        "apps:\n  a: {path: x, after: [nosuch, neither]}\n  b: {path: x, short: [a], after: [c]}\n"
+        "  c: {path: x, after: [b]}\n"
+    )
+    with pytest.raises(config.BadFile) as caught:
+        config.load(tmp_path / "c.yaml")
+    told = [problem.partition("apps.")[2] for problem in caught.value.problems]
+    assert told == [
+        "a.after: no app 'nosuch'", "a.after: no app 'neither'",
+        "b.short: 'a' is taken by 'a'", "b.after: a circle: b -> c -> b",
+    ]  # fmt: skip
+
+
+def test_a_long_chain_is_read_and_put_into_order(tmp_path):
+    count = 5000
+    apps = "".join(f"  a{n}: {{path: x, after: [a{n + 1}]}}\n" for n in range(count))
+    (tmp_path / "c.yaml").write_text(f"apps:\n{apps}  a{count}: {{path: x}}\n")
+    found = config.load(tmp_path / "c.yaml")
+    assert [app.name for app in catalog.order(found.apps)] == [
+        f"a{n}" for n in range(count, -1, -1)
+    ]

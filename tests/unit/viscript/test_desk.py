@@ -84,21 +84,26 @@ async def test_what_an_act_raises_is_its_failure_and_no_more(tasks, store, caplo
     assert "ZeroDivisionError" in caplog.text
 
 
-async def test_the_next_daemon_finds_what_ended_and_calls_unknown_what_had_not(tmp_path):
+async def test_the_next_daemon_finds_what_ended_and_calls_unknown_what_nobody_can_tell(tmp_path):
     path = tmp_path / "jobs.db"
     store, worker = JobStore(path), Worker()
     async with asyncio.TaskGroup() as group:
         desk = Desk(group, store)
         worker.release("a")
         done = await desk.wait(desk.order(ME, "stop", "r1", [worker.doing("a")]).job, 10**6, 10.0)
-        open_ = desk.order(ME, "stop", "r2", [worker.doing("b")])
+        open_ = desk.order(ME, "stop", "r2", [worker.doing("b"), worker.doing("c")])
         desk.close()
     store.close()
     store = JobStore(path)
     async with asyncio.TaskGroup() as group:
         desk = Desk(group, store)
         assert desk.get(done.job).state == "done"
-        assert desk.known(ME, "r2").state == "unknown"
+        assert desk.known(ME, "r2").state == "working"
+        desk.resume(lambda _, step: worker.doing(step.app).act if step.app == "c" else None)
+        worker.release("c")
+        resumed = await desk.wait(open_.job, 10**6, 10.0)
+        assert [step.state for step in resumed.steps] == ["unknown", "done"]
+        assert "the daemon ended meanwhile" in resumed.steps[0].text
         again = desk.order(ME, "stop", "r3", [])
         assert again.job == open_.job + 1
         assert again.state == "done"

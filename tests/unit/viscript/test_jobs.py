@@ -106,13 +106,29 @@ def test_cancel_begins_nothing_more_and_calls_nothing_off():
         book.cancel(1, "me", 3.0)
 
 
-def test_what_an_earlier_daemon_did_not_finish_is_unknown_not_done():
+def test_what_an_earlier_daemon_had_begun_is_at_work_and_nothing_more_begins():
     book = Book()
-    steps = [Step("a", "done", since=3.0), Step("b", "working", since=4.0), Step("c")]
-    book.restore(Job(7, "stop", "working", "me", KEY, 1.0, steps=steps), "r")
+    steps = [Step("a", "done", since=3.0), Step("b", "working", since=4.0, id=2), Step("c")]
+    (place,) = book.restore(Job(7, "stop", "working", "me", KEY, 1.0, steps=steps), "r")
     job = book.known(KEY, "r")
-    assert (job.state, job.ended) == ("unknown", 4.0)
-    assert [step.state for step in job.steps] == ["done", "unknown", "unknown"]
+    assert (job.job, job.state, job.ended) == (7, "working", None)
+    assert [step.state for step in job.steps] == ["done", "working", "cancelled"]
+    assert job.steps[2].text == "the daemon ended before it was begun"
+    assert book.runnable() == []
+    # Who comes later waits in the same queue.
+    later = Order("restart", KEY, "me", "", (Step("b", id=2),), ("id:2",))
+    book.open(8, later, 5.0)
+    assert book.runnable() == []
+    book.settle(place, "done", 6.0)
+    assert (book.get(7).state, book.get(7).ended) == ("cancelled", 6.0)
+    assert book.runnable() == [Place(8, 0)]
+
+
+def test_of_what_had_not_begun_nothing_is_left():
+    book = Book()
+    job = Job(7, "stop", "working", "me", KEY, 1.0, steps=[Step("a"), Step("b", "done")])
+    assert book.restore(job, "r") == []
+    assert (book.get(7).state, book.get(7).ended) == ("cancelled", 1.0)
 
 
 def test_nobody_fills_the_book():

@@ -83,6 +83,20 @@ def test_a_keeper_that_comes_after_a_killed_one_compresses_what_that_left(tmp_pa
     assert sorted(x.name for x in tmp_path.iterdir()) == ["log", "log.1.gz", "log.idx"]
 
 
+def test_one_file_is_kept_as_two_halves_so_that_something_is_left_when_it_is_full(tmp_path):
+    log = made(tmp_path, size=1000, files=1)
+    least = 1000
+    for number in range(500):
+        printed(log, b"line %d\n" % number)
+        size = len(stream(tmp_path))
+        assert size <= 1000
+        least = min(least, size) if number > 200 else least
+    log.close()
+    assert least >= 350
+    assert stream(tmp_path).endswith(b"line 499\n")
+    assert {path.name for path in tmp_path.iterdir()} == {"log", "log.idx", "log.1", "log.1.idx"}
+
+
 def test_all_files_together_are_within_the_total(tmp_path):
     log = made(tmp_path, size=1000, files=50, total=4000)
     for number in range(2000):
@@ -117,6 +131,24 @@ def test_the_index_tells_when_what_was_written(tmp_path, monkeypatch):
     assert list(RECORD.iter_unpack((tmp_path / "log.idx").read_bytes())) == [
         (0, 1000.0), (8, 1005.0),
     ]  # fmt: skip
+
+
+def test_a_clock_that_is_put_back_goes_on_from_there(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("viscript.keeping.log.time.time", lambda: now[0])
+    log = made(tmp_path)
+    printed(log, b"one\n")
+    now[0] = 500.0
+    printed(log, b"two\n")
+    os.truncate(tmp_path / "log", 0)
+    now[0] = 400.0
+    printed(log, b"three\n")
+    assert (tmp_path / "log").read_bytes() == b"three\n"
+    assert [x for _, x in RECORD.iter_unpack((tmp_path / "log.idx").read_bytes())] == [
+        1000.0,
+        500.0,
+        400.0,
+    ]
 
 
 def test_a_torn_index_is_made_whole(tmp_path):

@@ -21,6 +21,7 @@ from viscript.keeping.notify import parse
 from viscript.keeping.output import Pipe
 from viscript.keeping.start import StartProblem
 from viscript.keeping.stopping import Stopping
+from viscript.nursery import nursery
 from viscript.processes import Fate
 from viscript.rules import StopStep
 
@@ -126,6 +127,10 @@ def test_a_new_keeper_goes_on_listening_to_sd_notify(folder):
         (b"RELOADING=1\nREADY=1", {"ready": True}),
         (b"STATUS=" + b"x" * 4000, {"status": "x" * 200}),
         (b"WATCHDOG=1", {"watchdog": 5.0}),
+        (b"EXTEND_TIMEOUT_USEC=2500000", {"extended": 2.5}),
+        (b"EXTEND_TIMEOUT_USEC=99999999999999", {"extended": 3600.0}),
+        (b"EXTEND_TIMEOUT_USEC=" + b"9" * 4000, {}),
+        (b"EXTEND_TIMEOUT_USEC=-1\nEXTEND_TIMEOUT_USEC=1e9", {}),
         (b"MAINPID=1\n\x00\xff=\n", {}),
     ],
 )
@@ -235,10 +240,51 @@ def test_asked_again_it_comes_sooner_never_later():
     assert clocked.stopping.killing
 
 
+def test_more_time_that_a_program_asks_for_counts_once_it_was_told_to_end():
+    clocked = Clocked((15, 10.0), (2, 1.0))
+    clocked.stopping.extend(1000.0)  # nobody has told it to end
+    clocked.stopping.ask(None, 0.0)
+    clocked.stopping.extend(1000.0)  # not yet
+    clocked.pass_until(1.0)
+    clocked.stopping.extend(5.0)  # less than it has
+    assert clocked.stopping.due == 10.0
+    clocked.stopping.extend(30.0)
+    clocked.pass_until(31.0)
+    assert clocked.sent == [(0.0, 15), (30.0, 2), (31.0, 9)]
+    clocked.stopping.extend(1000.0)  # there is no more
+    assert clocked.stopping.due == 31.1
+
+
+ASKS = """
+import os, signal, socket, time
+client = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+client.connect(os.environ["NOTIFY_SOCKET"])
+
+def end(*_):
+    client.send(b"EXTEND_TIMEOUT_USEC=60000000")
+    time.sleep(0.5)
+    os._exit(7)
+
+signal.signal(signal.SIGTERM, end)
+client.send(b"READY=1")
+while True:
+    time.sleep(100)
+"""
+
+
+def test_a_program_that_asks_for_time_to_end_is_not_killed(folder):
+    steps = (StopStep(signal.SIGTERM, 0.2),)
+    folder.spawn(sys.executable, "-c", ASKS, notify=True, stop=steps)
+    until(lambda: processes.read_report(folder.path).ready)
+    folder.order(do="stop", steps=[[15, 0.2]])
+    report = folder.wait("gone")
+    assert (report.code, report.killed) == (7, False)
+
+
 def test_a_program_whose_pid_cannot_be_written_down_never_begins(tmp_path):
     spec = {
         "argv": ["/bin/sh", "-c", f"echo > {tmp_path}/begun"], "cwd": "/", "limits": {}, "nice": None,
-        "umask": 0o077,
+        "umask": 0o077, "lent": {},
     }  # fmt: skip
     output = Pipe.make(str(tmp_path / "output"))
     pids: list[int] = []
@@ -291,3 +337,67 @@ def _running(*argv: str) -> list[int]:
             if path.read_bytes() == wanted:
                 found.append(int(path.parent.name))
     return found
+
+
+def test_a_daemon_that_is_killed_while_it_asks_leaves_no_keeper(folder):
+    folder.shell("true")
+    folder.wait("gone")
+    ours, theirs = socket.socketpair()
+    nursery._pass_on(theirs)
+    theirs.close()
+    ours.sendall(b'{"folder": "/')
+    until(lambda: len(children(nursery.pid)) == 1)
+    [forked] = children(nursery.pid)
+    ours.close()
+    until(lambda: not alive(forked))
+
+
+def test_when_what_keepers_are_forked_from_hangs_the_next_is_forked_from_another(
+    folder, tmp_path, monkeypatch
+):
+    first = folder.shell("sleep 1000")
+    hangs = nursery.pid
+    os.kill(hangs, signal.SIGSTOP)
+    monkeypatch.setattr("viscript.nursery.TIMEOUT", 0.2)
+    (tmp_path / "b").mkdir()
+    other = Folder(tmp_path / "b")
+    with pytest.raises(Failed, match="has not come up"):
+        other.shell("exit 3")
+    monkeypatch.undo()
+    assert not alive(hangs)
+    other.shell("exit 3")
+    assert other.wait("gone").code == 3
+    assert alive(first.pid)
+    assert processes.look(folder.path)[0] is Fate.KEPT
+
+
+def children(parent: int) -> list[int]:
+    found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(pid) for pid in found]
+
+
+def test_a_log_that_cannot_be_written_is_why_it_does_not_run(folder):
+    folder.log.mkdir()
+    report = folder.spawn("/bin/true")
+    assert (report.state, report.error) == ("failed", f"{folder.log}: Is a directory")
+
+
+def test_a_keeper_that_cannot_work_is_gone_when_it_is_heard_of(folder):
+    folder.path.mkdir()
+    (folder.path / "spec.json").mkdir()
+    with pytest.raises(Failed, match="the keeper cannot work: IsADirectoryError"):
+        folder.spawn("/bin/true")
+    assert processes.look(folder.path)[0] is Fate.ENDED
+
+
+def test_what_runs_is_not_given_up_when_its_log_cannot_be_opened(folder):
+    first = folder.shell("sleep 1000")
+    folder.kill_keeper(first)
+    kept = folder.log.rename(folder.log.with_suffix(".kept"))
+    folder.log.mkdir()
+    with pytest.raises(Failed, match="Is a directory"):
+        folder.spawn(adopt=processes.read_report(folder.path))
+    assert processes.look(folder.path)[0] is Fate.ORPHANED
+    folder.log.rmdir()
+    kept.rename(folder.log)
+    assert folder.spawn(adopt=processes.read_report(folder.path)).pid == first.pid

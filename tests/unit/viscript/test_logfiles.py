@@ -53,6 +53,34 @@ def test_the_last_lines_are_found_across_files(tmp_path, gzip, count):
     assert found == (kept[-count:] if count else [])
 
 
+@pytest.mark.parametrize("left", [3, 700])
+def test_what_a_power_cut_has_left_of_a_compressed_file_is_shown_and_said_to_be_damaged(
+    tmp_path, left
+):
+    log = writer(tmp_path, size=10_000, files=2, gzip=True)
+    numbered(log, 0, 1200)
+    log.close()
+    packed = tmp_path / "log.1.gz"
+    packed.write_bytes(packed.read_bytes()[:left])
+    kept = texts(Reader(tmp_path / "log"))
+    assert any("log.1.gz is damaged from here on" in line for line in kept)
+    assert kept[-1] == "line 1199"
+    assert texts(Reader(tmp_path / "log", last=3)) == kept[-3:]
+    assert texts(Reader(tmp_path / "log", last=10_000)) == kept
+    texts(Reader(tmp_path / "log", since=0.0))
+
+
+@given(st.binary(max_size=200))
+def test_an_index_of_anything_does_no_harm(tmp_path_factory, index):
+    path = tmp_path_factory.mktemp("index") / "log"
+    path.write_bytes(b"one\ntwo\n")
+    path.with_name("log.idx").write_bytes(index)
+    for reader in (Reader(path), Reader(path, last=1), Reader(path, since=1000.0)):
+        for line in reader.lines():
+            assert line.time is None or 0 <= line.time < 1e11
+        reader.close()
+
+
 @given(
     st.lists(st.sampled_from([b"a", b"bb\n", b"\n", b"\xff\n"]), max_size=40), st.integers(0, 20)
 )

@@ -15,8 +15,8 @@ def status(state: str, **more) -> Status:
 
 
 def test_what_is_waited_for_is_named_with_its_state():
-    launches = [status("starting", app="db", id=1), status("exited", app="db", id=0)]
-    waiting = waits([After("db"), After("db", "started"), After("cache")], launches)
+    launches = [status("blocked", app="db", id=0), status("starting", app="db", id=1, pid=7)]
+    waiting = waits([After("db"), After("db", "started"), After("cache")], launches, {})
     assert [(w.app, w.state, w.met) for w in waiting] == [
         ("db", "starting", False), ("db", "starting", True), ("cache", "not started", False),
     ]  # fmt: skip
@@ -28,12 +28,31 @@ def test_what_is_waited_for_is_named_with_its_state():
 
 
 def test_what_must_be_completed_must_have_ended_well():
-    def met(**more) -> bool:
-        return waits([After("db", "completed")], [status(app="db", **more)])[0].met
+    def told(launches: list, outcomes: dict) -> tuple[str, bool]:
+        (found,) = waits([After("db", "completed")], launches, outcomes)
+        return found.state, found.met
 
-    assert met(state="exited", exit=ExitInfo(0, None, "by itself"))
-    assert not met(state="failed", exit=ExitInfo(1, None, "by itself"))
-    assert not met(state="exited")
+    assert told([], {"db": True}) == ("exited", True)
+    assert told([], {"db": False}) == ("failed", False)
+    assert told([], {}) == ("not started", False)
+    assert told([status("running", app="db")], {"db": True}) == ("running", False)
+
+
+def test_what_has_ended_well_is_not_ready_and_has_to_be_started():
+    waiting = waits([After("db")], [], {"db": True})
+    assert [(w.state, w.met) for w in waiting] == [("exited", False)]
+    assert reason(status("blocked"), waiting, 0).advice == ["viscript start db"]
+
+
+def test_one_instance_that_has_come_so_far_is_enough():
+    launches = [status("running", app="db", id=1), status("backoff", app="db", id=2)]
+    (found,) = waits([After("db")], launches, {})
+    assert (found.state, found.met) == ("running", True)
+
+
+def test_started_is_what_runs_also_when_it_is_not_well():
+    (found,) = waits([After("db", "started")], [status("degraded", app="db")], {})
+    assert found.met
 
 
 def test_back_off_tells_how_often_and_when_next():

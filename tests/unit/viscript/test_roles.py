@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from viscript import roles, rolesfile
 from viscript.errors import BadConfig, BadUsage, Denied, NotFound
+from viscript.events import Event
 from viscript.roles import EVERYTHING, Caller, Grant, Policy, Role
 
 KEY, OTHER = "k" * 40, "o" * 40
@@ -59,6 +61,14 @@ def test_a_role_on_a_selector_is_none_on_everything():
 def test_what_cannot_be_told_counts_against_who_asks(on):
     assert not holding((Role.ADMIN, on)).may(Role.VIEW, Bare("web"))
     assert holding((Role.ADMIN, on)).may(Role.VIEW, Launch("web", ("front",)))
+
+
+def test_an_event_from_before_groups_were_kept_is_not_taken_for_one_without():
+    caller = holding((Role.VIEW, "not @secret"))
+    event = Event(seq=1, ts=1.0, app="web", to="running", cause="ready")
+    assert not caller.may(Role.VIEW, event)
+    assert caller.may(Role.VIEW, replace(event, groups=["front"]))
+    assert not caller.may(Role.VIEW, replace(event, groups=["secret"]))
 
 
 @given(

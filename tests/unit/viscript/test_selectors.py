@@ -163,3 +163,20 @@ def test_anything_typed_is_understood_or_refused(text):
         return
     for launch in LAUNCHES:
         assert found.matches(launch) in {True, False}
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("w", "web-a"),
+        ("w or db", "web-a or db"),
+        ("not w", "not web-a"),
+        ("h:w:1", "h:web-a:1"),
+        ("h:w", "h:web-a"),
+        ("w:1", "web-a:1"),
+        ("w*", "w*"),
+        ("app=w", "app=w"),
+    ],
+)
+def test_an_alias_means_its_app_wherever_a_name_stands(text, same):
+    assert parse(text, {"w": "web-a"}) == parse(same)

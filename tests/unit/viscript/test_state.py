@@ -1,5 +1,7 @@
 """Launches on disk."""
 
+import sqlite3
+
 import pytest
 
 from viscript.errors import Failed
@@ -39,6 +41,48 @@ def test_records_come_back_as_they_were(tmp_path):
     assert store.live() == []
     assert store.ended(5) == [kept]
     assert store.last_of("a") == kept
+
+
+def lasts(store: Store) -> bool:
+    """What was written last waited for the disk."""
+    return bool(store._db.execute("PRAGMA synchronous").fetchone() == (2,))
+
+
+def test_a_launch_and_whether_it_is_to_run_survive_a_power_cut(tmp_path):
+    store = Store(tmp_path / "db")
+    kept = store.add(record())
+    assert lasts(store)
+    kept.state = "starting"
+    store.save(kept)
+    assert not lasts(store)  # how it is doing is over then
+    again = store.add(record())
+    assert lasts(store)
+    kept.stop = True
+    store.save(kept)
+    assert lasts(store)
+    store.save(again)
+    store.close()
+    store = Store(tmp_path / "db")
+    store.save(again)
+    assert not lasts(store)
+    kept.stop = False  # somebody wants it to run after all
+    store.save(kept)
+    assert lasts(store)
+    store.save(kept)
+    assert not lasts(store)
+
+
+def test_what_is_changed_together_fails_together_with_the_reason(tmp_path):
+    store = Store(tmp_path / "db")
+    store._db.execute("PRAGMA busy_timeout = 0")
+    other = sqlite3.connect(tmp_path / "db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Failed, match="cannot be written: database is locked"):
+        store.add(record())
+    with pytest.raises(Failed, match="cannot be written"), store.together():
+        raise AssertionError("nothing was to be done")
+    other.execute("ROLLBACK")
+    assert store.add(record()).id == 1
 
 
 def test_old_launches_are_forgotten(tmp_path, monkeypatch):

@@ -2,9 +2,7 @@
 
 from dataclasses import replace
 
-import pytest
-
-from tests.support.supervising import ALWAYS, BUS, ON_FAILURE, Talk
+from tests.support.supervising import ALWAYS, BUS, ON_FAILURE
 from viscript.rules import After, RestartRule
 from viscript.supervision import states
 from viscript.supervision.events import (
@@ -26,11 +24,6 @@ from viscript.supervision.events import (
 )
 from viscript.supervision.launch import BROKER, Launch
 from viscript.supervision.states import Exit, State
-
-
-@pytest.fixture
-def talk() -> Talk:
-    return Talk()
 
 
 def test_a_program_runs_when_it_is_on_the_bus(talk):

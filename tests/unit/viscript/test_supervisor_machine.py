@@ -15,6 +15,7 @@ from viscript.supervision.events import (
     Down,
     Ended,
     Exited,
+    Extended,
     Found,
     Missed,
     Mute,
@@ -146,6 +147,11 @@ class Machine(RuleBasedStateMachine):
     def probed(self, number, well, generation):
         event = Well(number, generation) if well else Unwell(number, generation, "no answer")
         self.do(self.talk.say(event))
+
+    @rule(number=numbers, generation=st.integers(0, 3), seconds=st.sampled_from([0.0, 100.0, 1e9]))
+    def asks_for_time(self, number, generation, seconds):
+        until = self.talk.now + seconds
+        self.do(self.talk.say(Extended(number, generation, until)))
 
     @rule(number=numbers)
     def mute(self, number):

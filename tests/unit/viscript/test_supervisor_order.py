@@ -22,11 +22,6 @@ from viscript.supervision.launch import Launch
 from viscript.supervision.states import Exit, State
 
 
-@pytest.fixture
-def talk() -> Talk:
-    return Talk()
-
-
 @pytest.mark.parametrize("until", ["started", "ready"])
 def test_conditions_of_what_runs(talk, until):
     talk.say(Start(Launch(1, "base", ready=BUS)))

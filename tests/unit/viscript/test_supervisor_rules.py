@@ -1,12 +1,11 @@
 """What a supervisor does when something has ended or is not well, as dialogues."""
 
-import pytest
-
 from tests.support.supervising import ALWAYS, BUS, ON_FAILURE, Talk
-from viscript.rules import RestartRule
+from viscript.rules import Probe, RestartRule
 from viscript.supervision.events import (
     Again,
     Ended,
+    Extended,
     Missed,
     Ready,
     Spawn,
@@ -21,11 +20,6 @@ from viscript.supervision.events import (
 )
 from viscript.supervision.launch import Launch
 from viscript.supervision.states import Exit, State
-
-
-@pytest.fixture
-def talk() -> Talk:
-    return Talk()
 
 
 def ends(talk: Talk, rule: RestartRule, *codes: int | None) -> Launch:
@@ -133,6 +127,36 @@ def test_what_a_probe_says_of_an_earlier_run_does_not_count(talk):
 
 
 # Started again by somebody.
+
+
+def test_what_asks_for_time_to_get_ready_has_it(talk):
+    talk.say(Start(Launch(1, "a", ready=Probe("notify"))))
+    talk.say(Spawned(1, 1))
+    talk.say(Extended(1, 1, 20.0))  # less than it has anyway
+    talk.pass_time(29.0)
+    talk.say(Extended(1, 1, 60.0))
+    talk.pass_time(30.0)
+    assert talk.state() is State.STARTING
+    talk.say(Extended(1, 0, 600.0))  # an earlier run said that
+    assert talk.pass_time(2.0) == [Terminate(1)]
+    assert talk.told[1].reason == "was not ready within the time that it had asked for"
+
+
+def test_what_asks_for_time_to_end_is_not_lost(talk):
+    talk.running(Launch(1, "a", ready=BUS))
+    talk.say(Stop(1))
+    talk.say(Extended(1, 1, 100.0))
+    talk.pass_time(100.0)
+    assert talk.state() is State.STOPPING
+    talk.pass_time(31.0)
+    assert talk.state() is State.LOST
+
+
+def test_nobody_has_time_for_ever(talk):
+    talk.say(Start(Launch(1, "a", ready=Probe("notify"))))
+    talk.say(Spawned(1, 1))
+    talk.say(Extended(1, 1, 1e12))
+    assert talk.pass_time(4000.0) == [Terminate(1)]
 
 
 def test_again_ends_it_and_starts_it_at_once_whatever_its_rule(talk):

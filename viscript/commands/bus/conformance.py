@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,6 +55,14 @@ def conformance(
     only: Annotated[
         str, typer.Option(metavar="TEXT", help="Only checks with this in their name.")
     ] = "",
+    stop: Annotated[
+        str | None,
+        typer.Option(
+            "--stop-command",
+            metavar="COMMAND",
+            help="Tells the broker to stop: NOTICE is played last; with --other-key.",
+        ),
+    ] = None,
     patience: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.01, help="For one answer.")
     ] = 5.0,
@@ -69,12 +77,14 @@ def conformance(
     from viscript.errors import BadUsage
     from viscript.output import Progress, document, say
 
+    if stop is not None and other_key is None:
+        raise BadUsage("--stop-command goes with --other-key: a key let in could not be taken out")
     place = _place(endpoint, broker_key, key)
     progress = Progress()
     with _second(place, other_key) as other:
         results = played.run(
             place.address, place.keypair(), other, patience=patience, only=only,
-            progress=lambda result: progress.tell(result.name),
+            progress=lambda result: progress.tell(result.name), stop=_running(stop),
         )  # fmt: skip
     progress.end()
     if not results:
@@ -92,6 +102,31 @@ def conformance(
         )
         say(f"{place.address.endpoint}: {counts}")
     raise typer.Exit(played.exit_code(results))
+
+
+def _running(command: str | None) -> Callable[[], None] | None:
+    """Begins the command, without waiting for its end: it may well wait for the broker's."""
+    import shlex
+    import subprocess
+
+    from viscript.errors import BadUsage
+
+    if command is None:
+        return None
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise BadUsage(f"--stop-command: {error}") from None
+    if not words:
+        raise BadUsage("--stop-command: empty")
+
+    def run() -> None:
+        try:
+            subprocess.Popen(words, stdin=subprocess.DEVNULL)
+        except OSError as error:
+            raise BadUsage(f"--stop-command: {words[0]}: {error.strerror}") from None
+
+    return run
 
 
 def _place(endpoint: str | None, broker_key: str | None, key: Path | None) -> Where:

@@ -33,8 +33,11 @@ from viscript.words import one_line
 
 if TYPE_CHECKING:
     from bus.client import Bus
+    from bus.listing import Listed
+    from bus.signals import PageQuery
 
 T = TypeVar("T")
+L = TypeVar("L", bound="Listed")
 TIMEOUT = 5.0  # seconds for one answer
 LOOK = 0.5  # seconds between two looks at the connection
 NAME = "viscript bus"  # what the broker shows of our sessions
@@ -67,6 +70,21 @@ class Asking:
         with translated(self._place):
             return unpack(self._caller.request(subject, body, timeout=self._timeout), kind)
 
+    def ask_all(self, subject: str, kind: type[L], query: PageQuery | None = None) -> L:
+        """All pages of the broker's answer in one."""
+        from bus.listing import pages
+        from bus.signals import PageQuery
+
+        asking = pages(kind, query or PageQuery())
+        body = next(asking)
+        with translated(self._place):
+            while True:
+                answer = self._caller.request(subject, body, timeout=self._timeout)
+                try:
+                    body = asking.send(answer)
+                except StopIteration as end:
+                    return end.value  # type: ignore[no-any-return]
+
 
 def ask(
     subject: str, query: object, kind: type[T], *, timeout: float = TIMEOUT, admin: bool = False
@@ -74,6 +92,12 @@ def ask(
     """The broker's answer to one request; in a home, with `admin`, asked with the admin's key."""
     with Asking(here(admin=admin), timeout=timeout) as broker:
         return broker.ask(subject, query, kind)
+
+
+def ask_all(subject: str, kind: type[L], *, timeout: float = TIMEOUT, admin: bool = False) -> L:
+    """All that the broker lists; as `ask`."""
+    with Asking(here(admin=admin), timeout=timeout) as broker:
+        return broker.ask_all(subject, kind)
 
 
 def attend(

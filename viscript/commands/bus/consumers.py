@@ -29,12 +29,10 @@ def list_(
 ) -> None:
     """List consumers, of all topics or one."""
     from bus.signals import CONSUMERS, Consumers
-    from viscript.commands.bus.connection import ask
+    from viscript.commands.bus.connection import ask_all
     from viscript.output import listing
 
-    found = [
-        c for c in ask(CONSUMERS, None, Consumers).consumers if topic in {None, c.config.topic}
-    ]
+    found = [c for c in ask_all(CONSUMERS, Consumers).consumers if topic in {None, c.config.topic}]
     head = ("TOPIC", "CONSUMER", "FILTER", "DONE TO", "IN FLIGHT", "WAITING", "AGAIN", "DEAD")
     rows = (
         (
@@ -92,22 +90,24 @@ def add(  # noqa: PLR0913 - a consumer has these
     ] = None,
 ) -> None:
     """Make a consumer, or change what is given; the rest stays."""
-    from bus.signals import CONSUMER_PUT, CONSUMERS, ConsumerConfig, Consumers, TopicName
-    from viscript.commands.bus.connection import ask
+    from bus.signals import CONSUMER_PUT, CONSUMERS, ConsumerConfig, Consumers, ConsumersQuery
+    from viscript.commands.bus.connection import Asking
+    from viscript.commands.bus.where import here
     from viscript.errors import BadUsage
 
     if start not in {None, "all", "new", "last", "seq", "time"}:
         raise BadUsage(f"--start is all, new, last, seq or time, not {start!r}")
     if (start in {"seq", "time"}) != bool(at):
         raise BadUsage("--at goes with --start seq or --start time")
-    known = ask(CONSUMERS, TopicName(topic), Consumers).consumers
-    same = [c.config for c in known if c.config.consumer == consumer]
-    config = changed(
-        same[0] if same else ConsumerConfig(topic, consumer),
-        start=start, at=at, filter=only, ack_wait=ack_wait, max_deliver=max_deliver,
-        max_inflight=max_inflight, dead=dead,
-    )  # fmt: skip
-    ask(CONSUMER_PUT, config, dict)
+    with Asking(here()) as broker:
+        known = broker.ask_all(CONSUMERS, Consumers, ConsumersQuery(topic=topic)).consumers
+        same = [c.config for c in known if c.config.consumer == consumer]
+        config = changed(
+            same[0] if same else ConsumerConfig(topic, consumer),
+            start=start, at=at, filter=only, ack_wait=ack_wait, max_deliver=max_deliver,
+            max_inflight=max_inflight, dead=dead,
+        )  # fmt: skip
+        broker.ask(CONSUMER_PUT, config, dict)
     done(
         config, f"{consumer} consumes {topic}; next: viscript bus consumers next {topic} {consumer}"
     )

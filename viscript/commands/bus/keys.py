@@ -40,10 +40,10 @@ def list_() -> None:
     from bus.identity import fingerprint
     from bus.signals import ACCESS_LIST, AccessEntries
     from viscript import options
-    from viscript.commands.bus.connection import ask
+    from viscript.commands.bus.connection import ask_all
     from viscript.output import document, table
 
-    found = ask(ACCESS_LIST, None, AccessEntries, admin=True).keys
+    found = ask_all(ACCESS_LIST, AccessEntries, admin=True).keys
     if options.as_json():
         document([_fields(entry) for entry in found])
         return
@@ -141,7 +141,7 @@ def forbid(key: typed.KeyArgument) -> None:
 
     public = typed.key(key)
     with Asking(here(admin=True)) as broker:
-        if all(entry.key != public for entry in broker.ask(ACCESS_LIST, None, AccessEntries).keys):
+        if all(entry.key != public for entry in broker.ask_all(ACCESS_LIST, AccessEntries).keys):
             raise NotFound(f"{public} is not allowed anyway; see: viscript bus keys list")
         broker.ask(ACCESS_REMOVE, AccessKey(public), dict)
     done({"forbidden": public}, f"{public} is forbidden")

@@ -56,10 +56,10 @@ def _show_offers(pattern: str) -> None:
     from bus.identity import short
     from bus.signals import SERVICES, Services
     from bus.subjects import covers
-    from viscript.commands.bus.connection import ask
+    from viscript.commands.bus.connection import ask_all
     from viscript.output import listing
 
-    found = [s for s in ask(SERVICES, None, Services).services if covers(pattern, s.subject)]
+    found = [s for s in ask_all(SERVICES, Services).services if covers(pattern, s.subject)]
     head = ("SUBJECT", "NAME", "VERSION", "KEY", "AT WORK", "REQUESTS", "ERRORS", "MEAN", "")
     rows = (
         (

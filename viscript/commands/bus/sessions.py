@@ -28,12 +28,12 @@ def sessions(
     """List who is on the bus."""
     from bus.signals import CLOSED, ClosedSessions
     from viscript import options
-    from viscript.commands.bus.connection import ask
+    from viscript.commands.bus.connection import ask_all
     from viscript.output import document, say, table
 
     found: list[SessionInfo] | list[ClosedSession]
     if closed:
-        found = gone = ask(CLOSED, None, ClosedSessions).sessions
+        found = gone = ask_all(CLOSED, ClosedSessions).sessions
         head, rows = _HEAD_CLOSED, [_gone(session) for session in gone]
     else:
         found = here = _everybody()

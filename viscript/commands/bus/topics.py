@@ -32,10 +32,10 @@ WAIT = 30.0  # seconds of one question for what comes
 def list_() -> None:
     """List the topics."""
     from bus.signals import TOPICS, Topics
-    from viscript.commands.bus.connection import ask
+    from viscript.commands.bus.connection import ask_all
     from viscript.output import listing, size
 
-    found = ask(TOPICS, None, Topics).topics
+    found = ask_all(TOPICS, Topics).topics
     head = ("TOPIC", "SUBJECTS", "MESSAGES", "SIZE", "FIRST", "LAST", "CONSUMERS", "KEPT")
     rows = (
         (
@@ -99,12 +99,12 @@ def add(
 ) -> None:
     """Make a topic, or change its subjects and the limits that are given; the others stay."""
     from bus.signals import TOPIC_PUT, TOPICS, TopicConfig, Topics
-    from viscript.commands.bus.connection import ask
+    from viscript.commands.bus.connection import ask, ask_all
     from viscript.errors import BadUsage
 
     if full not in {None, "drop_old", "reject"}:
         raise BadUsage(f"--full is drop_old or reject, not {full!r}")
-    known = [t.config for t in ask(TOPICS, None, Topics).topics if t.config.topic == topic]
+    known = [t.config for t in ask_all(TOPICS, Topics).topics if t.config.topic == topic]
     config = changed(
         known[0] if known else TopicConfig(topic, subjects),
         subjects=subjects, max_age=max_age, max_bytes=max_bytes, max_messages=max_messages,

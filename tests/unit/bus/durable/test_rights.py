@@ -20,7 +20,7 @@ def test_reading_needs_the_right_to_subscribe_to_all_of_it(table: DurableTable, 
     store(ada, b"x")
     consumer(ada)
     listed = may.asks("$SYS.consumers", None)["consumers"]
-    assert [c["config"]["consumer"] for c in listed] == ["shop", "events", "own"]
+    assert [c["config"]["consumer"] for c in listed] == ["events", "own", "shop"]
     assert ben.asks("$SYS.consumers", {"topic": "none"}).err == "no_topic"
 
 
