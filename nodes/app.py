@@ -43,6 +43,10 @@ class Host(Protocol):
         """Find the way to a node, by name or key; raises Unreachable."""
         ...
 
+    def vouch(self, port: int, statement: bytes) -> bytes:
+        """The node's signature of what an app says that listens on `port`."""
+        ...
+
     def forget(self, app: App) -> None: ...
 
 
@@ -108,10 +112,8 @@ class App:
         match message:
             case local.Hello(version, app):
                 self._hello(version, app)
-            case local.Listen():
-                self._listen(message)
-            case local.Unlisten(port):
-                self._unlisten(port)
+            case local.Listen() | local.Unlisten() | local.Vouch():
+                self._about_port(message)
             case local.Open():
                 self._open(message)
             case local.Attach():
@@ -130,6 +132,15 @@ class App:
         self.name = app
         self._send(local.Welcome(local.VERSION, self._engine.key, self._port.name))
 
+    def _about_port(self, message: local.Listen | local.Unlisten | local.Vouch) -> None:
+        match message:
+            case local.Listen():
+                self._listen(message)
+            case local.Unlisten(port):
+                self._unlisten(port)
+            case local.Vouch():
+                self._vouch(message)
+
     def _listen(self, message: local.Listen) -> None:
         port = message.port
         if port in self._engine.listeners:
@@ -147,6 +158,15 @@ class App:
         if port in self._ports:
             self._ports.discard(port)
             del self._engine.listeners[port]
+
+    def _vouch(self, message: local.Vouch) -> None:
+        """Only for a port of this app: what others find there is then what was said."""
+        if message.port not in self._ports:
+            text = f"this app does not listen on port {message.port} of node {self._port.name!r}"
+            self._send(local.Failed(message.id, Code.NO_LISTENER, text))
+            return
+        signature = self._port.vouch(message.port, message.statement)
+        self._send(local.Vouched(message.id, signature))
 
     def _open(self, message: local.Open) -> None:
         if message.id in self._tasks:

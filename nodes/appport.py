@@ -30,7 +30,7 @@ _CREDENTIALS: Final = struct.Struct("iII")  # pid, uid, gid
 class AppPort:
     """Serves apps on `sock`, which listens at `path`.
 
-    `route(target)` finds the lane to a node or raises Unreachable.
+    `route(target)` finds the lane to a node or raises Unreachable; `vouch` signs as the node.
     """
 
     def __init__(
@@ -41,11 +41,13 @@ class AppPort:
         name: str,
         route: Callable[[str], Awaitable[Lane]],
         tasks: asyncio.TaskGroup,
+        vouch: Callable[[int, bytes], bytes],
     ) -> None:
         self.engine = engine
         self.name = name
         self._route = route
         self.tasks = tasks
+        self.vouch = vouch
         self.loop = asyncio.get_running_loop()
         self._path = path
         self._apps: set[App] = set()

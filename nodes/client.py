@@ -65,6 +65,13 @@ class Node:
         """Take incoming streams for `port` of this node; raises PortTaken."""
         return await self._connection.listen(port)
 
+    async def vouch(self, port: int, statement: bytes) -> bytes:
+        """Have the node sign what this app, which listens on `port`, says of itself (`nodes.offers`).
+
+        Raises StreamReset (NO_LISTENER) when this app does not listen there.
+        """
+        return await self._connection.vouch(port, statement)
+
     async def open(
         self,
         target: str,

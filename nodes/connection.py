@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _MAX_QUEUE: Final = 16 << 20  # bytes for a node that does not read; never seen in health
 _WELCOME_TIMEOUT: Final = 5.0
 
+_Answer = local.Done | local.Opened | local.Vouched
+
 
 async def dial(path: Path | str) -> NodeConnection:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -54,7 +56,7 @@ class NodeConnection:
         self._reason = ""
         self._ids = itertools.count(1)
         self._welcome: asyncio.Future[local.Welcome] = asyncio.get_running_loop().create_future()
-        self._requests: dict[int, asyncio.Future[local.Done | local.Opened]] = {}
+        self._requests: dict[int, asyncio.Future[_Answer]] = {}
         self._listeners: dict[int, Listener] = {}
         self._flows: dict[int, Flow] = {}
         self._channel = Channel(sock, self._receive, self._on_lost, max_queue=_MAX_QUEUE)
@@ -108,6 +110,13 @@ class NodeConnection:
             raise NodeError(f"the node at {self._path} answered OPEN with DONE")
         return Opened(self, self._flow(answer.stream), answer)
 
+    async def vouch(self, port: int, statement: bytes) -> bytes:
+        number = next(self._ids)
+        answer = await self._request(number, local.Vouch(number, port, statement))
+        if not isinstance(answer, local.Vouched):
+            raise NodeError(f"the node at {self._path} answered VOUCH with something else")
+        return answer.signature
+
     def raise_if_lost(self) -> None:
         if self.lost.is_set():
             raise self._lost_error()
@@ -116,8 +125,8 @@ class NodeConnection:
         self._channel.close()
         self._on_lost("this app closed it")
 
-    async def _request(self, number: int, message: local.FromApp) -> local.Done | local.Opened:
-        future: asyncio.Future[local.Done | local.Opened]
+    async def _request(self, number: int, message: local.FromApp) -> _Answer:
+        future: asyncio.Future[_Answer]
         future = self._requests[number] = asyncio.get_running_loop().create_future()
         try:
             await self.send(message)
@@ -137,7 +146,7 @@ class NodeConnection:
             case local.Welcome():
                 if not self._welcome.done():
                     self._welcome.set_result(message)
-            case local.Done() | local.Opened() | local.Failed():
+            case local.Done() | local.Opened() | local.Vouched() | local.Failed():
                 self._answer(message)
             case local.Incoming():
                 self._offer(message)
@@ -149,7 +158,7 @@ class NodeConnection:
                 if flow is not None:
                     flow.mark_closed(Closed(Code.of(code), bytes_in, bytes_out))
 
-    def _answer(self, message: local.Done | local.Opened | local.Failed) -> None:
+    def _answer(self, message: _Answer | local.Failed) -> None:
         future = self._requests.get(message.id)
         wanted = future is not None and not future.done()
         if isinstance(message, local.Opened):

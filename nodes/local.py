@@ -84,6 +84,14 @@ class Reset(_Message, frozen=True):
     stream: Number
 
 
+class Vouch(_Message, frozen=True):
+    """Have the node sign what this app, which listens on `port`, says of itself (nodes.offers)."""
+
+    id: Number
+    port: Port
+    statement: Annotated[bytes, msgspec.Meta(max_length=1024)]
+
+
 # From the node ---------------------------------------------------------------------------------
 
 
@@ -122,6 +130,11 @@ class Incoming(_Message, frozen=True):
     greeting: bytes = b""
 
 
+class Vouched(_Message, frozen=True):
+    id: Number
+    signature: bytes
+
+
 class Ended(_Message, frozen=True):
     """The far end finished sending, and all it sent has been written to the descriptor."""
 
@@ -137,8 +150,8 @@ class Closed(_Message, frozen=True):
     bytes_out: int
 
 
-FromApp = Hello | Listen | Unlisten | Open | Attach | Accept | Refuse | Reset
-FromNode = Welcome | Done | Failed | Opened | Incoming | Ended | Closed
+FromApp = Hello | Listen | Unlisten | Open | Attach | Accept | Refuse | Reset | Vouch
+FromNode = Welcome | Done | Failed | Opened | Incoming | Vouched | Ended | Closed
 
 
 class LocalProtocolError(Exception):

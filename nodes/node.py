@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bus import logs, process
-from bus.identity import is_key
+from bus.identity import is_key, to_bytes
 from bus.sockets import new_context
+from nodes import offers
 from nodes.appport import AppPort, listen
 from nodes.control import Control
 from nodes.engine import Engine
@@ -214,7 +215,8 @@ def _running(
             transport.listen(arguments.listen, arguments.data_port)
         obedience = Obedience(engine, guard, peers.expect, pin_file)
         control = Control(bus, engine, transport, obedience, peers, tasks)
-        port = AppPort(engine, sock, path, name, control.route, tasks)
+        vouch = functools.partial(offers.vouch, to_bytes(keypair.secret))
+        port = AppPort(engine, sock, path, name, control.route, tasks, vouch)
         stack.callback(port.close)
         where = transport.endpoint or "nothing"
         log.info("node %s listens for neighbours on %s, for apps on %s", name, where, path)

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from apps.socks.gateway import Gateway, Options
 from apps.socks.messages import PORT
-from apps.socks.upkeep import CONFLICT, NOT_PERMITTED, keep_node, log, run_until
+from apps.socks.upkeep import CONFLICT, NOT_PERMITTED, log
 from apps.socks.users import UserFileError, read_users
 from bus import logs, process
+from nodes.upkeep import keep_node, run_until
 
 if TYPE_CHECKING:
     from bus.process import Participant

@@ -15,9 +15,10 @@ from apps.socks.dial import DialError, dial
 from apps.socks.messages import PORT, Refusal, encode, read_destination
 from apps.socks.protocol import Reply
 from apps.socks.rules import Allow, AllowError, Policy
-from apps.socks.upkeep import Notes, keep_node, run_until
+from apps.socks.upkeep import Notes
 from bus import logs, process
 from nodes.client import Incoming, Node, NodeError
+from nodes.upkeep import keep_node, run_until
 
 if TYPE_CHECKING:
     from bus.process import Participant

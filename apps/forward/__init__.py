@@ -1,0 +1,1 @@
+"""Port forwarding: `client` listens on this machine, `server` connects where the traffic is to go."""
