@@ -54,7 +54,7 @@ class Rights:
 _APP = Rights(
     publish=("app.>", "topic.>"), subscribe=("app.>", "topic.>", "mesh.event.>"),
     serve=("app.>", "$SRV.>"),
-    request=("app.>", "$SRV.>", "$SYS.topics", "$SYS.consumers", "$SYS.consumer.>"),
+    request=("app.>", "$SRV.>", "$SYS.topics", "$SYS.consumers", "$SYS.consumer.>", "tracker.>"),
 )  # fmt: skip
 _MEMBERS = ["$SYS.access.>", "$SYS.enrol.>"]
 
@@ -66,7 +66,7 @@ ROLES: Mapping[str, Rights] = {
         subscribe=(">",),
         request=(
             "$SYS.sessions", "$SYS.closed", "$SYS.info", "$SYS.varz", "$SYS.health", "$SYS.metrics",
-            "$SYS.services", "$SYS.topics", "$SYS.consumers", "viscript.list",
+            "$SYS.services", "$SYS.topics", "$SYS.consumers", "viscript.list", "tracker.find",
         ),
     ),
     "app": _APP,
@@ -77,6 +77,11 @@ ROLES: Mapping[str, Rights] = {
     "manager": Rights(
         publish=(*_APP.publish, "mesh.>"), subscribe=(*_APP.subscribe, "$SYS.presence.>"),
         serve=(*_APP.serve, "mesh.>"), request=(*_APP.request, "node.>"),
+    ),
+    # Lists what apps offer in the mesh, and hears who has left.
+    "tracker": Rights(
+        publish=_APP.publish, subscribe=(*_APP.subscribe, "$SYS.presence.>"),
+        serve=(*_APP.serve, "tracker.>"), request=_APP.request,
     ),
     # The launcher of a host that has joined: who is there, its own events, and asking the first host, which
     # lets its apps in.

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 RETRY: Final = 0.2, 2.0  # seconds between two tries to reach the node: the first, and the most
 OFFER_LIFETIME: Final = 30  # seconds
 OFFER_EVERY: Final = 10.0  # seconds: two may be lost
+OFFER_AGAIN: Final = 2.0  # seconds, while there is no tracker
 FAREWELL: Final = 0.5  # seconds for taking an offer back
 
 
@@ -69,19 +70,21 @@ async def keep_offer(
 ) -> None:
     """Tell the tracker, again and again, what this app offers on `port` of `node`; it listens there.
 
-    Ends when the node is lost. Cancel it to take the offer back. A tracker that is away is no
-    fault: it will hear of the offer when it is there.
+    Beside `labels` it has the name of the node, as `node`. Ends when the node is lost; cancel it to
+    take the offer back. A tracker that is away is no fault: it will hear of the offer when it is there.
     """
     try:
         while not node.lost.is_set():
+            pause = OFFER_AGAIN
             with contextlib.suppress(NodeError, BusError):
-                statement = offers.state(kind, labels or {}, time.time(), OFFER_LIFETIME)
+                said = {"node": node.name, **(labels or {})}
+                statement = offers.state(kind, said, time.time(), OFFER_LIFETIME)
                 signature = await node.vouch(port, statement)
                 told = offers.Announcement(node.key, port, statement, signature)
                 await bus.request(offers.ANNOUNCE, api.pack(told), timeout=OFFER_EVERY)
-            pause = OFFER_EVERY * random.uniform(0.8, 1)  # noqa: S311 - jitter
+                pause = OFFER_EVERY
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(pause * random.uniform(0.8, 1)):  # noqa: S311 - jitter
                     await node.lost.wait()
     finally:
         with contextlib.suppress(BusError, TimeoutError):

@@ -17,7 +17,7 @@ import struct
 import sys
 from dataclasses import dataclass
 
-from apps.forward.places import Place, address, node_port
+from apps.forward.places import Place, address, node_port, why
 from bus import logs, process
 from bus.process import Participant
 from nodes.client import Node, NodeError
@@ -130,7 +130,7 @@ def start() -> None:
     try:
         listener = listen(options.listen)
     except OSError as error:
-        text = f"error: {options.listen}: {error.strerror}; free it, or choose another address"
+        text = f"error: {options.listen}: {why(error)}; free it, or choose another address"
         print(text, file=sys.stderr)  # noqa: T201 - the program's own output
         sys.exit(CONFLICT)
     process.run(functools.partial(main, options=options, listener=listener))

@@ -13,12 +13,11 @@ import asyncio
 import contextlib
 import functools
 import logging
-import os
 import socket
 import sys
 from dataclasses import dataclass
 
-from apps.forward.places import Place, address, port_number
+from apps.forward.places import Place, address, port_number, why
 from bus import logs, process
 from bus.identity import is_key
 from bus.process import Participant
@@ -77,7 +76,7 @@ class Server:
                 flow = await incoming.attach(sock, idle=self._options.idle)
                 await flow.closed()
         except OSError as error:
-            await refuse(incoming, UNREACHABLE, f"{self._options.to}: {_why(error)}")
+            await refuse(incoming, UNREACHABLE, f"{self._options.to}: {why(error)}")
         except NodeError:
             pass  # the node was lost, and the stream with it
         finally:
@@ -104,13 +103,6 @@ async def connect(place: Place, timeout: float) -> socket.socket:
             else:
                 return sock
     raise problem or OSError(f"{place} has no address")
-
-
-def _why(error: OSError) -> str:
-    """Asyncio puts the address into `strerror`; those of a resolver have numbers below 0."""
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return error.strerror or "no answer in time"
 
 
 async def refuse(incoming: Incoming, code: int, reason: str) -> None:

@@ -18,13 +18,16 @@ from apps.socks.rules import Allow, AllowError, Policy
 from apps.socks.upkeep import Notes
 from bus import logs, process
 from nodes.client import Incoming, Node, NodeError
-from nodes.upkeep import keep_node, run_until
+from nodes.upkeep import keep_node, keep_offer, run_until
 
 if TYPE_CHECKING:
+    from bus import Bus
     from bus.process import Participant
 
 # Names being resolved and targets being dialled at once: what a scan through an exit can occupy.
 MAX_DIALS = 128
+
+OFFER = "socks"  # as what the tracker lists it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +45,9 @@ class Options:
 class Exit:
     """Answers streams from the mesh with connections to targets."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, bus: "Bus") -> None:
         self._options = options
+        self._bus = bus
         self._policy = Policy(options.allow)
         self._connections = 0
         self._dials = 0
@@ -53,6 +57,7 @@ class Exit:
         """Listen on the node until it is lost."""
         listener = await node.listen(self._options.port)
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(keep_offer(self._bus, node, self._options.port, OFFER))
             try:
                 async for incoming in listener:
                     tasks.create_task(self._answer(incoming))
@@ -96,7 +101,7 @@ class Exit:
 
 async def main(participant: "Participant", options: Options) -> int:
     path = participant.run_dir / f"node-{options.node}.sock"
-    exit_ = Exit(options)
+    exit_ = Exit(options, participant.bus)
     await run_until(participant.stopping, keep_node(path, participant.app, exit_.serve))
     return 0
 

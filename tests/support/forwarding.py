@@ -30,6 +30,10 @@ class AppMesh(Mesh):
                 raise AssertionError(self.log(name))
             time.sleep(0.05)
 
+    def kill_app(self, name: str) -> None:
+        self.kill(name)
+        (self.folder / f"{name}.log").unlink()
+
     def end_app(self, name: str) -> None:
         process = self.processes.pop(name)
         process.terminate()

@@ -19,7 +19,7 @@ KEYS = (
     "instances", "restart", "after", "ready", "alive", "stop", "reload", "role", "short", "groups",
     "limits", "nice", "user", "group", "umask", "terminal", "log",
 )  # fmt: skip
-ROLES = ("app", "node", "manager", "observer")
+ROLES = ("app", "node", "manager", "tracker", "observer")
 MAX_INSTANCES = 1000
 
 

@@ -19,7 +19,7 @@ from viscript.rules import (
     StopStep,
 )
 
-Role = Literal["app", "node", "manager", "observer"]
+Role = Literal["app", "node", "manager", "tracker", "observer"]
 
 
 @dataclass(frozen=True)

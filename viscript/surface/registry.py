@@ -183,6 +183,12 @@ THEMES: tuple[Theme, ...] = (
         ),
     ),
     Theme(
+        "The mesh",
+        (
+            Entry("find", f"{_S}offers:find", "What apps offer in the mesh.", kinds=("text",)),
+        ),
+    ),
+    Theme(
         "Who may what",
         (
             Entry(

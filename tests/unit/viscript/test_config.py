@@ -169,7 +169,9 @@ def test_where_the_file_is_looked_for(tmp_path):
 
 def test_the_shipped_file_loads():
     found = config.load(config.shipped())
-    assert list(found.apps) == ["node-manager", "alpha", "beta", "socks-server", "socks-client"]
+    mesh, pair = ["node-manager", "alpha", "beta"], ["socks-server", "socks-client"]
+    others = ["forward-client", "forward-server", "apptracker"]
+    assert list(found.apps) == [*mesh, *pair, *others]
     assert all(app.autostart for app in found.apps.values())
 
 

@@ -35,6 +35,7 @@ def test_the_verbs_of_groups_are_those_that_are_listed():
 
 def test_the_role_that_is_explained_is_the_one_that_is_needed():
     roles = {served.module.__name__.rpartition(".")[2]: str(served.role) for served in TABLE}
+    del roles["find"]  # what `ping` asks; the command of this name asks the tracker
     for entry in registry.entries():
         if entry.name in roles:
             assert entry.role == roles[entry.name], entry.name

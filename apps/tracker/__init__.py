@@ -1,0 +1,1 @@
+"""The tracker: apps announce what they offer, others find it."""

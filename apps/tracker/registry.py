@@ -1,0 +1,100 @@
+"""What is offered just now: the newest announcement of each place, until it expires or is taken back.
+
+Announcements come here verified (`nodes.offers.verified`); `now` is Unix time, as in them.
+"""
+
+from dataclasses import dataclass
+
+from nodes.offers import Announcement, Place, Statement
+
+MAX_OFFERS = 8_192
+MAX_OF_STRANGERS = 1_024  # of those who are not on the bus
+MAX_OF_NODE = 64
+PAGE = 100  # offers in one answer
+
+STRANGER = ""  # who has not proved a key
+
+
+class NotTaken(Exception):
+    """An announcement that changes nothing; `name` is the error's name on the bus."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(text)
+        self.name = name
+
+
+@dataclass(slots=True)
+class _Entry:
+    announcement: Announcement
+    statement: Statement
+    by: str  # key of the program that announced it, or STRANGER
+    remembered: float  # Unix s; until then, what was said before could be played again
+    withdrawn: bool = False
+
+    def shown(self, now: float) -> bool:
+        return not self.withdrawn and self.statement.expires > now
+
+
+class Registry:
+    """All offers, bounded."""
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[str, int], _Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def put(self, announcement: Announcement, statement: Statement, by: str, now: float) -> None:
+        """Take an announcement in place of an older one; raises NotTaken."""
+        place = announcement.key, announcement.port
+        old = self._entries.get(place)
+        if old is None:
+            self._check_room(announcement.key, by, now)
+        elif statement.issued <= old.statement.issued:
+            raise NotTaken("stale", f"port {place[1]} of that node has announced something newer")
+        remembered = max(statement.expires, old.remembered if old else 0.0)
+        self._entries[place] = _Entry(announcement, statement, by, remembered)
+
+    def withdraw(self, place: Place, by: str) -> None:
+        """Its announcer takes an offer back; anybody else cannot."""
+        entry = self._entries.get((place.key, place.port))
+        if entry is not None and by != STRANGER and entry.by == by:
+            entry.withdrawn = True
+
+    def gone(self, by: str) -> None:
+        """A program has left the bus, and what it announced with it."""
+        for entry in self._entries.values():
+            if by != STRANGER and entry.by == by:
+                entry.withdrawn = True
+
+    def find(
+        self, kind: str | None, after: Place | None, now: float
+    ) -> tuple[list[tuple[Announcement, Statement]], bool]:
+        """A page of what is offered, in the order of the places, and whether there is more."""
+        start = (after.key, after.port) if after else ("", 0)
+        places = sorted(
+            place
+            for place, entry in self._entries.items()
+            if place > start and entry.shown(now) and kind in {None, entry.statement.type}
+        )
+        entries = [self._entries[place] for place in places[:PAGE]]
+        return [(e.announcement, e.statement) for e in entries], len(places) > PAGE
+
+    def expire(self, now: float) -> None:
+        """Forget what nobody could play again."""
+        for place, entry in list(self._entries.items()):
+            if entry.remembered <= now:
+                del self._entries[place]
+
+    def _check_room(self, key: str, by: str, now: float) -> None:
+        if len(self._entries) >= MAX_OFFERS:
+            self.expire(now)
+        if len(self._entries) >= MAX_OFFERS:
+            raise NotTaken("full", f"this tracker holds {MAX_OFFERS} offers and takes no more")
+        of_node = sum(place[0] == key for place in self._entries)
+        if of_node >= MAX_OF_NODE:
+            raise NotTaken("full", f"a node may have {MAX_OF_NODE} offers")
+        if by == STRANGER:
+            strangers = sum(entry.by == STRANGER for entry in self._entries.values())
+            if strangers >= MAX_OF_STRANGERS:
+                raise NotTaken("full", "no more offers of programs that are not on the bus")
