@@ -47,6 +47,10 @@ async def keep_node(path: Path, app: str, use: Callable[[Node], Awaitable[None]]
                 log.info("%s", error)
         except NodeError as error:
             log.warning("%s", error)
+        except ExceptionGroup as group:  # out of a TaskGroup of `use`
+            if group.split(NodeError)[1] is not None:
+                raise
+            log.warning("%s", group.exceptions[0])
         await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter
         pause = min(2 * pause, RETRY[1])
 

@@ -59,9 +59,8 @@ class Server:
         async with asyncio.TaskGroup() as tasks:
             if options.offer:
                 tasks.create_task(keep_offer(self._bus, node, options.port, options.offer))
-            with contextlib.suppress(NodeError):  # the node was lost, and its streams with it
-                async for incoming in listener:
-                    tasks.create_task(self._serve(incoming))
+            async for incoming in listener:  # raises NodeLost, and `keep_node` begins again
+                tasks.create_task(self._serve(incoming))
 
     async def _serve(self, incoming: Incoming) -> None:
         """One stream: connect, and hand the socket to the node, which moves the bytes."""
