@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nodes.sealing import Seal
 
 MAX_FRAMES: Final = 16_384  # kept for one session: small ones cost more than their bytes
-ACK_BYTES: Final = 256 * 1024  # of data after which they are acknowledged at once
+ACK_BYTES: Final = 512 * 1024  # of data after which they are acknowledged at once
 ACK_AFTER: Final = 0.025  # s after which they are at the latest
 FIRST_PATIENCE: Final = 1.5  # s without an acknowledgement until frames are sent again, at least
 LAST_PATIENCE: Final = 12.0  # s

@@ -228,10 +228,10 @@ class Engine:
         self._apply(self.mesh.link_down(link.neighbour), f"link to {link.name} is down: {reason}")
         self.observer.link_down(link.neighbour, reason)
 
-    def writable(self, link: Link, connection: int) -> None:  # noqa: ARG002 - lanes look themselves
+    def writable(self, link: Link, connection: int) -> None:
         for lane in list(self._lanes.values()):
             if lane.link is link:
-                lane.resume()
+                lane.resume_on(connection)
 
     def received(self, link: Link, packet: Packet) -> None:
         """A frame of a neighbour; raises WireError when the neighbour is to blame for it."""

@@ -83,12 +83,23 @@ class Lane:
             return
         self.flush()
         for lane in range(LANES):
-            if self._drain(lane):
-                waiting = self._waiting[lane]
-                for _ in range(len(waiting)):
-                    if self.session.outgoing.room <= 0 or self._full(self.link, lane):
-                        break
-                    waiting.popleft().unpark()
+            self._go_on(self.link, lane)
+
+    def resume_on(self, connection: int) -> None:
+        """As `resume`, for what travels on this connection of the link."""
+        link = self.link
+        if link is not None and self.session.up:
+            for lane in range(1, LANES):
+                if link.connection(self._label, lane) == connection:
+                    self._go_on(link, lane)
+
+    def _go_on(self, link: Link, lane: int) -> None:
+        if self._drain(lane):
+            waiting = self._waiting[lane]
+            for _ in range(len(waiting)):
+                if self.session.outgoing.room <= 0 or self._full(link, lane):
+                    break
+                waiting.popleft().unpark()
 
     def flush(self) -> None:
         """Send the control records that the streams have left."""
