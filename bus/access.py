@@ -57,11 +57,12 @@ _APP = Rights(
     request=("app.>", "$SRV.>", "$SYS.topics", "$SYS.consumers", "$SYS.consumer.>", "tracker.>"),
 )  # fmt: skip
 _MEMBERS = ["$SYS.access.>", "$SYS.enrol.>"]
+_ROUTES = ["mesh.route", "mesh.release", "mesh.lay", "mesh.free"]
 
 ROLES: Mapping[str, Rights] = {
     "admin": Rights(*((">",),) * 5),
-    # Runs the system day by day; does not decide who belongs to it.
-    "operator": Rights(*((">",),) * 5, deny=Rules(request=_MEMBERS, signal=_MEMBERS)),
+    # Runs the system day by day; does not decide who belongs to it, nor which way traffic goes.
+    "operator": Rights(*((">",),) * 5, deny=Rules(request=[*_MEMBERS, *_ROUTES], signal=_MEMBERS)),
     "observer": Rights(
         subscribe=(">",),
         request=(

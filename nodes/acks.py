@@ -23,6 +23,8 @@ class Told(IntEnum):
     ACK = 1
     BYE = 2  # the session is over; a code follows
     DATAGRAM = 3
+    PING = 4  # a number follows; answered with PONG and the same
+    PONG = 5
 
 
 class Flag(IntEnum):

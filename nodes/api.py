@@ -144,6 +144,7 @@ class RouteQuery(msgspec.Struct, frozen=True):
 
     to: Target
     policy: Policy | None = None
+    of: Annotated[str, msgspec.Meta(max_length=64)] = ""  # the other end, if the asker is no node
 
 
 class Hop(msgspec.Struct, frozen=True):

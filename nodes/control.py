@@ -63,7 +63,7 @@ class Control:
         self._registered = asyncio.Event()
         self._names: dict[str, str] = {}
         self._routing: Shared[str, Lane] = Shared(tasks)
-        self._linking = Linking(bus, transport, peers, self._registered, self._due.set)
+        self.linking = Linking(bus, transport, peers, self._registered, self._due.set)
         self._last_problem = ""
         self._moved: dict[
             str, tuple[float, int]
@@ -74,14 +74,14 @@ class Control:
         self._bus.answer(api.ORDER, self._obedience.handle)
         self._bus.answer(api.STATUS, self._status)
         self._bus.on_reconnect(self._due.set)
-        self._obedience.suggested = self._linking.suggested
+        self._obedience.suggested = self.linking.suggested
         observer = self._engine.observer
         observer.link_up, observer.link_down = self._link_up, self._link_down
         observer.route_down, observer.route_wanted = self._route_down, self._route_wanted
         self._tasks.create_task(self._keep_registered())
         self._tasks.create_task(self._hear_manager())
-        self._linking.add(links)
-        self._tasks.create_task(self._linking.run(self._tasks))
+        self.linking.add(links)
+        self._tasks.create_task(self.linking.run(self._tasks))
 
     # Routes -------------------------------------------------------------------------------------
 
@@ -205,7 +205,7 @@ class Control:
             [self._link_state(key, link.metrics()) for key, link in self._engine.links.items()],
             len(standing),
             digest,
-            self._linking.peers.automatic,
+            self.linking.peers.automatic,
         )
         body = await self._bus.request(api.REGISTER, api.pack(report), timeout=_REPORT_TIMEOUT)
         answer = api.unpack(body, api.Registered)
@@ -250,11 +250,11 @@ class Control:
             log.warning("%s", problem) if problem else log.info("registered at the node manager")
 
     def _link_up(self, neighbour: str) -> None:
-        self._linking.link_up(neighbour)
+        self.linking.link_up(neighbour)
         self._report(api.LINK, api.LinkReport(neighbour, up=True))
 
     def _link_down(self, neighbour: str, reason: str) -> None:
-        self._linking.link_down(neighbour)
+        self.linking.link_down(neighbour)
         self._moved.pop(neighbour, None)
         self._report(api.LINK, api.LinkReport(neighbour, up=False, reason=reason[:256]))
 

@@ -150,6 +150,16 @@ class Engine:
         link.send(wire.head(FrameType.PROBE, way.onward.label, ttl=ttl), payload)
         return True
 
+    def ping(self, peer: str, done: Callable[[float], None]) -> None:
+        """Ask the far end of the session with `peer`; `done` hears the round trip, if it answers."""
+        lane = self._lanes.get(peer)
+        if lane is not None:
+            lane.session.pings.ask(done)
+            lane.session.want(self._clock())
+            if lane.session.up:
+                lane.session.pings.flush(self._clock())
+            self._act(lane)
+
     def tick(self) -> None:
         """Once a second."""
         now = self._clock()
@@ -207,6 +217,11 @@ class Engine:
     @property
     def listeners(self) -> dict[int, Listening]:
         return self._board.listeners
+
+    @property
+    def pumps(self) -> list[Pump]:
+        """The ends of streams that are here."""
+        return list(self._board.pumps.values())
 
     @property
     def streams(self) -> int:

@@ -26,6 +26,7 @@ from bus import logs, process
 from bus.identity import is_key, to_bytes
 from bus.sockets import new_context
 from nodes import offers
+from nodes.answering import Answers
 from nodes.appport import AppPort, listen
 from nodes.control import Control
 from nodes.engine import Engine
@@ -37,6 +38,7 @@ from nodes.orders import Guard
 from nodes.pinning import PinError, pin, pinned
 from nodes.sealing import preferred
 from nodes.shared import Stopped
+from nodes.speed import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -222,6 +224,9 @@ def _running(
         vouch = functools.partial(offers.vouch, to_bytes(keypair.secret))
         port = AppPort(engine, sock, path, name, control.route, tasks, vouch)
         stack.callback(port.close)
+        meter = Meter(path, tasks)
+        Answers(bus, engine, transport, control, obedience, meter)
+        tasks.create_task(meter.run())
         where = transport.endpoint or "nothing"
         log.info("node %s listens for neighbours on %s, for apps on %s", name, where, path)
         yield engine, transport, control

@@ -139,6 +139,11 @@ class Obedience:
                 del self._ends[route]
         return found
 
+    def path(self, route: str) -> list[str]:
+        """A route that ends here, as it was laid; empty when that is not known."""
+        bound = self._ends.get(route)
+        return bound.path if bound is not None else []
+
     def unused(self, now: float) -> list[str]:
         """A route to each peer that nobody here has used for long; asked every few seconds."""
         quiet = {

@@ -18,6 +18,7 @@ from nodes.handshake import MAX_MESSAGE
 from nodes.keying import Agreed, Keying
 from nodes.keyring import Keyring
 from nodes.liveness import DEAD_AFTER, Liveness
+from nodes.pings import Pings
 from nodes.sealing import TAG, ReplayWindow
 from nodes.ways import MAX_BAD, Way, Ways
 from nodes.wire import DATAGRAM_LANE, MAX_PAYLOAD, VERSION, Code, FrameType
@@ -63,6 +64,7 @@ class Session:
         self._make_flows = flows
         self._pool = pool
         self.keys = Keyring()
+        self.pings = Pings(self.tell)
         self._told = 0  # counter of the datagram lane
         self._window = ReplayWindow()
         self._suspect = False  # tell the peer so
@@ -201,6 +203,7 @@ class Session:
                 self._came(agreed.epoch, now)
         self.liveness.agreed(now, anew=not agreed.resumed)
         self.actions.append(Up())
+        self.pings.flush(now)
 
     def _came(self, epoch: int, now: float) -> None:
         if self.keys.came(epoch, now):
@@ -331,6 +334,8 @@ class Session:
             self.over(Code.of(record[1]) if len(record) > 1 else Code.RESET)
         elif record[0] == Told.ACK:
             self._acknowledged(parse_ack(record), now)
+        else:
+            self.pings.heard(record, now)
 
     def _acknowledged(self, ack: Ack, now: float) -> None:
         if self.outgoing.acknowledged(ack.expected, now):

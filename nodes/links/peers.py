@@ -183,6 +183,10 @@ class Peers:
                     peer.pause = FIRST_PAUSE
                 self._wait(peer, now)
 
+    def since(self, key: str) -> float | None:
+        """Since when there is a link to `key`."""
+        return self._linked.get(key)
+
     def shown(self) -> list[Peer]:
         """All peers, for people to look at."""
         return list(self._peers.values())

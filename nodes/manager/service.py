@@ -184,7 +184,9 @@ class Manager:
 
     async def _route(self, request: Request) -> bytes:
         query = api.unpack(request.body, api.RouteQuery)
-        caller, node = self._sender(request), self._find(query.to)
+        by_hand = query.of and request.sender not in self._topology.nodes
+        caller = self._find(query.of) if by_hand else self._sender(request)
+        node = self._find(query.to)
         if node.key == caller.key:
             raise Refused(400, "itself", f"{node.name!r} is this node itself")
         now = time.monotonic()
