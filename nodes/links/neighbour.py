@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from enum import Enum
+from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
 from nodes import wire
@@ -294,7 +295,7 @@ class NeighbourLink:
         if packet.type == FrameType.PING and not self.control.blocked:
             self.control.send(wire.head(FrameType.PONG, counter=packet.counter))
         elif packet.type == FrameType.PONG:
-            self._round_trip.answered(packet.counter, self._around.loop.time())
+            self._round_trip.answered(packet.counter, monotonic())
 
     def _other_is_up(self) -> None:
         """The listener speaks before this side has heard that all its connections are let in."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
@@ -129,7 +130,7 @@ class Transport:
 
     def tick(self) -> None:
         """Once a second."""
-        now = self.loop.time()
+        now = time.monotonic()  # finer than the loop's, which may count milliseconds
         for port in self._ports.copy():
             for link in port.links():
                 link.tick(now)

@@ -81,11 +81,11 @@ class Planner:
             conditions = weighing.conditions(self._topology, policy, pair.ends)
             if conditions != pair.conditions or pair.by_hand:
                 pair.conditions, pair.by_hand = conditions, None
-                pair.better, pair.retry_at = STEADY, 0.0  # it was asked for: no need to wait
+                pair.better, pair.retry_at, pair.evaluate_at = STEADY, 0.0, 0.0  # at once
         if pair.active is None:
             pair.retry_at = 0.0
         actions = self._reconsider(pair, now)
-        return [*actions, Ready(pair.ends)] if pair.active is not None else actions
+        return [*actions, *weighing.verdict(pair, asked=policy is not None)]
 
     def by_hand(self, asker: str, path: Sequence[str], now: float) -> list[Action]:
         """Somebody lays the active route of a pair, along links that are there.

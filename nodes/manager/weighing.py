@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Final
 from nodes import api
 from nodes.manager.choosing import Conditions, best, choose, links, score, stand_in
 from nodes.manager.metrics import METRICS
+from nodes.manager.pairs import NoWay, Ready
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nodes.manager.pairs import Ends, Pair, Path, Route
+    from nodes.manager.pairs import Action, Ends, Pair, Path, Route
     from nodes.manager.topology import Topology
 
 BETTER: Final = 0.8  # of the present cost
@@ -41,7 +42,7 @@ def better_way(
     choice = choose(graph, *pair.ends, conditions)
     if choice is None or tuple(choice.active) == active.path:
         return None
-    if not _allowed(active.path, conditions):
+    if not allowed(active.path, conditions):
         return tuple(choice.active)
     beside = stand_in(graph, active.path, conditions)
     shared = len(active.links & links(beside)) if beside else len(active.links)
@@ -54,7 +55,7 @@ def better_way(
 def _worth(topology: Topology, path: Path, active: Route, conditions: Conditions) -> bool:
     graph = topology.graph
     return path != active.path and (
-        not _allowed(active.path, conditions)
+        not allowed(active.path, conditions)
         or _better(score(graph, path, conditions), score(graph, active.path, conditions))
     )
 
@@ -81,13 +82,22 @@ def _better(new: tuple[int, float], old: tuple[int, float]) -> bool:
     return new[0] < old[0] or (new[0] == old[0] and new[1] < BETTER * old[1])
 
 
-def _allowed(path: Path, conditions: Conditions) -> bool:
+def allowed(path: Path, conditions: Conditions) -> bool:
     policy = conditions.policy
     return (
         policy.min_hops <= len(path) - 1 <= policy.max_hops
         and not conditions.avoid & set(path)
         and conditions.must <= set(path)
     )
+
+
+def verdict(pair: Pair, *, asked: bool) -> list[Action]:
+    """What somebody hears at once who wants a way; with `asked` only one that his policy allows."""
+    if pair.active is None:
+        return []
+    if not asked or allowed(pair.active.path, pair.conditions):
+        return [Ready(pair.ends)]
+    return [] if pair.building else [NoWay(pair.ends, why_no_way(pair))]
 
 
 def why_no_way(pair: Pair) -> str:
@@ -124,7 +134,7 @@ def why(topology: Topology, pair: Pair, conditions: Conditions) -> list[api.Cons
 def _rejected(topology: Topology, pair: Pair, path: list[str], conditions: Conditions) -> str:
     if pair.by_hand is not None:
         return "not taken: a route was laid by hand"
-    if not _allowed(tuple(path), conditions):
+    if not allowed(tuple(path), conditions):
         return "not taken: the policy does not allow it"
     if links(path) & conditions.suspects:
         return "not taken: a link of it failed of late"

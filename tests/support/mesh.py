@@ -34,9 +34,11 @@ class Mesh:
         self.operator = self._key("operator", "admin")
         self.address: Address
 
-    def start_broker(self, names: Sequence[str]) -> None:
-        """Start the broker with keys for a manager and nodes of these names."""
+    def start_broker(self, names: Sequence[str], people: Mapping[str, str] | None = None) -> None:
+        """Start the broker with keys for a manager, nodes of these names, and people by role."""
         self._key("manager", "manager")
+        for name, role in (people or {}).items():
+            self._key(name, role)
         for name in names:
             self._key(name, "node")
         broker = keystore.create(self.folder / "broker.key")
@@ -158,13 +160,19 @@ class Mesh:
 
 @contextlib.contextmanager
 def running_mesh(
-    nodes: Mapping[str, Sequence[str]], *, spare: Sequence[str] = ()
+    nodes: Mapping[str, Sequence[str]],
+    *,
+    spare: Sequence[str] = (),
+    people: Mapping[str, str] | None = None,
 ) -> Iterator[Mesh]:
-    """Run a broker, a manager and nodes: name -> the nodes it dials. `spare` get a key only."""
+    """Run a broker, a manager and nodes: name -> the nodes it dials. `spare` get a key only.
+
+    `people`, name -> role, do as well.
+    """
     with tempfile.TemporaryDirectory(prefix="mesh-") as folder:
         mesh = Mesh(Path(folder))
         try:
-            mesh.start_broker([*nodes, *spare])
+            mesh.start_broker([*nodes, *spare], people)
             mesh.start_manager()
             for name, links in nodes.items():
                 mesh.start_node(name, *links)

@@ -124,7 +124,7 @@ def values(kind: str, current: str, snapshot: Snapshot) -> Iterator[Offer]:
         case "job":
             rows = _rows(snapshot, "jobs", "id", "text")
             yield from ((str(job["id"]), job["text"]) for job in rows)
-        case "host" | "context":
+        case "host" | "context" | "node":
             yield from ((name, kind) for name in _names(snapshot, f"{kind}s"))
         case _ if kind in _OF:
             yield from _OF[kind](snapshot)

@@ -22,7 +22,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 def stamp() -> str:
     """Changes whenever what commands there are may have changed."""
     newest = 0
-    for folder in ("surface", "commands", "commands/bus", "."):
+    for folder in ("surface", "commands", "commands/bus", "commands/node", "."):
         with os.scandir(f"{_PACKAGE}/{folder}") as entries:
             times = [e.stat().st_mtime_ns for e in entries if e.name.endswith(".py")]
             newest = max(newest, len(times), *times)
@@ -48,7 +48,15 @@ def snapshot(home: str, environment: Mapping[str, str]) -> dict[str, Any]:
         names = sorted(name for name in os.listdir(f"{folder}/contexts") if name.endswith(".json"))
     except OSError:
         names = []
-    return {**found, "contexts": [name.removesuffix(".json") for name in names]}
+    contexts = [name.removesuffix(".json") for name in names]
+    return {**found, "contexts": contexts, "nodes": _nodes(home)}
+
+
+def _nodes(home: str) -> list[str]:
+    """The user's own names for keys, and what nodes were called when somebody looked last."""
+    own = _read(f"{home}/addresses.json")
+    called = _read(f"{home}/state/nodes.json").values()
+    return sorted({*own, *(name for name in called if isinstance(name, str))})
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ Kind = Literal[
     "app",  # a name in the configuration
     "launch",  # an id, or an app that runs once
     "select",  # a selector: ids, names, globs, @groups, host:app, state=…
-    "job", "host", "key", "role", "signal", "file", "command",
+    "job", "host", "key", "role", "signal", "file", "command", "node",
     "text",  # nothing can be offered
 ]  # fmt: skip
 
@@ -186,6 +186,14 @@ THEMES: tuple[Theme, ...] = (
         "The mesh",
         (
             Entry("find", f"{_S}offers:find", "What apps offer in the mesh.", kinds=("text",)),
+            Entry(
+                "node", f"{_S}nodes:app", "See through the mesh: nodes, links, routes; measure, choose.",
+                kinds=("node",),
+                verbs=(
+                    "ls", "show", "peers", "routes", "sessions", "streams", "ping", "trace", "speed", "why",
+                    "map", "events", "metrics", "name", "route",
+                ),
+            ),
         ),
     ),
     Theme(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _KINDS = {
     "FILE": "file", "DIR": "folder", "SIGNAL": "signal", "SELECTOR": "select", "APP": "app",
     "NAME|CONTEXT": "context", "CONTEXT": "context", "HOST": "host", "JOB": "job", "ROLE": "role",
+    "NODE": "node", "KEY|NODE": "node",
 }  # fmt: skip
 
 

@@ -47,8 +47,25 @@ def test_the_case_of_what_is_typed_does_not_matter():
     assert words("sd", "WEB") == ["web"]
 
 
+def test_nodes_are_offered_by_the_users_names_and_their_own():
+    known = {"nodes": ["alpha", "beta", "office"]}
+    assert words("node", "ping", "", snapshot=known) == ["alpha", "beta", "office"]
+    assert words("node", "tr") == ["trace"]
+
+
 def test_every_kind_of_the_registry_is_known():
-    offered = {"app", "launch", "select", "job", "host", "role", "signal", "file", "command"}
+    offered = {
+        "app",
+        "launch",
+        "select",
+        "job",
+        "host",
+        "role",
+        "signal",
+        "file",
+        "command",
+        "node",
+    }
     kinds = {kind for entry in registry.entries() for kind in entry.kinds}
     assert kinds <= offered | {"key", "text"}
 

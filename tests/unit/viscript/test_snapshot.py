@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from viscript import snapshot
 from viscript.cluster import files
 from viscript.cluster.talk import Directory, HostInfo, Known
+from viscript.completion import stored
 from viscript.config import App, Config
 from viscript.home import Home
 from viscript.records import Status
@@ -94,3 +95,12 @@ async def test_what_changes_together_is_written_once(tmp_path):
     assert len(collected) == 1
     assert json.loads(home.snapshot.read_bytes()) == {"hosts": ["one"]}
     assert [x.name for x in home.snapshot.parent.glob("completion*")] == ["completion.json"]
+
+
+def test_names_of_nodes_are_those_of_the_user_and_of_the_last_look(tmp_path):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "addresses.json").write_text('{"office": "KEY1"}')
+    (tmp_path / "state" / "nodes.json").write_text('{"KEY1": "beta", "KEY2": "alpha", "KEY3": 3}')
+    assert stored.snapshot(str(tmp_path), {})["nodes"] == ["alpha", "beta", "office"]
+    (tmp_path / "addresses.json").write_text("[")
+    assert stored.snapshot(str(tmp_path), {})["nodes"] == ["alpha", "beta"]

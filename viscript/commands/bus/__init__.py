@@ -88,7 +88,7 @@ class Verbs(TyperGroup):
         if isinstance(command, TyperGroup) and cmd_name in command.commands:
             command = command.commands[cmd_name]  # a file with two verbs
         command.name = cmd_name
-        return _with_common(command)
+        return with_common(command)
 
     def resolve_command(
         self, ctx: Context, args: list[str]
@@ -108,11 +108,13 @@ def _common_params() -> list[Parameter]:
     return [p for p in typer.main.get_command(template).params if p.name != "help"]
 
 
-def _with_common(command: Command) -> Command:
+def with_common(command: Command) -> Command:
     """`command`, and if it is a group those in it, with the options of `_common` as well."""
+    if any(parameter.name == "context" for parameter in command.params):
+        return command  # was here already
     if isinstance(command, TyperGroup):
         for inner in command.commands.values():
-            _with_common(inner)
+            with_common(inner)
     command.params = [*command.params, *_common_params()]
     command.callback = _taking_common(command.callback or (lambda: None))
     return command

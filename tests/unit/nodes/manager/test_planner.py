@@ -188,6 +188,24 @@ def test_a_policy_moves_a_standing_pair_at_once() -> None:
     assert mesh.active("ad") == "abd"
 
 
+def test_who_gives_a_policy_hears_of_it_when_the_route_is_as_it_says() -> None:
+    mesh = square()
+    mesh.wanted("ad")
+    mesh.told.clear()
+    mesh.slow = True
+    mesh.wanted("ad", Policy(avoid=["b"]))
+    assert not mesh.told
+    mesh.finish()
+    assert [what for _, what in mesh.told] == ["ready"]
+    assert mesh.active("ad") == "acd"
+    mesh.told.clear()
+    mesh.slow = False
+    mesh.wanted("ad", Policy(avoid=["b", "c"]))
+    assert [what for _, what in mesh.told] == [
+        "there is no path of links between them that the policy allows"
+    ]
+
+
 def test_a_policy_that_nothing_meets_says_so() -> None:
     mesh = square()
     mesh.wanted("ad", Policy(min_hops=5))
