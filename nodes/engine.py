@@ -117,12 +117,14 @@ class Engine:
                 lane.session.want(now)  # a route is asked for by somebody who will use it
             self._act(lane)
 
-    def prefer(self, route: str, peer: str) -> None:
-        """Use this route to `peer` from now on; all others stand by."""
+    def prefer(self, route: str, peer: str) -> bool:
+        """Use this route to `peer` from now on, all others stand by; whether it is there."""
         lane = self._lanes.get(peer)
-        if lane is not None:
-            lane.session.prefer(route, self._clock())
-            self._act(lane)
+        if lane is None or lane.session.ways.of(route) is None:
+            return False
+        lane.session.prefer(route, self._clock())
+        self._act(lane)
+        return True
 
     def unreachable(self, peer: str, code: Code) -> None:
         """No route was found: who only asks for a stream need not wait until one comes."""

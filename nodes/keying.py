@@ -8,7 +8,7 @@ randomness are passed in. Specified in docs/protocol/mesh.md, section 3.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from bus.identity import to_bytes
 from nodes.handshake import Answer, HandshakeError, Initiator, Keys, Offer, Responder
@@ -17,6 +17,7 @@ from nodes.sealing import Seal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nodes.links.base import Packet
     from nodes.sealing import Cipher
 
 FIRST_RETRY: Final = 0.25  # s, doubled each time
@@ -28,8 +29,10 @@ REKEY_LATER: Final = 135.0  # s: the end with the larger key waits, so that not 
 REKEY_BYTES: Final = 1 << 36
 MAX_AGE: Final = 300.0  # s: older keys are not used, whatever stands in the way of new ones
 PENDING_FOR: Final = 60.0  # s that an answer waits for a frame under its keys
-BURST, PER_SECOND = 5.0, 1.0  # handshake messages of one peer that are worth a millisecond of work
+BURST, PER_SECOND = 5.0, 1.0  # handshake messages of one route that are worth a millisecond of work
+MAX_ROUTES: Final = 8  # for which that is counted: as many as lead to one peer
 _OFFER, _ANSWER = b"\x01", b"\x02"
+_Kept = TypeVar("_Kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class Keying:
         ciphers: list[Cipher],
     ) -> None:
         self.agreed: Agreed | None = None
-        self.pending: Pending | None = None
+        self.pending: dict[str, Pending] = {}  # by the route on which the first message came
         self.tries = 0  # of the message that is on the way
         self.refused = 0  # messages that were not worth an answer
         self._own_stands = own < peer
@@ -84,8 +87,7 @@ class Keying:
         self._retry_at = 0.0
         self._since = 0.0  # when `agreed` was made
         self._base = 0  # the newest epoch that the peer is known to have taken too
-        self._tokens = BURST
-        self._tokens_at = 0.0
+        self._tokens: dict[str, tuple[float, float]] = {}  # by route: how many, and when
 
     @property
     def running(self) -> bool:
@@ -114,7 +116,8 @@ class Keying:
 
     def stop(self) -> None:
         """Forget keys and handshakes."""
-        self.agreed = self.pending = self._mine = None
+        self.agreed = self._mine = None
+        self.pending.clear()
 
     def wants_new(self, now: float, sealed: int) -> bool:
         """Whether the keys have been used enough, by age or by `sealed` bytes."""
@@ -125,12 +128,16 @@ class Keying:
     def too_old(self, now: float) -> bool:
         return self.agreed is not None and now - self._since >= MAX_AGE
 
-    def message(self, payload: bytes, now: float) -> bytes | Agreed | None:
-        """A HANDSHAKE frame came: what to answer on the same way, or the keys to use from now on."""
+    def message(self, payload: bytes, now: float, route: str = "") -> bytes | Agreed | None:
+        """A HANDSHAKE frame came: what to answer on the same way, or the keys to use from now on.
+
+        What waits and what is worth work is counted for each route: somebody on one who plays old
+        messages, or sends nonsense, shall not be in the way of a handshake on another.
+        """
         try:
             if payload[:1] == _OFFER:
-                return self._offered(payload[1:], now)
-            if payload[:1] == _ANSWER and self._mine is not None and self._worth(now):
+                return self._offered(payload[1:], now, route)
+            if payload[:1] == _ANSWER and self._mine is not None and self._worth(now, route):
                 return self._answered(self._mine, payload[1:], now)
         except HandshakeError:
             self.refused += 1
@@ -141,15 +148,23 @@ class Keying:
         if self.agreed is not None:
             self._base = self.agreed.epoch
 
-    def confirmed(self, pending: Pending, now: float) -> Agreed:
-        """A frame under the pending keys came: they hold."""
-        self._settle(pending.agreed, now)
-        self.proved()
-        return pending.agreed
+    def confirmed_by(
+        self, first: int, packet: Packet, into: memoryview, now: float
+    ) -> Agreed | None:
+        """The keys of an answer of ours, if the frame is sealed under them: they hold from now on."""
+        lane, epoch, counter, sealed = packet.lane, packet.epoch, packet.counter, packet.payload
+        for pending in self.pending.values():
+            if epoch == pending.agreed.epoch and pending.into.open(
+                first, lane, epoch, counter, sealed, into
+            ):
+                self._settle(pending.agreed, now)
+                self.proved()
+                return pending.agreed
+        return None
 
     def expire(self, now: float) -> None:
-        if self.pending is not None and now >= self.pending.until:
-            self.pending = None
+        for route in [key for key, pending in self.pending.items() if now >= pending.until]:
+            del self.pending[route]
 
     def _make(self, now: float) -> None:
         """A new first message. Its number and epoch are those of the session, if there is one."""
@@ -164,13 +179,13 @@ class Keying:
         self.tries = 0
         self._retry_at = now
 
-    def _offered(self, message: bytes, now: float) -> bytes | None:
-        pending = self.pending
+    def _offered(self, message: bytes, now: float, route: str) -> bytes | None:
+        pending = self.pending.get(route)
         if pending is not None and pending.first == message:
             return pending.answer  # ours was lost
         if self._mine is not None and self._own_stands and self.tries <= STANDS:
             return None  # both began at once
-        if not self._worth(now):
+        if not self._worth(now, route):
             return None
         responder = Responder(self._secret, message, self._random(32))
         if responder.peer != self._peer:
@@ -185,8 +200,10 @@ class Keying:
         cipher = responder.choose(self._ciphers)
         answer, keys = responder.answer(Answer(resumed, cipher))
         made = Agreed(offer.session, offer.epoch, resumed, keys)
-        self.pending = Pending(message, _ANSWER + answer, made, made.seals()[1], now + PENDING_FOR)
-        return self.pending.answer
+        into = made.seals()[1]
+        pending = Pending(message, _ANSWER + answer, made, into, now + PENDING_FOR)
+        _put(self.pending, route, pending)
+        return pending.answer
 
     def _answered(self, mine: Initiator, message: bytes, now: float) -> Agreed:
         keys, answer = mine.finish(message)
@@ -201,14 +218,22 @@ class Keying:
 
     def _settle(self, agreed: Agreed, now: float) -> None:
         self.agreed, self._since = agreed, now
-        self._mine = self.pending = None
+        self._mine = None
+        self.pending.clear()
 
-    def _worth(self, now: float) -> bool:
+    def _worth(self, now: float, route: str) -> bool:
         """Whether another handshake message may be worked on: each costs about a millisecond."""
-        self._tokens = min(BURST, self._tokens + (now - self._tokens_at) * PER_SECOND)
-        self._tokens_at = now
-        if self._tokens < 1:
-            self.refused += 1
-            return False
-        self._tokens -= 1
-        return True
+        tokens, at = self._tokens.get(route, (BURST, now))
+        tokens = min(BURST, tokens + (now - at) * PER_SECOND)
+        enough = tokens >= 1
+        self.refused += not enough
+        _put(self._tokens, route, (tokens - enough, now))
+        return enough
+
+
+def _put(kept: dict[str, _Kept], route: str, value: _Kept) -> None:
+    """Keep something for a route; the one that was silent longest gives way."""
+    kept.pop(route, None)
+    kept[route] = value
+    if len(kept) > MAX_ROUTES:
+        del kept[next(iter(kept))]

@@ -104,7 +104,8 @@ class Obedience:
                 self._engine.bind(route, peer, onward, standby=not order.active)
                 self._ends[route] = order
             case Prefer(peer):
-                self._engine.prefer(route, peer)
+                if not self._engine.prefer(route, peer):
+                    raise Refused(409, "no_route", f"route {route} does not end here")
             case Remove():
                 self._ends.pop(route, None)
                 self._engine.remove(route)

@@ -15,7 +15,7 @@ from nodes.actions import Action, Again, Dead, Emit, Ended, Switched, Up, Wanted
 from nodes.delivery import Incoming, Outgoing
 from nodes.flows import State
 from nodes.handshake import MAX_MESSAGE
-from nodes.keying import Agreed, Keying
+from nodes.keying import MAX_TRIES, Agreed, Keying
 from nodes.keyring import Keyring
 from nodes.liveness import DEAD_AFTER, Liveness
 from nodes.pings import Pings
@@ -35,6 +35,7 @@ ASK_EVERY: Final = 3.0  # s between requests for a route while there is none
 GAP_PAUSE: Final = 0.1  # s between requests to send again, and between doing so, at least
 WANTED_FOR: Final = 30.0  # s that a session is kept up for somebody who asked for it
 ROUNDS: Final = 2  # times that a lane was sent again in vain until its way is given up
+STRIKES: Final = 3  # seconds more for a way that seems dead when there is no other
 
 FIRST: Final = VERSION << 4 | FrameType.DATA
 _NEVER: Final = float("inf")
@@ -68,6 +69,7 @@ class Session:
         self._told = 0  # counter of the datagram lane
         self._window = ReplayWindow()
         self._suspect = False  # tell the peer so
+        self._came_by: Way | None = None  # the last frame that opened
         self._ack_at = -_NEVER
         self._wanted_until = -_NEVER
         self._asked = -_NEVER
@@ -114,16 +116,16 @@ class Session:
             self._shake(now)
 
     def add_way(self, way: Way, now: float) -> None:
-        too_many = self.ways.add(way)
-        if too_many is not None:
-            self.drop_way(too_many, now, "there are newer ones")
-            self.actions.append(Dead(too_many, "there are newer ones"))
+        for old in self.ways.add(way):
+            self._lose(old, now, "there are newer ones")
         self.bound(now)
 
     def bound(self, now: float) -> None:
         """A way was added or its way back became known."""
         if self.ways.choose(now):
             self._switch(now)
+        for way in self.ways.shunned(now):
+            self._lose(way, now, "it proved bad, and there is another now")
 
     def prefer(self, route: str, now: float) -> None:
         """The manager's wish: this way before all others."""
@@ -159,19 +161,26 @@ class Session:
                 self.keying.begin(now)
                 self._shake(now)
 
-    def _give_up(self, way: Way, now: float, reason: str) -> None:
-        """Use another way than this, if there is one."""
+    def _give_up(self, way: Way, now: float, reason: str, strikes: int = 1) -> None:
+        """A way is no good: use another, or lose this one too when it was so `strikes` times."""
         self.ways.avoid(way, now)
         if self.ways.choose(now):
             self._switch(now)
-        if self._is_wanted(now):
+        if way is not self.ways.used or way.strikes >= strikes:
+            self._lose(way, now, reason)
+        elif self._is_wanted(now):
             self._ask(reason, now)
+
+    def _lose(self, way: Way, now: float, reason: str) -> None:
+        """Give a route back: whoever laid it hears of it, and lays another."""
+        self.drop_way(way, now, reason)
+        self.actions.append(Dead(way, reason))
 
     # Handshakes ---------------------------------------------------------------------------------
 
     def handshake(self, way: Way, payload: memoryview, now: float) -> None:
         """A HANDSHAKE frame came."""
-        result = self.keying.message(bytes(payload[: MAX_MESSAGE + 2]), now)
+        result = self.keying.message(bytes(payload[: MAX_MESSAGE + 2]), now, way.route)
         if isinstance(result, Agreed):
             self._agreed(result, now, proved=False)
             self.acknowledge(now)  # the peer waits for a frame under the new keys
@@ -184,13 +193,15 @@ class Session:
         used = self.ways.used
         if used is None:
             return
+        tries = self.keying.tries
         message = self.keying.due(now)
         if message is None:
             return
-        if self.keying.tries > ROUNDS and len(self.ways.all) > 1:
+        if tries >= (ROUNDS if len(self.ways.all) > 1 else MAX_TRIES):
             self._give_up(used, now, "the handshake is not answered")
-            used = self.ways.used or used
-        self.actions.append(Emit(used, FrameType.HANDSHAKE, message))
+            used = self.ways.used
+        if used is not None:
+            self.actions.append(Emit(used, FrameType.HANDSHAKE, message))
 
     def _agreed(self, agreed: Agreed, now: float, *, proved: bool) -> None:
         """Take new keys; `proved`: the peer has used them already."""
@@ -284,40 +295,27 @@ class Session:
             self._does_not_open(way, now)
             return None
         into = buffer[:size]
-        if self.keying.pending is not None:
-            self._try_pending(packet, into, now)
+        if self.keying.pending and (agreed := self.keying.confirmed_by(FIRST, packet, into, now)):
+            self._agreed(agreed, now, proved=True)
         if not self._is_new(lane, counter, now):
             return None
         seal = self.keys.into.get(epoch)
         if seal is None:
             self.unknown_epoch += 1
-            if not self.up:  # the peer has a session of which this node knows nothing
+            if not (self.up or self._is_wanted(now)):  # a session of which only the peer knows
                 self.want(now)
             return None
         if not seal.open(FIRST, lane, epoch, counter, sealed, into):
             self._does_not_open(way, now)
             return None
-        way.bad = 0
-        way.frames += 1
-        way.octets += size
+        way.came(size)
+        self._came_by = way
         self.liveness.heard = now
         self._came(epoch, now)
         if lane == DATAGRAM_LANE:
             self._window.came(counter)
             return into
         return into if self.incoming.in_turn(lane, counter, size, now, self._pause) else None
-
-    def _try_pending(self, packet: Packet, into: memoryview, now: float) -> None:
-        """If the frame is sealed under the keys that we answered with, they hold from now on."""
-        pending = self.keying.pending
-        if (
-            pending is not None
-            and packet.epoch == pending.agreed.epoch
-            and pending.into.open(
-                FIRST, packet.lane, packet.epoch, packet.counter, packet.payload, into
-            )
-        ):
-            self._agreed(self.keying.confirmed(pending, now), now, proved=True)
 
     def _is_new(self, lane: int, counter: int, now: float) -> bool:
         """Whether a frame may be opened at all."""
@@ -351,8 +349,9 @@ class Session:
         self.bad += 1
         way.bad += 1
         if way.bad >= MAX_BAD:
-            self._suspect = True
-            self.incoming.ack_due = now
+            if self._came_by is way or now - self.liveness.heard > DEAD_AFTER / 2:
+                self._suspect = True  # unless somebody throws it in where the peer does not send
+                self.incoming.ack_due = now
             self._give_up(way, now, "frames that came on it did not open")
 
     # Time ---------------------------------------------------------------------------------------
@@ -368,8 +367,7 @@ class Session:
         self.keying.expire(now)
         self.keys.expire(now)
         for way in self.ways.silent():
-            self.drop_way(way, now, "it answered no probe")
-            self.actions.append(Dead(way, "it answered no probe"))
+            self._lose(way, now, "it answered no probe")
         if self.ways.used is None:
             if self._is_wanted(now) and now - self._asked >= ASK_EVERY:
                 self._ask("there is none", now)
@@ -387,8 +385,9 @@ class Session:
         if now - self._ack_at >= KEEP_ALIVE * 0.9:
             self.acknowledge(now)
         if self.liveness.is_dead(now):
-            self._give_up(used, now, "the peer does not hear what is sent on it")
+            self._give_up(used, now, "the peer does not hear what is sent on it", STRIKES)
         else:
+            used.strikes = 0
             self._repeat(used, now)
         if self.keying.wants_new(now, self.keys.sealed) or now - self.liveness.heard > DEAD_AFTER:
             self.keying.begin(now)

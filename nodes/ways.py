@@ -12,6 +12,9 @@ from typing import Final
 MAX_WAYS: Final = 8  # of one peer; the oldest unused goes
 PROBE_EVERY: Final = 5.0  # s
 PROBES_MISSED: Final = 2  # in a row, then the way is dead
+BOUND_WITHIN: Final = (
+    12  # times PROBE_EVERY, then a way of which only one direction was laid is dead
+)
 MAX_BAD: Final = 8  # frames that did not open, then the way is suspect
 SUSPECT_FOR: Final = 60.0  # s
 
@@ -34,11 +37,18 @@ class Way:
     standby: bool = False  # the manager's wish: to be used only when others fail
     bad: int = 0  # frames that did not open since the last that did
     avoided: float = float("-inf")  # suspect or dead until then
+    strikes: int = 0  # times in a row that it was given up and nothing better was there
     probed: float = float("-inf")
     unanswered: int = 0  # probes in a row
     round_trip: float | None = None  # s, of the last probe
     frames: int = 0  # that came
     octets: int = 0
+
+    def came(self, size: int) -> None:
+        """A frame opened."""
+        self.bad = 0
+        self.frames += 1
+        self.octets += size
 
 
 @dataclass(slots=True)
@@ -48,12 +58,11 @@ class Ways:
     all: list[Way] = field(default_factory=list)  # oldest first
     used: Way | None = None
 
-    def add(self, way: Way) -> Way | None:
-        """Remember a way; returns one that is too many."""
+    def add(self, way: Way) -> list[Way]:
+        """Remember a way; returns those that are too many."""
         self.all.append(way)
-        if len(self.all) <= MAX_WAYS:
-            return None
-        return next(old for old in self.all if old is not self.used)
+        unused = [old for old in self.all if old is not self.used]
+        return unused[: max(0, len(self.all) - MAX_WAYS)]
 
     def drop(self, way: Way) -> bool:
         """Forget a way; whether it was the one in use."""
@@ -76,6 +85,11 @@ class Ways:
     def avoid(self, way: Way, now: float) -> None:
         way.avoided = now + SUSPECT_FOR
         way.bad = 0
+        way.strikes += 1
+
+    def shunned(self, now: float) -> list[Way]:
+        """Ways that proved bad and of which another has taken the place."""
+        return [way for way in self.all if way.avoided > now and way is not self.used]
 
     def choose(self, now: float) -> bool:
         """Use the best way there is; whether that is another than before.
@@ -100,16 +114,17 @@ class Ways:
 
     def due(self, now: float) -> list[Way]:
         """Ways to be probed now: those that stand by."""
-        due = [
-            way
-            for way in self.all
-            if way is not self.used and way.onward is not None and now - way.probed >= PROBE_EVERY
-        ]
+        due = [way for way in self.all if way is not self.used and now - way.probed >= PROBE_EVERY]
         for way in due:
             way.probed = now
             way.unanswered += 1
-        return due
+        return [way for way in due if way.onward is not None]
 
     def silent(self) -> list[Way]:
-        """Ways that stand by and answer no probe."""
-        return [way for way in self.all if way is not self.used and way.unanswered > PROBES_MISSED]
+        """Ways that stand by and answer no probe, and those that were never laid to their end."""
+        return [
+            way
+            for way in self.all
+            if way is not self.used
+            and way.unanswered > (PROBES_MISSED if way.onward is not None else BOUND_WITHIN)
+        ]

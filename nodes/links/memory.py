@@ -73,6 +73,11 @@ class World:
 
         self.at(self.now + seconds, again)
 
+    @property
+    def next_time(self) -> float | None:
+        """When the next thing is to happen."""
+        return self._due[0][0] if self._due else None
+
     def step(self) -> bool:
         """Let the next thing happen; False when nothing is to happen any more."""
         if not self._due:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SUSPECT_FOR: Final = 30.0  # s
 FIRST_RETRY, LAST_RETRY = 0.5, 30.0  # s
+FIRST_TELLING: Final = 8.0  # s: longer than both ends may take to answer
 
 Ends = tuple[str, str]  # the smaller key first
 Path = tuple[str, ...]
@@ -22,6 +23,10 @@ Role = Literal["active", "better", "standby"]
 
 def ends_of(a: str, b: str) -> Ends:
     return (a, b) if a < b else (b, a)
+
+
+class TooManyRoutes(Exception):
+    """The manager, or the node that asks, has all the routes it may."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,12 +65,32 @@ class Pair:
     retry_at: float = 0.0
     evaluate_at: float = 0.0
     problem: str = ""
+    preferred: str = ""  # the route that both ends were told to use, and have said yes
+    prefer_at: float = 0.0  # when they are told again
+    prefer_pause: float = 0.0
     suspects: dict[Link, float] = field(default_factory=dict)  # until when
     alone_since: float | None = None  # neither end is on the bus
 
     @property
     def routes(self) -> list[Route]:
         return [route for route in (self.active, self.standby) if route is not None]
+
+    def prefer(self, now: float) -> list[Action]:
+        """Have both ends use the active route, unless they have said that they do."""
+        if self.active is None or self.active.name == self.preferred:
+            return []
+        self.prefer_pause = FIRST_TELLING
+        self.prefer_at = now + self.prefer_pause
+        return [Switch(self.ends, self.active.name)]
+
+    def prefer_again(self, now: float) -> list[Action]:
+        """The same, when there was no answer: later each time."""
+        if now < self.prefer_at:
+            return []
+        pause = min(2 * self.prefer_pause, LAST_RETRY)
+        actions = self.prefer(now)
+        self.prefer_pause, self.prefer_at = pause, now + pause
+        return actions
 
     def postpone(self, now: float) -> None:
         """It failed: wait longer each time."""
@@ -103,7 +128,7 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """Have both ends send on this route."""
+    """Have both ends send on this route, and tell `switched` if both do."""
 
     ends: Ends
     route: str

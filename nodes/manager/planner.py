@@ -32,8 +32,8 @@ from nodes.manager.pairs import (
     Ready,
     Role,
     Route,
-    Switch,
     Tell,
+    TooManyRoutes,
     ends_of,
     gone,
     suspected,
@@ -53,10 +53,6 @@ DRAIN: Final = 2.0  # s that a route stands which nobody sends on any more
 LINGER: Final = 120.0  # s that a pair is kept whose ends are both gone
 MAX_PAIRS: Final = 20_000
 MAX_PAIRS_OF_ONE: Final = 2_048  # that one node asked for
-
-
-class TooManyRoutes(Exception):
-    """The manager, or the node that asks, has all the routes it may."""
 
 
 class Planner:
@@ -88,10 +84,7 @@ class Planner:
         return [*actions, *weighing.verdict(pair, asked=policy is not None)]
 
     def by_hand(self, asker: str, path: Sequence[str], now: float) -> list[Action]:
-        """Somebody lays the active route of a pair, along links that are there.
-
-        Ready or NoWay will follow. Raises TooManyRoutes.
-        """
+        """Somebody lays the active route of a pair, along links that are there; else as `wanted`."""
         pair = self._pair(ends_of(path[0], path[-1]), asker)
         pair.by_hand = tuple(path if path[0] == pair.ends[0] else path[::-1])
         pair.retry_at = 0.0
@@ -128,13 +121,15 @@ class Planner:
         actions: list[Action] = [Tell(name, path, up=True, reason="")]
         if pair.active is None:
             pair.active = new
-            actions += [Ready(ends)] if role == "active" else [Switch(ends, name), Ready(ends)]
+            if role == "active":
+                pair.preferred = name
+            actions += [*pair.prefer(now), Ready(ends)]
         elif role == "standby":
             actions += self._retire(pair, pair.standby, now)
             pair.standby = new
         else:
-            actions += [Switch(ends, name), Ready(ends)]
             actions += self._replace(pair, pair.active, new, now)
+            actions += [*pair.prefer(now), Ready(ends)]
         return actions + self._complete(pair, now)
 
     def failed(self, ends: Ends, name: str, problem: str, at: str, now: float) -> list[Action]:
@@ -148,6 +143,12 @@ class Planner:
             neighbours = self._topology.graph.get(at, {})
             pair.suspect((link_of(at, other) for other in neighbours), now)
         return [NoWay(ends, problem, found=True)]
+
+    def switched(self, ends: Ends, name: str) -> None:
+        """Both ends send on a route."""
+        pair = self.pairs.get(ends)
+        if pair is not None and pair.active is not None and pair.active.name == name:
+            pair.preferred = name
 
     def lost(self, end: str, name: str, at: str, reason: str, now: float) -> list[Action]:
         """An end says that a route is gone; `at` is the node that ended it, if it is known."""
@@ -256,7 +257,7 @@ class Planner:
             pair.alone_since = now
         elif now - pair.alone_since > LINGER:
             return self._forget(pair, "both ends are gone")
-        return self._evaluate(pair, now)
+        return [*pair.prefer_again(now), *self._evaluate(pair, now)]
 
     # Decisions ----------------------------------------------------------------------------------
 
@@ -361,8 +362,7 @@ class Planner:
         """The standby is the active route; both ends have changed to it already, or will now."""
         pair.active, pair.standby = pair.standby, None
         pair.better, pair.evaluate_at = 0, now + EVALUATE_EVERY
-        switch = [Switch(pair.ends, pair.active.name)] if pair.active else []
-        return [*switch, Ready(pair.ends), *self._complete(pair, now)]
+        return [*pair.prefer(now), Ready(pair.ends), *self._complete(pair, now)]
 
     def _pair(self, ends: Ends, asker: str) -> Pair:
         pair = self.pairs.get(ends)

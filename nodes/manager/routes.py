@@ -51,14 +51,17 @@ async def _one_way(commands: Commands, route: str, path: Sequence[str]) -> api.H
     return onward
 
 
-async def switch(commands: Commands, route: str, ends: tuple[str, str]) -> None:
-    """Have both ends send on this route; one that does not answer notices by itself."""
+async def switch(commands: Commands, route: str, ends: tuple[str, str]) -> bool:
+    """Have both ends send on this route; whether both do. One that does not is told again later."""
+    done = True
     a, b = ends
     for key, peer in ((a, b), (b, a)):
         try:
             await commands.send(key, route, Prefer(peer))
         except NotDone as error:
+            done = False
             log.info("route %s is not preferred: %s", route, error)
+    return done
 
 
 async def remove(commands: Commands, route: str, path: Iterable[str]) -> None:

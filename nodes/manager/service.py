@@ -20,8 +20,18 @@ from nodes import api
 from nodes.manager import describing, routes
 from nodes.manager.bodies import guarded, must_be_keys
 from nodes.manager.commands import Commands, NotDone
-from nodes.manager.pairs import Build, Drop, Ends, NoWay, Ready, Switch, Tell, ends_of
-from nodes.manager.planner import Planner, TooManyRoutes
+from nodes.manager.pairs import (
+    Build,
+    Drop,
+    Ends,
+    NoWay,
+    Ready,
+    Switch,
+    Tell,
+    TooManyRoutes,
+    ends_of,
+)
+from nodes.manager.planner import Planner
 from nodes.manager.suggesting import suggest
 from nodes.manager.topology import Change, NameTaken, Node, TooManyNodes, Topology
 from nodes.orders import Expect, Peer, Suggest
@@ -258,7 +268,7 @@ class Manager:
                 case Build():
                     start(self._build(action))
                 case Switch():
-                    start(routes.switch(self._commands, action.route, action.ends))
+                    start(self._switch(action))
                 case Drop():
                     start(routes.remove(self._commands, action.route, action.path))
                 case Tell():
@@ -281,6 +291,10 @@ class Manager:
         else:
             done = self._planner.built(order.ends, order.route, order.path, time.monotonic())
         self._carry_out(done)
+
+    async def _switch(self, order: Switch) -> None:
+        if await routes.switch(self._commands, order.route, order.ends):
+            self._planner.switched(order.ends, order.route)
 
     def _settle(self, ends: Ends, problem: Refused | None) -> None:
         for future in self._waiting.pop(ends, ()):

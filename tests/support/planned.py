@@ -101,6 +101,8 @@ class Ordered:
         for end, peer in (order.ends, order.ends[::-1]):
             if order.route in self.standing and end not in self.silent:
                 self.used[end, peer] = order.route
+        if order.route in self.standing and not self.silent & {*order.ends}:
+            self.planner.switched(order.ends, order.route)
 
     def _drop(self, route: str) -> None:
         """An end that loses the route it uses changes to another one that it has."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from bus.identity import KeyPair, to_bytes
 from bus.sockets import new_keypair
-from nodes.actions import Action, Emit, Ended
+from nodes.actions import Action, Dead, Emit, Ended
 from nodes.delivery import LANES
 from nodes.flows import Flows
 from nodes.keying import Keying
@@ -109,9 +109,17 @@ class Country:
                 self._put(side, action.way, self._frame(action))
             elif isinstance(action, Ended):
                 point.ended.append(action)
+            elif isinstance(action, Dead):
+                point.other.append(action)
+                self._close(action.way)
             else:
                 point.other.append(action)
         self._drain(side)
+
+    def _close(self, way: Way) -> None:
+        """One end gives a road up, and the other hears of it."""
+        for road in [road for road in self.roads if way in road.ways]:
+            self.cut(road)
 
     def _frame(self, action: Emit) -> bytearray:
         top = head(action.kind, 1, action.counter, lane=action.lane, epoch=action.epoch, ttl=255)

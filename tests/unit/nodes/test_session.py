@@ -200,7 +200,7 @@ def test_a_lost_confirmation_of_new_keys_loses_no_stream() -> None:
     country.deliver(road, 0)  # the offer
     country.deliver(road, 1)  # the answer
     road.queues[0].clear()  # the frame under the new keys
-    country.b.session.keying.pending = None
+    country.b.session.keying.pending.clear()
     country.send(0, 1, b"goes on")
     country.wait(10)
     assert country.b.got[1] == [b"goes on"]
@@ -260,7 +260,6 @@ def test_many_first_messages_cost_little() -> None:
         bad[-1] ^= number + 1
         country.b.session.keying.message(bytes(bad), country.b.now)
     assert country.b.session.keying.refused == 50
-    assert country.b.session.keying._tokens < 1
 
 
 def test_both_begin_at_once_and_the_smaller_keys_stands() -> None:

@@ -4,8 +4,8 @@ import pytest
 
 from nodes.api import Policy, StandingRoute
 from nodes.manager import planner as planning
-from nodes.manager.pairs import Drop, Switch
-from nodes.manager.planner import DRAIN, EVALUATE_EVERY, LINGER, STEADY, TooManyRoutes
+from nodes.manager.pairs import Drop, Switch, TooManyRoutes
+from nodes.manager.planner import DRAIN, EVALUATE_EVERY, LINGER, STEADY
 from nodes.manager.topology import FORGET_AFTER, Change
 from tests.support.planned import Ordered, links
 from tests.support.topology import network, relink

@@ -1,0 +1,237 @@
+"""A whole mesh in one process and on one clock: nodes with engine and control, a bus, a node manager.
+
+Only the transport of links, the bus's sockets and the clock are stand-ins; the manager's service, the
+nodes' control, signed orders, sessions and streams are what runs in production.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, cast
+from unittest.mock import patch
+
+from nodes import control as control_module
+from nodes import obeying as obeying_module
+from nodes.control import Control
+from nodes.engine import Engine
+from nodes.links.memory import MemoryLink, Nature, World
+from nodes.links.peers import Peers
+from nodes.manager import commands as commands_module
+from nodes.manager import describing as describing_module
+from nodes.manager import service as service_module
+from nodes.manager.service import Manager
+from nodes.obeying import Obedience
+from nodes.observer import Observer
+from nodes.orders import Guard
+from nodes.wire import Code
+from tests.support.memory_mesh import keypair
+from tests.support.small_bus import Broker, Participant
+from tests.support.steered import Clock, SteeredLoop
+from tests.support.talks import PORT, Conversation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bus import Bus
+    from nodes.links.zeromq import Transport
+    from nodes.pump import Pump
+
+_CLOCKED = (
+    control_module,
+    obeying_module,
+    commands_module,
+    describing_module,
+    service_module,
+)
+_MANAGER = "the manager"
+_T = TypeVar("_T")
+
+
+class _Transport:
+    """Links are made by the test."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.endpoint = ""
+        self.counters: Counter[str] = Counter()
+
+
+class Node:
+    """One node, from its start to its end; another start is another Node."""
+
+    def __init__(self, mesh: WholeMesh, name: str) -> None:
+        self.name = name
+        self.mesh = mesh
+        pair = keypair(name)
+        self.key = pair.public
+        draw = random.Random(f"{name} {mesh.world.now} {mesh.starts}")
+        self.engine = Engine(pair, lambda: mesh.world.now, draw.randbytes)
+        self.engine.mesh.new_label = lambda: draw.randrange(1, 1 << 32)
+        self.engine.observer.wake = self._wake
+        self.engine.listeners[PORT] = self
+        self.alive = True
+        self.links: dict[str, MemoryLink] = {}  # by name
+        guard = Guard(pair.public, draw.randbytes(16), mesh.manager_pair.public)
+        self.obedience = Obedience(
+            self.engine, guard, lambda _key: True, Path("/nonexistent/node.manager")
+        )
+        self.bus = Participant(mesh.broker, pair.public)
+        self.routed = 0
+        self.task = mesh.loop.create_task(self._run())
+        self._tick()
+
+    def _wake(self, when: float) -> None:
+        self.mesh.world.at(when, lambda: self.alive and self.engine.handle_timer())
+
+    def _tick(self) -> None:
+        if self.alive:
+            self.engine.tick()
+            self.mesh.world.at(self.mesh.world.now + 1.0, self._tick)
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            transport = cast("Transport", _Transport(self.name))
+            peers = Peers(self.key, lambda: 0.5)
+            bus = cast("Bus", self.bus)
+            self.control = Control(bus, self.engine, transport, self.obedience, peers, tasks)
+            await self.control.start([])
+
+    def incoming(self, pump: Pump, origin: str, greeting: bytes) -> None:
+        self.mesh.conversations[int(greeting)].asked(self, pump, origin)
+
+    def kill(self) -> None:
+        self.alive = False
+        self.engine.observer = Observer()  # nobody hears of it any more
+        board = self.engine._board  # its descriptors are closed, as when a process ends
+        board.cut(list(board.pumps), Code.LINK_LOST)
+        self.task.cancel()
+        if self.mesh.broker.present.get(self.key) is self.bus:
+            del self.mesh.broker.present[self.key]
+        for link in list(self.links.values()):
+            link.cut("killed")
+
+
+class WholeMesh:
+    """See the module. Everything is by the nodes' names."""
+
+    def __init__(self, names: str | list[str], seed: int = 0, nature: Nature | None = None) -> None:
+        self.world = World(seed)
+        self.nature = nature or Nature(delay=0.005, jitter=0.005, rate=20e6, capacity=1 << 18)
+        self.loop = SteeredLoop(self.world)
+        self.broker = Broker(self.world)
+        self.manager_pair = keypair(_MANAGER)
+        self.starts = 0
+        self.nodes: dict[str, Node] = {}
+        self.past: list[Node] = []  # nodes that were killed
+        self.links: dict[tuple[str, str], MemoryLink] = {}
+        self.conversations: list[Conversation] = []
+        self._clocks = contextlib.ExitStack()
+        for module in _CLOCKED:
+            self._clocks.enter_context(patch.object(module, "time", Clock(self.world)))
+        self.manager: Manager | None = None
+        self._managing: asyncio.Task[None] | None = None
+        self.start_manager()
+        for name in names:
+            self.start(name)
+
+    # Nodes and links ----------------------------------------------------------------------------
+
+    def start(self, name: str) -> Node:
+        self.starts += 1
+        node = self.nodes[name] = Node(self, name)
+        return node
+
+    def kill(self, name: str) -> None:
+        node = self.nodes.pop(name)
+        self._inside(node.kill)
+        self.past.append(node)
+
+    def link(self, a: str, b: str) -> None:
+        """Link two nodes, unless they are."""
+        if (a, b) in self.links and self.links[a, b].alive and self.links[b, a].alive:
+            return
+        one, other = self.nodes[a], self.nodes[b]
+        if any(
+            self.links[ends].alive for ends in ((a, b), (b, a)) if ends in self.links
+        ):  # one end does not know yet that it is down
+            return
+        ends = self._inside(
+            lambda: self.world.link(one.key, one.engine, other.key, other.engine, self.nature)
+        )
+        self.links[a, b], self.links[b, a] = ends
+        one.links[b], other.links[a] = ends
+
+    def _inside(self, call: Callable[[], _T]) -> _T:
+        """Call where a loop runs."""
+
+        async def run() -> _T:
+            return call()
+
+        return self.loop.run_until_complete(run())
+
+    # The manager --------------------------------------------------------------------------------
+
+    def start_manager(self) -> None:
+        """A manager that knows nothing."""
+        self._managing = self.loop.create_task(self._manage())
+
+    def kill_manager(self) -> None:
+        if self._managing is not None:
+            self._managing.cancel()
+            self._managing = self.manager = None
+            self.broker.served.clear()
+            self.broker.present.pop(self.manager_pair.public, None)
+
+    async def _manage(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            bus = cast("Bus", Participant(self.broker, self.manager_pair.public))
+            manager = Manager(bus, self.manager_pair, tasks)
+            draw = random.Random(self.world.now)
+            manager._planner._new_route = lambda: draw.randbytes(8).hex()
+            await manager.serve()
+            self.manager = manager
+            while True:
+                await asyncio.sleep(1.0)
+                manager.tick()
+
+    # Conversations ------------------------------------------------------------------------------
+
+    def talk(self, a: str, b: str) -> Conversation:
+        talk = Conversation(self, len(self.conversations), self.nodes[a], self.nodes[b])
+        self.conversations.append(talk)
+        return talk
+
+    def run(self, seconds: float) -> None:
+        """Let time pass; the apps look every so often at their descriptors."""
+        end = self.world.now + seconds
+        while self.world.now < end:
+            self.loop.run_until_complete(asyncio.sleep(min(0.05, end - self.world.now)))
+            for talk in self.conversations:
+                talk.turn()
+            self.check()
+
+    def check(self) -> None:
+        """No part has failed."""
+        tasks = [node.task for node in self.nodes.values()]
+        for task in [*tasks, *([self._managing] if self._managing else [])]:
+            if task.done():
+                task.result()
+                raise AssertionError("a part of the mesh has ended")
+
+    def close(self) -> None:
+        for talk in self.conversations:
+            talk.near.close()
+            talk.far.close()
+            talk.task.cancel()
+        self.kill_manager()
+        for name in list(self.nodes):
+            self.kill(name)
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self.loop.run_until_complete(asyncio.sleep(0.1))
+        self.loop.close()
+        self._clocks.close()
