@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from bus.signals import Rules
+from viscript.cluster.numbers import Block, holds
 from viscript.cluster.registry import RoleName
 from viscript.records import Status
 
@@ -38,6 +39,11 @@ class HostInfo(Struct, frozen=True, kw_only=True):
     people: list[str] = []  # keys of its command lines
     role: RoleName = "none"  # of these, on the other hosts
     seen: float = 0.0  # Unix seconds of its last word; the first host's is now
+    ids: tuple[Block, ...] | None = None  # of its launches; None: any may be
+
+    def may_have(self, number: int) -> bool:
+        """Whether a launch with this id can be its own: else it lies."""
+        return self.ids is None or holds(self.ids, number)
 
 
 class Directory(Struct, frozen=True):
