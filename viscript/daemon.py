@@ -317,7 +317,7 @@ class Daemon:
 
         grant = self._joined.grant if self._joined is not None else "admin"
         Gate(launcher, self._home, self._owners, grant).open(bus)
-        Announcer(bus, events)
+        Announcer(bus, events, numbers_only=grant == "none")
 
     def _leave(self) -> None:
         """Everything has ended: leave state and logs, nothing else."""
