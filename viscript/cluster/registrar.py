@@ -265,7 +265,7 @@ class Registrar:
             )
             for host in self._registry.hosts
         ]  # fmt: skip
-        return Directory([first, *others])
+        return Directory([first, *others], self._registry.handed)
 
     def _member(self, sender: str) -> Registry:
         if self._registry is None:
@@ -330,8 +330,9 @@ def _people(host: Host) -> AccessEntry:
 
 def _same(before: Directory | None, now: Directory) -> bool:
     """But for when each was heard last."""
-    if before is None:
-        return False
-    return [structs.replace(x, seen=0) for x in before.hosts] == [
-        structs.replace(x, seen=0) for x in now.hosts
-    ]
+    return before is not None and _unheard(before) == _unheard(now)
+
+
+def _unheard(directory: Directory) -> Directory:
+    hosts = [structs.replace(host, seen=0) for host in directory.hosts]
+    return structs.replace(directory, hosts=hosts)

@@ -41,15 +41,16 @@ class HostInfo(Struct, frozen=True, kw_only=True):
     seen: float = 0.0  # Unix seconds of its last word; the first host's is now
     ids: tuple[Block, ...] | None = None  # of its launches; None: any may be
 
-    def may_have(self, number: int) -> bool:
-        """Whether a launch with this id can be its own: else it lies."""
-        return self.ids is None or holds(self.ids, number)
-
 
 class Directory(Struct, frozen=True):
-    """All hosts, the first one first."""
+    """All hosts, the first one first; every id up to `handed` is some host's."""
 
     hosts: list[HostInfo]
+    handed: int = 0
+
+    def may_have(self, host: HostInfo, number: int) -> bool:
+        """Whether a launch with this id can be this host's; ids after `handed` are of blocks unheard of."""
+        return host.ids is None or number > self.handed or holds(host.ids, number)
 
     @property
     def first(self) -> HostInfo:
