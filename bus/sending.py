@@ -12,9 +12,9 @@ from typing import Any
 from bus import subjects, wire
 from bus.errors import LocalProtocolError, RemoteProtocolError
 
-# A batch holds so many bytes, where each body counts some more than it has: 1,536 bodies at most.
-BATCH_ROOM = 96 << 10
-BODY_COST = 64
+# A batch holds so many bytes, where each body counts some more than it has; so one measure bounds both.
+BATCH_ROOM = 128 << 10
+BODY_COST = BATCH_ROOM // wire.MAX_BATCH
 # So many batches of other subjects wait before a publisher has to let them leave.
 MAX_WAITING = 64
 # Of requests, replies and stores: half of what 64 callers at once have under way, so that both ends and the
