@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
+
+from msgspec import Struct
 
 from bus import subjects, wire
 from bus.errors import LocalProtocolError, RemoteProtocolError
@@ -60,8 +61,7 @@ def check_subject(subject: str) -> None:
         raise LocalProtocolError(f"not a subject: {subject!r}")
 
 
-@dataclass(slots=True)
-class Outgoing:
+class Outgoing(Struct):
     """One message for the transport."""
 
     head: bytes

@@ -18,12 +18,12 @@ import time
 from asyncio import TaskGroup
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
 
 from bus import logs
 from bus.client import Bus, connect
@@ -64,8 +64,7 @@ DOWN = 90.0
 SETTLE = 120.0
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(Struct, frozen=True):
     """From the command line of `viscript.daemon`, which `viscript up` and `down` write."""
 
     home: Home

@@ -6,10 +6,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
 
 from viscript.commands import down
 from viscript.commands.list import remark
@@ -38,13 +38,12 @@ Show = Callable[[Event | None, str], None]  # an event, and the same for people
 Serve = Callable[["Home", "Config", int], int]
 
 
-@dataclass
-class Outcome:
+class Outcome(Struct):
     """What came of the apps while everything came up."""
 
-    launches: dict[int, Status] = field(default_factory=dict)
-    problems: dict[str, str] = field(default_factory=dict)
-    failed: list[str] = field(default_factory=list)  # apps that were to be started
+    launches: dict[int, Status] = {}
+    problems: dict[str, str] = {}
+    failed: list[str] = []  # apps that were to be started
 
 
 def run(home: Home, config: Path, serve: Serve, *, detach: bool, as_json: bool) -> None:
