@@ -187,7 +187,7 @@ class Daemon:
             return None
         recorder.daemon_is("up", f"pid {os.getpid()}")
         self._cold = True
-        self._store.begin()
+        self._store.begin(lasting=False)  # until its apps are written down, too
         begun = await autostart.begin(away=False, admit=launcher.are_let_in)
         try:
             doors.let_in(self._home, begun)

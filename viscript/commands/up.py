@@ -11,12 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from viscript.commands import down
-from viscript.commands.list import remark
-from viscript.commands.sd import describe
 from viscript.errors import Failed
 from viscript.home import is_locked, occupied
-from viscript.logfiles import Line, Reader
 from viscript.output import document, say
 from viscript.protocol import Event, accept
 from viscript.spawning import events, fork_daemon, skip_events, spawn_daemon
@@ -27,6 +23,7 @@ if TYPE_CHECKING:
 
     from viscript.config import Config
     from viscript.home import Home
+    from viscript.logfiles import Line
     from viscript.records import Status
 
 _QUIET = frozenset({"blocked", "starting", "stopping"})  # unless it waits for something
@@ -120,6 +117,9 @@ def _ignore(_event: Event | None, _text: str) -> None:
 
 def _end(home: Home, config: Path, stream: int, show: Show) -> None:
     """End everything, also what has only begun to start, and whether or not it can be shown."""
+    from viscript.commands import down
+    from viscript.commands.sd import describe
+
     problems: list[OSError] = []
 
     def tell(event: Event | None, text: str) -> None:
@@ -178,6 +178,8 @@ def _take(event: Event, outcome: Outcome) -> str:
 
 
 def _line(status: Status) -> str:
+    from viscript.commands.list import remark
+
     told = remark(status)
     return f"{status.app} (ID {status.id}) {status.state}{': ' if told else ''}{told}"
 
@@ -210,6 +212,8 @@ class _Output:
     """One program's log, shown line by line with its name before."""
 
     def __init__(self, name: str, path: Path, show: Show) -> None:
+        from viscript.logfiles import Reader
+
         self._name = name
         self._show = show
         self._reader = Reader(path)
