@@ -119,7 +119,8 @@ def events(fd: int) -> Iterator[Event | None]:
             return
         *lines, text = (text + data).split(b"\n")
         for line in lines:
-            yield msgspec.json.decode(line, type=Event)
+            with suppress(msgspec.MsgspecError):  # torn, as the daemon began again meanwhile
+                yield msgspec.json.decode(line, type=Event)
 
 
 def skip_events(fd: int, enough: Callable[[], bool]) -> None:
