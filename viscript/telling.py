@@ -16,7 +16,7 @@ MAX_LEFT = 1 << 20  # bytes
 
 
 class Teller:
-    """Writes events to the `up` that waits for them, as long as it listens; keeps what it does not take yet."""
+    """Writes events to the `up` that waits for them, while it listens; keeps what it does not take yet."""
 
     def __init__(self, fd: int | None) -> None:
         self.fd = fd

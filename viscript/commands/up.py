@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -63,10 +63,11 @@ def run(home: Home, config: Path, serve: Serve, *, detach: bool, as_json: bool) 
     read, write = os.pipe()
     try:
         _begin(home, settings, serve, write)
-        stream = events(read)
+        also: list[int] = []
+        stream = events(read, also)
         _until_up(stream, outcome, home, show)
         if not detach:
-            _stay(stream, outcome, home, show)
+            _stay(stream, also, outcome, home, show)
             return
     except KeyboardInterrupt:
         _end(home, config, read, show)
@@ -184,28 +185,55 @@ def _line(status: Status) -> str:
     return f"{status.app} (ID {status.id}) {status.state}{': ' if told else ''}{told}"
 
 
-def _stay(stream: Iterator[Event | None], outcome: Outcome, home: Home, show: Show) -> None:
-    """Show events and output until the daemon ends."""
+def _stay(
+    stream: Iterator[Event | None], also: list[int], outcome: Outcome, home: Home, show: Show
+) -> None:
+    """Show events and output until the daemon ends; `also` is what wakes the stream besides."""
+    from viscript.changes import Changes
+
     show(None, "Ctrl-C stops everything.")
-    outputs: dict[int, _Output] = {}
-    for event in stream:
-        _show_outputs(outputs, outcome, home, show)
-        if event is not None:
-            show(event, _take(event, outcome))
+    outputs = _Outputs(outcome, home, show)
+    with Changes(home.logs) as changes:
+        also += [changes.fd] if changes.fd is not None else []
+        outputs.show(outcome.launches)
+        for event in stream:
+            names = changes.gathered()
+            outputs.show(outcome.launches if names is None else map(_number_in, names))
+            if event is not None:
+                show(event, _take(event, outcome))
+                if event.launch is not None:
+                    outputs.show([event.launch.id])
     show(None, "the daemon has ended")
 
 
-def _show_outputs(outputs: dict[int, _Output], outcome: Outcome, home: Home, show: Show) -> None:
-    for number, status in list(outcome.launches.items()):
-        path = home.app_log(number, status.app)
-        if number not in outputs and path.exists():
-            outputs[number] = _Output(status.app, path, show)
-        if number in outputs:
-            outputs[number].show()
-        if status.state in FINAL:
-            del outcome.launches[number]
-            if number in outputs:
-                outputs.pop(number).close()
+def _number_in(name: str) -> int:
+    """Of the launch whose log is called so; 0 if it is no log of one."""
+    number, dash, _ = name.partition("-")
+    return int(number) if dash and number.isdecimal() else 0
+
+
+class _Outputs:
+    """What programs print, of each as far as it was shown."""
+
+    def __init__(self, outcome: Outcome, home: Home, show: Show) -> None:
+        self._outcome = outcome
+        self._home = home
+        self._show = show
+        self._open: dict[int, _Output] = {}
+
+    def show(self, numbers: Iterable[int]) -> None:
+        """What is new of these; those that have ended are closed."""
+        for number in [x for x in numbers if x in self._outcome.launches]:
+            status = self._outcome.launches[number]
+            path = self._home.app_log(number, status.app)
+            if number not in self._open and path.exists():
+                self._open[number] = _Output(status.app, path, self._show)
+            if number in self._open:
+                self._open[number].show()
+            if status.state in FINAL:
+                del self._outcome.launches[number]
+                if number in self._open:
+                    self._open.pop(number).close()
 
 
 class _Output:
