@@ -7,7 +7,6 @@ snapshot; a change makes a new one, swapped in whole.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -24,8 +23,7 @@ MAX_NAME = 64
 MAX_RULES = 64  # patterns that one entry may allow, and as many that it may deny, over all verbs
 
 
-@dataclass(frozen=True)
-class Rights:
+class Rights(Struct, frozen=True):
     """Patterns allowed per verb; what `deny` covers is refused whatever allows it."""
 
     publish: tuple[str, ...] = ()
@@ -33,7 +31,7 @@ class Rights:
     request: tuple[str, ...] = ()  # by service or addressed to a key
     serve: tuple[str, ...] = ()
     signal: tuple[str, ...] = ()
-    deny: Rules = Rules()  # noqa: RUF009 - frozen
+    deny: Rules = Rules()
 
     def allows(self, verb: Verb, pattern: str) -> bool:
         """Whether all of `pattern` is allowed and none of it, or of a subscription not all, denied."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Self
+from typing import NoReturn, Self
 
 from bus import sockets, subjects, wire
 from bus.errors import BusError, LocalProtocolError, NotAuthorised, RemoteProtocolError, Unreachable
@@ -31,6 +31,7 @@ class Caller:
         self._timeout = timeout
         self._session = ClientSession(name)
         self._context = sockets.new_context()
+        self._over = False  # the connection has ended: nothing more will come
 
     def __enter__(self) -> Self:
         try:
@@ -91,6 +92,8 @@ class Caller:
 
     def _turn(self, deadline: float) -> list[Settled]:
         """Send, wait until something arrives or `deadline`, return what came to its end."""
+        if self._over:
+            self._lost()
         self._write()
         sockets.wait([self._socket, self._monitor], deadline - time.monotonic())
         settled = self._read()
@@ -100,11 +103,14 @@ class Caller:
                     f"the broker at {self.address.endpoint} does not allow the key {self.key}"
                 )
             if event.kind & (sockets.DISCONNECTED | sockets.CLOSED | sockets.HANDSHAKE_FAILED):
-                settled += self._read()
-                return settled or [self._lost()]
+                self._over = True  # also for later requests, when there is an answer to this one
+        if self._over:
+            settled += self._read()
+        if self._over and not settled:
+            self._lost()
         return settled
 
-    def _lost(self) -> Settled:
+    def _lost(self) -> NoReturn:
         farewell, refusal = self._session.farewell, self._session.refusal
         if isinstance(refusal, NotAuthorised):
             raise refusal

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 KEY_BYTES = 32
 KEY_TEXT = 40
@@ -68,16 +69,17 @@ def fingerprint(key: str) -> str:
     return "-".join(text[at : at + 4] for at in range(0, len(text), 4))
 
 
-@dataclass(frozen=True)
-class KeyPair:
+class KeyPair(Struct, frozen=True):
     """Both halves in Z85; the secret stays out of `repr`, hence out of logs and tracebacks."""
 
     public: str
-    secret: str = field(repr=False)
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"KeyPair(public={self.public!r})"
 
 
-@dataclass(frozen=True)
-class Address:
+class Address(Struct, frozen=True):
     """Where a broker listens and the public key it must prove."""
 
     endpoint: str

@@ -7,7 +7,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -28,14 +28,15 @@ class _KeyFile(msgspec.Struct, frozen=True):
     secret: str
 
 
-def create(path: Path) -> KeyPair:
+def create(path: Path, *, lasting: bool = True) -> KeyPair:
     """Make a new key pair in a new file of mode 0600; `FileExistsError` when there is one.
 
-    The file appears whole or not at all, whatever happens to the disk or the power.
+    The file appears whole or not at all, whatever happens to the disk or the power. Not `lasting`: it is as
+    after a full disk, but until `make_lasting` a power cut may take it away or leave it empty.
     """
     keypair = new_keypair()
     text = msgspec.json.encode(_KeyFile(keypair.public, keypair.secret)) + b"\n"
-    with _written(path, text) as temporary:
+    with _written(path, text, lasting=lasting) as temporary:
         os.link(temporary, path)  # other than a rename, it never replaces
         temporary.unlink()
     return keypair
@@ -56,15 +57,36 @@ def load(path: Path) -> KeyPair:
     return KeyPair(found.public, found.secret)
 
 
-def load_or_create(path: Path) -> KeyPair:
-    """`load`, or `create` with its folder (0700) when there is no file yet."""
-    if path.exists():
-        return load(path)
+def load_or_create(path: Path, *, lasting: bool = True) -> KeyPair:
+    """`load`, or `create` with its folder (0700) when there is no file yet, or one that was not to last."""
+    with suppress(FileNotFoundError):
+        if path.stat().st_size or lasting:
+            return load(path)
+        path.unlink()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        return create(path)
+        return create(path, lasting=lasting)
     except FileExistsError:  # somebody was faster
         return load(path)
+
+
+def make_lasting(paths: Iterable[Path]) -> None:
+    """From its return on these files survive a power cut; `OSError`. What is gone meanwhile is left out."""
+    folders = set()
+    for path in paths:
+        with suppress(FileNotFoundError):
+            _sync(path, os.O_RDONLY)
+            folders.add(path.parent)
+    for folder in folders:
+        _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def load_access(path: Path) -> AccessList:
@@ -155,7 +177,7 @@ def write_private(path: Path, text: bytes) -> None:
 
 
 @contextmanager
-def _written(path: Path, text: bytes) -> Iterator[Path]:
+def _written(path: Path, text: bytes, *, lasting: bool = True) -> Iterator[Path]:
     """A private file beside `path` with `text` safe on disk, to be given its name; its folder is synced."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -163,16 +185,14 @@ def _written(path: Path, text: bytes) -> Iterator[Path]:
         with os.fdopen(descriptor, "wb") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         yield temporary
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    if lasting:
+        _sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def read_private(path: Path) -> bytes:

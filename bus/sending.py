@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
+
+from msgspec import Struct
 
 from bus import subjects, wire
 from bus.errors import LocalProtocolError, RemoteProtocolError
 
-# A batch holds so many bytes, where each body counts some more than it has: 1,536 bodies at most.
-BATCH_ROOM = 96 << 10
-BODY_COST = 64
+# A batch holds so many bytes, where each body counts some more than it has; so one measure bounds both.
+BATCH_ROOM = 128 << 10
+BODY_COST = BATCH_ROOM // wire.MAX_BATCH
 # So many batches of other subjects wait before a publisher has to let them leave.
 MAX_WAITING = 64
 # Of requests, replies and stores: half of what 64 callers at once have under way, so that both ends and the
@@ -60,8 +61,7 @@ def check_subject(subject: str) -> None:
         raise LocalProtocolError(f"not a subject: {subject!r}")
 
 
-@dataclass(slots=True)
-class Outgoing:
+class Outgoing(Struct):
     """One message for the transport."""
 
     head: bytes

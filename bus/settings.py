@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from bus import keystore
 from bus.errors import BusError
@@ -15,8 +15,7 @@ class SettingsError(BusError):
     """The configuration file is missing or wrong; the message names it."""
 
 
-@dataclass(frozen=True)
-class BrokerFiles:
+class BrokerFiles(Struct, frozen=True):
     """Where a broker listens and where its key and its access list are."""
 
     endpoint: str

@@ -79,11 +79,12 @@ class Autostart:
         started: list[Record] = []
         ordered = [x.name for x in catalog.order(self._launcher.config.apps) if x.name in names]
         for first in range(0, len(ordered), AT_ONCE):
-            with self._launcher.store.together():
+            with self._launcher.store.together(lasting=False):  # all of it lasts with the end below
                 batch = self._write_down(frozenset(ordered[first : first + AT_ONCE]))
             admit(batch)
             started += batch
             await asyncio.sleep(0)
+        self._launcher.store.make_lasting()
         return started
 
     def _write_down(self, names: Container[str]) -> list[Record]:

@@ -9,8 +9,10 @@ import hashlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from viscript import accounts, envfile
 from viscript.config import App, Config
@@ -20,8 +22,7 @@ from viscript.words import did_you_mean
 PYTHON = "python:"
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(Struct, frozen=True):
     """What is executed: `argv[0]` is an absolute path."""
 
     argv: tuple[str, ...]
@@ -29,8 +30,7 @@ class Command:
     env: Mapping[str, str]  # added to the daemon's own
 
 
-@dataclass(frozen=True)
-class Offered:
+class Offered(Struct, frozen=True):
     """An app of the configuration as selectors and roles see it, launched or not."""
 
     app: str

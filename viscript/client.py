@@ -61,8 +61,8 @@ def last_config(home: Home) -> str | None:
 class Client:
     """One session with the daemon: `with Client(home) as client: client.ask(…)`."""
 
-    def __init__(self, home: Home) -> None:
-        """`NoDaemon`, or `Denied` when our key file cannot be used."""
+    def __init__(self, home: Home, patience: float = WAIT) -> None:
+        """`patience`: seconds for the broker. `NoDaemon`, or `Denied` when our key file cannot be used."""
         from bus import keystore
         from bus.identity import Address
 
@@ -73,6 +73,7 @@ class Client:
             raise Denied(str(error)) from None
         self._address = Address(self.info.endpoint, self.info.broker_key)
         self.home = home
+        self._patience = patience
         self.asks = self.info.key  # whose daemon is asked
         self.host = ""  # the name of its host, if that is another
 
@@ -124,7 +125,7 @@ class Client:
         """Connect; a broker that is just coming back is waited for. `NoDaemon`, `Denied`."""
         from bus.caller import Caller
 
-        deadline = time.monotonic() + WAIT
+        deadline = time.monotonic() + self._patience
         while True:
             caller = Caller(self._address, self._keypair, name="cli", timeout=1.0)
             try:

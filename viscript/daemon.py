@@ -18,12 +18,12 @@ import time
 from asyncio import TaskGroup
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
 
 from bus import logs
 from bus.client import Bus, connect
@@ -64,8 +64,7 @@ DOWN = 90.0
 SETTLE = 120.0
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(Struct, frozen=True):
     """From the command line of `viscript.daemon`, which `viscript up` and `down` write."""
 
     home: Home
@@ -188,7 +187,7 @@ class Daemon:
             return None
         recorder.daemon_is("up", f"pid {os.getpid()}")
         self._cold = True
-        self._store.begin()
+        self._store.begin(lasting=False)  # until its apps are written down, too
         begun = await autostart.begin(away=False, admit=launcher.are_let_in)
         try:
             doors.let_in(self._home, begun)
@@ -317,7 +316,7 @@ class Daemon:
 
         grant = self._joined.grant if self._joined is not None else "admin"
         Gate(launcher, self._home, self._owners, grant).open(bus)
-        Announcer(bus, events)
+        Announcer(bus, events, numbers_only=grant == "none")
 
     def _leave(self) -> None:
         """Everything has ended: leave state and logs, nothing else."""

@@ -7,7 +7,8 @@ import logging
 import time
 from asyncio import TaskGroup
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from viscript.errors import Unknown, ViscriptError
 from viscript.jobs import Book, Order, Place
@@ -21,8 +22,7 @@ log = logging.getLogger(__name__)
 LIMIT = 3600.0  # seconds after which a step that has come to nothing is unknown
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """How a step has ended; `error` is the name of an error class."""
 
     state: StepState
@@ -33,8 +33,7 @@ class Outcome:
 Act = Callable[[Step], Awaitable[Outcome]]
 
 
-@dataclass(frozen=True)
-class Doing:
+class Doing(Struct, frozen=True):
     """One target of an order: what is worked on, and how. What `act` raises is its failure."""
 
     step: Step

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from bus import keystore
 from bus.access import AccessError, AccessList
@@ -19,8 +20,7 @@ from viscript.records import Record
 from viscript.state import Store
 
 
-@dataclass(frozen=True)
-class OwnKeys:
+class OwnKeys(Struct, frozen=True):
     """Of the broker and the daemon; `names` are those on the access list, by public key."""
 
     broker: KeyPair

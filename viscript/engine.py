@@ -8,8 +8,9 @@ import random
 import time
 from asyncio import TaskGroup
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from bus.errors import BusError
 from viscript import processes

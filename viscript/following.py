@@ -204,6 +204,7 @@ class _Session:
             except Denied:
                 if key == self._info.key:
                     raise
+                self._hosts.followers[key].missing = False  # asked again at the next look around
                 return
             except (BusError, ViscriptError) as error:
                 name = self._names.get(key)

@@ -209,3 +209,49 @@ def is_locked(path: Path) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+def holder(path: Path) -> int | None:
+    """Which process holds the lock file `path`, as far as /proc tells: what files say may be of another."""
+    try:
+        lock = path.stat()
+        lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    except OSError:
+        return None
+    # As in "1: FLOCK ADVISORY WRITE 4711 08:01:1234 0 EOF"; who only waits for it has an arrow before.
+    for words in lines:
+        flock = len(words) > 5 and (words[1], words[3]) == ("FLOCK", "WRITE")
+        if flock and words[5].endswith(f":{lock.st_ino}") and _has_open(words[4], lock):
+            return int(words[4])
+    return None
+
+
+def _has_open(pid: str, file: os.stat_result) -> bool:
+    """/proc/locks has numbers of devices that are not always those of stat."""
+    try:
+        with os.scandir(f"/proc/{pid}/fd") as found:
+            return any(os.path.samestat(file, each.stat()) for each in found)
+    except OSError:
+        return False
+
+
+def signal_holder(path: Path, number: int) -> bool:
+    """Send a signal to the process that holds `path` and to no other; False when it is not to be found."""
+    import signal
+
+    pid = holder(path)
+    if pid is None:
+        return False
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if holder(path) != pid:  # so that the descriptor is of the one that was found
+            return False
+        signal.pidfd_send_signal(descriptor, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 import msgspec
+from msgspec import Struct
 
 from viscript.errors import Conflict, NotFound
 from viscript.protocol import Job, JobState, Step, StepState
@@ -31,8 +31,7 @@ ENDED: frozenset[StepState] = frozenset({"done", "failed", "cancelled", "unknown
 OVERRIDING = frozenset({"stop", "kill"})
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(Struct, frozen=True):
     """What is asked for. `queues` are the names of what is worked on, one for each step."""
 
     verb: str
@@ -44,26 +43,23 @@ class Order:
     batch: int = 0  # 0: all at once
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(Struct, frozen=True):
     """One step of one job."""
 
     job: int
     step: int
 
 
-@dataclass
-class _Open:
+class _Open(Struct):
     """A job that is at work."""
 
     job: Job
     order: Order
-    left: set[int] = field(default_factory=set)  # steps that have not ended
+    left: set[int] = set()  # steps that have not ended
     stopped: bool = False  # nothing more of it begins
 
 
-@dataclass(frozen=True, slots=True)
-class _Ended:
+class _Ended(Struct, frozen=True):
     """A job that has ended, packed: thousands may be kept."""
 
     text: bytes

@@ -10,6 +10,7 @@ import msgspec
 
 from viscript.errors import Failed
 from viscript.protocol import Job
+from viscript.state import opened
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -29,11 +30,7 @@ class JobStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            path.touch(mode=0o600)
-            self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(_SCHEMA)
+            self._db = opened(path, _SCHEMA)
         except (sqlite3.Error, OSError) as error:
             raise Failed(f"{path}: cannot be used: {error}; move it away to begin anew") from None
 

@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bus import keystore
-from bus.errors import KeyFileError
 from viscript import catalog, config, preparing, processes
+from viscript.appkeys import AppKeys
 from viscript.config import App, Config, planning
 from viscript.desk import Desk
 from viscript.engine import Engine, launch_of
-from viscript.errors import Conflict, Denied, Failed, NotFound
+from viscript.errors import Conflict, Failed, NotFound
 from viscript.home import Home
 from viscript.membership import Membership
 from viscript.meter import Meter
@@ -50,6 +49,7 @@ class Launcher:
         self.store = store
         self.place = place
         self.meter = Meter()
+        self._keys = AppKeys(tasks)
         self.desk = desk
         self.probed: dict[int, Probed] = {}  # by launch, what its probe said last
         self._engine = Engine(
@@ -169,10 +169,7 @@ class Launcher:
             raise Conflict("everything is being stopped; nothing is started any more")
         catalog.command(self.config, app, arguments, preparing.search())
         slot = self._slot(app.name, instance)
-        try:
-            key = keystore.load_or_create(self.home.app_key(slot)).public
-        except (KeyFileError, OSError) as error:
-            raise Denied(str(error)) from None
+        key = self._keys.public(self.home.app_key(slot))
         now = time.time()
         record = Record(
             id=0, app=app.name, state=State.BLOCKED, key=key, since=now, args=list(arguments),

@@ -12,7 +12,6 @@ import zlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Annotated
@@ -28,8 +27,7 @@ TIMES_END, OFFSETS_END = 1e11, 1 << 43  # Unix seconds and bytes; no clock and n
 MISSING = 2  # names in a row, as while they move on by one
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(Struct, frozen=True):
     """One line without its end. `time`: Unix seconds, to a second; None: not known."""
 
     time: float | None

@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from bus.errors import BusError
 from viscript.membership import Membership
@@ -20,8 +21,7 @@ STALE = 15.0  # a rate over longer says nothing of now
 PAUSE = 0.25  # between the two readings of who asks for the first time
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(Struct, frozen=True):
     """A launch that is measured; without a key it is not on the bus."""
 
     id: int
@@ -31,13 +31,12 @@ class Target:
     key: str = ""
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """Everything at one moment, on the monotonic clock."""
 
     at: float
-    samples: Mapping[int, Sample] = field(default_factory=dict)
-    bus: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # bytes in and out by key
+    samples: Mapping[int, Sample] = {}
+    bus: Mapping[str, tuple[int, int]] = {}  # bytes in and out by key
 
 
 class Meter:

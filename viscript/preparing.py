@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bus.identity import Address
 from viscript import catalog
@@ -23,16 +25,14 @@ OF_THE_DAEMON = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(Struct, frozen=True):
     """What every launched program is told of where it is."""
 
     address: Address
     launcher: str  # the daemon's public key
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(Struct, frozen=True):
     """What a keeper runs, and how."""
 
     argv: tuple[str, ...]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from viscript import probes
 from viscript.errors import ViscriptError
@@ -18,8 +19,7 @@ from viscript.supervision import events, health
 Attempt = Callable[[], Awaitable[str | None]]
 
 
-@dataclass(frozen=True)
-class Subject:
+class Subject(Struct, frozen=True):
     """Who is asked. `ping` asks it over the bus, `surroundings` are those of its run."""
 
     launch: int

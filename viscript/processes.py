@@ -11,11 +11,12 @@ import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from viscript.errors import Failed
 from viscript.home import is_locked
@@ -96,8 +97,7 @@ class Fate(Enum):
     ENDED = "nothing is alive"
 
 
-@dataclass(frozen=True)
-class Spec:
+class Spec(Struct, frozen=True):
     """What a keeper runs, and how."""
 
     id: int
@@ -107,7 +107,7 @@ class Spec:
     log: Path
     ctl: Path
     stop: tuple[StopStep, ...] = STOP  # before KILL
-    limits: Mapping[str, int] = field(default_factory=dict)  # soft and hard
+    limits: Mapping[str, int] = {}  # soft and hard
     nice: int | None = None
     user: str = ""  # name or number; empty: as the daemon
     group: str = ""
@@ -116,7 +116,7 @@ class Spec:
     notify: bool = False  # it gets NOTIFY_SOCKET
     rule: LogRule = LOGGED
     # Where another user has no way to, by the variable that names it: a private file, a folder of its own.
-    lent: Mapping[str, str] = field(default_factory=dict)
+    lent: Mapping[str, str] = {}
 
     def fields(self, adopt: Report | None) -> dict[str, object]:
         """As a keeper reads them."""

@@ -7,9 +7,10 @@ new one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+
+from msgspec import Struct
 
 from bus.identity import is_key
 from viscript import selectors
@@ -44,8 +45,7 @@ class Role(IntEnum):
             ) from None
 
 
-@dataclass(frozen=True)
-class Grant:
+class Grant(Struct, frozen=True, dict=True):
     """`role` for `key` on what the selector `on` matches; `name` is for people."""
 
     key: str
@@ -98,8 +98,7 @@ def _fields(selector: Selector) -> Iterator[str]:
                 yield from _fields(part)
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """All grants of a host."""
 
     grants: tuple[Grant, ...] = ()
@@ -123,8 +122,7 @@ class Policy:
         return Policy(kept)
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """Who asks the daemon, by the key that the broker has verified."""
 
     key: str

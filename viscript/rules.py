@@ -6,8 +6,9 @@ Seconds everywhere. They are stored with a launch, so that a daemon that takes i
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 Policy = Literal["never", "on-failure", "always"]
 Until = Literal["started", "ready", "completed"]
@@ -17,8 +18,7 @@ ProbeKind = Literal["none", "bus", "tcp", "http", "exec", "log", "notify"]
 HOPELESS = (64, 77, 78, 126, 127)
 
 
-@dataclass(frozen=True)
-class RestartRule:
+class RestartRule(Struct, frozen=True):
     """When an app that has ended is started again, and after how long."""
 
     policy: Policy = "never"
@@ -30,16 +30,14 @@ class RestartRule:
     never_codes: tuple[int, ...] = ()  # end it for good; none given: HOPELESS for on-failure
 
 
-@dataclass(frozen=True)
-class After:
+class After(Struct, frozen=True):
     """`app` must have come so far before this one is started."""
 
     app: str
     until: Until = "ready"
 
 
-@dataclass(frozen=True)
-class Probe:
+class Probe(Struct, frozen=True):
     """How to find out whether an app is ready, or still well.
 
     `target`: HOST:PORT of tcp, the URL of http, the words of exec, the regular expression of log; else empty.
@@ -53,16 +51,14 @@ class Probe:
     delay: float = 0.0  # before the first
 
 
-@dataclass(frozen=True)
-class StopStep:
+class StopStep(Struct, frozen=True):
     """Send `signal`, then `wait` for the end."""
 
     signal: int = signal.SIGTERM
     wait: float = 10.0
 
 
-@dataclass(frozen=True)
-class LogRule:
+class LogRule(Struct, frozen=True):
     """How much of what an app prints is kept. Bytes and seconds; 0: no such bound."""
 
     size: int = 10 << 20  # of one file; a full one is put aside
@@ -78,8 +74,7 @@ LOGGED = LogRule()
 STOP = (StopStep(signal.SIGTERM, 5.0),)
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What a changed configuration does to what runs: names of apps."""
 
     stop: tuple[str, ...] = ()  # no longer configured

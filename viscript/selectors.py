@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import ClassVar, Protocol, TypeVar
+
+from msgspec import Struct
 
 from viscript.errors import BadUsage
 
@@ -42,8 +43,7 @@ def _text(entry: Entry, field: str) -> str:
     return "" if found is None else str(found)
 
 
-@dataclass(frozen=True)
-class Name:
+class Name(Struct, frozen=True):
     """`[host:]what[:instance]`, where what is an id or a glob of app names.
 
     `web:0` is the launch or app 0 of a host called web, and instance 0 of an app called web.
@@ -71,8 +71,7 @@ class Name:
         return ":".join(part for part in (self.host, self.what, self.instance) if part)
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(Struct, frozen=True):
     """`field=a,b` or `field!=a,b`: one of the globs matches, or none does."""
 
     field: str
@@ -91,8 +90,7 @@ class Field:
         return f"{self.field}{'=' if self.equal else '!='}{','.join(self.globs)}"
 
 
-@dataclass(frozen=True)
-class Not:
+class Not(Struct, frozen=True):
     inner: Selector
 
     def matches(self, entry: Entry) -> bool:
@@ -102,8 +100,7 @@ class Not:
         return f"not {_within(self.inner)}"
 
 
-@dataclass(frozen=True)
-class _Many:
+class _Many(Struct, frozen=True):
     parts: tuple[Selector, ...]
     word: ClassVar[str]
 
@@ -111,16 +108,14 @@ class _Many:
         return f" {self.word} ".join(_within(part) for part in self.parts)
 
 
-@dataclass(frozen=True)
-class And(_Many):
+class And(_Many, frozen=True):
     word = "and"
 
     def matches(self, entry: Entry) -> bool:
         return all(part.matches(entry) for part in self.parts)
 
 
-@dataclass(frozen=True)
-class Or(_Many):
+class Or(_Many, frozen=True):
     word = "or"
 
     def matches(self, entry: Entry) -> bool:

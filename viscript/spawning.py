@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -107,11 +107,15 @@ def _spawn(home: Home, config: Path, write: int, extra: tuple[str, ...]) -> None
         )  # fmt: skip
 
 
-def events(fd: int) -> Iterator[Event | None]:
-    """What the daemon tells, until it ends; None when it said nothing for a moment."""
+def events(fd: int, also: Sequence[int] = ()) -> Iterator[Event | None]:
+    """What the daemon tells, until it ends.
+
+    None when it said nothing for a moment, or with descriptors in `also` when one of them can be read.
+    """
     text = b""
     while True:
-        if not select.select([fd], [], [], PAUSE)[0]:
+        ready = select.select([fd, *also], [], [], None if also else PAUSE)[0]
+        if fd not in ready:
             yield None
             continue
         data = os.read(fd, 1 << 16)
@@ -119,7 +123,8 @@ def events(fd: int) -> Iterator[Event | None]:
             return
         *lines, text = (text + data).split(b"\n")
         for line in lines:
-            yield msgspec.json.decode(line, type=Event)
+            with suppress(msgspec.MsgspecError):  # torn, as the daemon began again meanwhile
+                yield msgspec.json.decode(line, type=Event)
 
 
 def skip_events(fd: int, enough: Callable[[], bool]) -> None:

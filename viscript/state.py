@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -47,11 +48,8 @@ class Store:
         self._failed: set[int] = set()  # ids of those that `failed` may have to show
         self._unsaved: dict[int, Record] = {}  # as they are, while the disk is full
         try:
-            path.touch(mode=0o600)
-            self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db = opened(path, _SCHEMA)
             self._sync(always=True)
-            self._db.executescript(_SCHEMA)
             told = self._db.execute(
                 "SELECT id FROM launches WHERE live AND record != '' AND json_extract(record, '$.stop')"
             )
@@ -73,9 +71,12 @@ class Store:
             self._db.execute(f"PRAGMA synchronous={'FULL' if always else 'NORMAL'}")
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """What is changed meanwhile is written at once, at the end, whatever is raised."""
-        self._sync(always=True)
+    def together(self, *, lasting: bool = True) -> Iterator[None]:
+        """What is changed meanwhile is written at once, at the end, whatever is raised.
+
+        Not `lasting`: it survives the end of the machine only from the next change on that does.
+        """
+        self._sync(always=lasting)
         self._change("BEGIN IMMEDIATE")
         try:
             yield
@@ -188,10 +189,15 @@ class Store:
         row = self._db.execute("SELECT value FROM facts WHERE name = 'up'").fetchone()
         return bool(row and row[0] == "1")
 
-    def begin(self) -> None:
-        """A fresh `up`."""
-        self._fact("session", str(self.session + 1))
-        self._fact("up", "1")
+    def begin(self, *, lasting: bool = True) -> None:
+        """A fresh `up`; not `lasting`: as in `together`."""
+        with self.together(lasting=lasting):
+            self._fact("session", str(self.session + 1))
+            self._fact("up", "1")
+
+    def make_lasting(self) -> None:
+        """All that was changed up to now survives the end of the machine."""
+        self._fact("up", str(int(self.is_up)))
 
     def finish(self) -> None:
         """Everything is down on purpose."""
@@ -214,6 +220,26 @@ def _record(text: str) -> Record:
         return msgspec.json.decode(text, type=Record)
     except msgspec.ValidationError:
         return msgspec.convert(of_old(msgspec.json.decode(text)), Record)
+
+
+def opened(path: Path, schema: str) -> sqlite3.Connection:
+    """A database with a log of its own, private; a new one comes to the disk at once, not page by page."""
+    path.touch(mode=0o600)
+    if not path.stat().st_size:
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("PRAGMA synchronous=OFF")
+            db.execute("PRAGMA journal_mode=WAL")
+            db.executescript(schema)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA synchronous=NORMAL")
+    db.execute("PRAGMA journal_mode=WAL")
+    db.executescript(schema)
+    return db
 
 
 def peek(path: Path) -> list[Record]:

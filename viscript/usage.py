@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """Sums over the processes of one launch; seconds and bytes."""
 
     cpu_seconds: float = 0.0  # its own and those of children that have ended
@@ -21,16 +21,14 @@ class Sample:
     processes: int = 0
 
 
-@dataclass(frozen=True)
-class Root:
+class Root(Struct, frozen=True):
     """Where the processes of a launch hang: below its keeper, or in its program's session."""
 
     keeper: int
     leader: int
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """What one line of /proc/PID/stat says."""
 
     parent: int

@@ -35,19 +35,23 @@ def made(tmp_path) -> Iterator[Instance]:
 
 # Makes standard input the terminal that signals of window sizes come from.
 OWNED = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
+# And never hears of them, as if they were always late.
+DEAF = OWNED.replace(
+    "fcntl.", "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGWINCH})\nfcntl.", 1
+)
 
 
 class Terminal:
     """A command at a terminal of ours."""
 
-    def __init__(self, made: Instance, *arguments: str) -> None:
+    def __init__(self, made: Instance, *arguments: str, first: str = OWNED) -> None:
         self.fd, child = pty.openpty()
         self.size(30, 100)
-        command = [sys.executable, "-c", OWNED, "-P", "-m", "viscript.cli", *arguments]
+        command = [sys.executable, "-c", first, "-P", "-m", "viscript.cli", *arguments]
         self.process = subprocess.Popen(
             command, env=made.environment, stdin=child, stdout=child, stderr=child,
             start_new_session=True,
@@ -70,8 +74,8 @@ class Terminal:
 
 
 @contextmanager
-def terminal(made: Instance, *arguments: str) -> Iterator[Terminal]:
-    opened = Terminal(made, *arguments)
+def terminal(made: Instance, *arguments: str, first: str = OWNED) -> Iterator[Terminal]:
+    opened = Terminal(made, *arguments, first=first)
     try:
         yield opened
     finally:
@@ -112,6 +116,14 @@ def test_the_terminal_of_an_app_is_used_and_left(made):
         assert at.process.wait(10) == 0
     assert made.ask("la")[0]["state"] == "running"
     assert "got sized 31 90" in made.run("logs", "shell").stdout
+
+
+def test_what_is_typed_after_a_resize_comes_after_it_also_when_the_signal_is_late(made):
+    with terminal(made, "attach", "shell", first=DEAF) as at:
+        at.until(b"attached to shell")
+        at.size(31, 90)
+        at.type(b"sized\r")
+        at.until(b"got sized 31 90")
 
 
 def test_another_may_only_look_and_the_detach_key_is_chosen(made):

@@ -19,8 +19,10 @@ from bus import (
     Unreachable,
     connect,
     keystore,
+    sockets,
 )
 from bus.caller import Caller
+from bus.signals import INFO
 from tests.support.broker import running_broker
 from tests.support.joined import eventually, joined
 from tests.support.stack import free_port
@@ -349,3 +351,26 @@ async def test_leaving_tells_the_others_and_frees_everything() -> None:
             async with joined(broker, "alice"):
                 assert b"online" in (await anext(presence)).body
             assert b"offline" in (await anext(presence)).body
+
+
+def test_a_blocking_client_whose_last_answer_came_with_the_end_of_the_broker_knows_of_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with (
+        running_broker(alice="operator") as broker,
+        Caller(broker.address, broker.keys["alice"]) as caller,
+    ):
+        assert caller.request(INFO)
+        events = sockets.events
+
+        def late(monitor: sockets.Socket) -> list:
+            """As if we had not been given the processor since the answer was read."""
+            broker.kill()
+            sockets.wait([monitor], 10)
+            return events(monitor)
+
+        monkeypatch.setattr(sockets, "events", late)
+        assert caller.request(INFO)
+        monkeypatch.undo()
+        with pytest.raises(Unreachable):
+            caller.request(INFO, timeout=3)

@@ -7,9 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 
 import pytest
+from msgspec.structs import asdict
 
 from tests.support.instance import Instance
 from viscript.keeping.log import Log

@@ -235,6 +235,11 @@ def test_with_no_role_they_see_nothing_of_the_others(tmp_path):
         assert [x["id"] for x in beta.ask("la")] == [number]
         assert number not in {x["id"] for x in made.first.ask("la")}
         assert made.first.run("sd", str(number), code=5).stderr
+        until(lambda: made.first.ask("host", "ls")[1]["seen"] > beta.launch(number)["started"] + 1)
+        beta.kill_daemon()
+        assert number not in {
+            x["id"] for x in json.loads(made.first.run("la", "--json", code=10).stdout)
+        }
 
 
 def test_a_host_that_is_away_is_listed_and_commands_to_it_fail_clearly(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 from tests.support.cluster import QUIET, Cluster, cluster
@@ -72,6 +73,21 @@ def test_a_daemon_that_dies_meanwhile_takes_over_what_runs(tmp_path: Path) -> No
         assert stored(beta)["sleeper"]["pid"] == pid
         assert "sleeper" in beta.run("down").stdout
         until(lambda: not alive(pid))
+
+
+def test_what_is_cut_off_is_taken_down_and_nobody_else_whatever_its_file_says(
+    tmp_path: Path,
+) -> None:
+    with cluster(tmp_path) as made, subprocess.Popen(["sleep", "100"]) as other:
+        beta = joined(made, "sleeper")
+        beta.run("up", "--detach")
+        pid = stored(beta)["sleeper"]["pid"]
+        file = Home(beta.root).daemon
+        file.write_text(json.dumps({**json.loads(file.read_text()), "pid": other.pid}))
+        assert "sleeper" in beta.run("down").stdout
+        assert not alive(pid)
+        assert other.poll() is None
+        other.kill()
 
 
 def test_a_host_that_never_reached_the_first_has_no_ids_and_does_not_come_up(

@@ -4,7 +4,6 @@ import asyncio
 import json
 
 import pytest
-from msgspec.structs import replace
 
 from bus import keystore, sockets
 from bus.client import connect
@@ -99,19 +98,28 @@ def test_its_people_cannot_end_programs_past_the_daemons_whatever_their_role(tak
     assert taken.beta.ask("ping", str(taken.app["id"]))["bus"]["ok"] is True
 
 
-def test_what_it_reports_is_shown_as_its_own_and_cannot_steer_a_terminal(taken):
-    lie = Status(
-        id=taken.app["id"], app="\x1b[2Jcitizen", state="failed", key=taken.app["key"], since=0.0,
-        args=[], started=0.0, host="beta", reason="\x1b]0;owned\x07",
+def lie(number: int, key: str = "") -> Status:
+    return Status(
+        id=number, app="\x1b[2Jcitizen", state="failed", key=key, since=0.0, args=[], started=0.0,
+        host="beta", reason="\x1b]0;owned\x07",
     )  # fmt: skip
-    ask(taken, talk.REPORT, talk.Report([lie, replace(lie, key="no key")]))
-    shown = taken.first.run("la", code=10).stdout
-    assert "\x1b" not in shown
+
+
+def test_what_it_reports_is_shown_as_its_own_and_cannot_steer_a_terminal(taken):
+    number = unpack(ask(taken, talk.NUMBERS, Done()), Block).first
+    ask(taken, talk.REPORT, talk.Report([lie(number, taken.app["key"]), lie(number, "no key")]))
+    assert "\x1b" not in taken.first.run("la", code=10).stdout
     listed = json.loads(taken.first.run("la", "--json", code=10).stdout)
-    by_host = {(x["host"], x["state"]) for x in listed if x["id"] == taken.app["id"]}
-    assert by_host == {("beta", "running"), ("evil", "failed")}
-    # A command goes by who answers, not by what somebody said once.
-    assert taken.first.ask("ping", str(taken.app["id"]))["host"] == "beta"
+    assert {(x["host"], x["state"]) for x in listed if x["id"] == number} == {("evil", "failed")}
+
+
+def test_it_cannot_pass_launches_off_with_ids_that_are_not_its_own(taken):
+    number = taken.app["id"]
+    ask(taken, talk.REPORT, talk.Report([lie(number, taken.app["key"]), lie(0), lie(2**62)]))
+    listed = json.loads(taken.first.run("la", "--json", code=10).stdout)
+    assert [(x["host"], x["state"]) for x in listed if x["id"] == number] == [("beta", "running")]
+    assert not [x for x in listed if x["id"] in {0, 2**62}]
+    assert taken.first.ask("ping", str(number))["host"] == "beta"
 
 
 @pytest.mark.parametrize("body", [b"", b"\xc1", b"\x80", b"\x93\x01\x02\x03", b"\x91" * 500])

@@ -1,13 +1,20 @@
 """Seeing all hosts of a cluster from one of them: real daemons, one broker."""
 
+import asyncio
+import json
 import os
 import signal
 
 import pytest
 
+from bus import keystore
+from bus.client import connect
+from bus.identity import Address
+from bus.signals import unpack
 from tests.support.cluster import cluster
 from tests.support.instance import until
 from tests.support.watching import watched
+from viscript.events import SUBJECT, Published
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +71,36 @@ def test_a_host_that_is_away_is_named_after_what_the_others_say(tmp_path):
 
 def test_status_of_an_app_is_found_on_its_host(pair):
     assert pair.first.run("status", "chatty").stdout.startswith("beta:chatty (ID ")
+
+
+def test_of_a_host_that_lets_others_see_nothing_only_its_own_people_hear_what_happens(tmp_path):
+    with cluster(tmp_path) as made:
+        beta = made.join("beta", options=("--grant", "none"))
+        daemon = json.loads((made.first.root / "daemon.json").read_text())
+        private = json.loads((beta.root / "daemon.json").read_text())["key"]
+        heard: list[Published] = []
+
+        async def listen(until_seen: asyncio.Future[None]) -> None:
+            pair = keystore.load(made.first.root / "keys" / "cli.key")
+            address = Address(daemon["endpoint"], daemon["broker_key"])
+            async with connect(address, pair, name="spy") as bus:
+                told = await bus.subscribe(SUBJECT)
+                until_seen.set_result(None)
+                async for message in told:
+                    if message.sender == private:
+                        heard.append(unpack(message.body, Published))
+                        if len(heard) >= 3:
+                            return
+
+        async def main() -> int:
+            ready = asyncio.get_running_loop().create_future()
+            spy = asyncio.create_task(listen(ready))
+            await ready
+            number = await asyncio.to_thread(lambda: beta.start("sh", "true")["id"])
+            await asyncio.wait_for(spy, 10)
+            return number
+
+        with watched(beta, "events", "-f", "--json") as seen:
+            until(lambda: any(x["kind"] == "snapshot" for x in seen.objects))
+            seen.until_told(asyncio.run(main()), "exited")
+        assert [x.event for x in heard] == [None] * 3

@@ -26,7 +26,7 @@ from viscript.protocol import accept
 if TYPE_CHECKING:
     from bus.client import Bus
     from viscript.cluster.host import Launching
-    from viscript.records import Record
+    from viscript.records import Record, Status
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +111,7 @@ class Joined(Membership):
         if self._owes:
             await self._settle()
         self._changed.clear()
-        launches = [record.status() for record in self._launcher.records.values()]
-        await self._ask(talk.REPORT, Report(launches[: talk.MAX_REPORT]), Done)
+        await self._ask(talk.REPORT, Report(self._reported()[: talk.MAX_REPORT]), Done)
         numbers = self._launcher.store.numbers or Numbers()
         if numbers.left < LOW:
             block = await self._ask(talk.NUMBERS, Done(), Block)
@@ -122,6 +121,13 @@ class Joined(Membership):
             async with asyncio.timeout(EVERY):
                 await self._changed.wait()
         await asyncio.sleep(GATHER)
+
+    def _reported(self) -> list[Status]:
+        """What lives here, unless others may see nothing of it: not when this host is away either."""
+        own = files.load_membership(self._home)
+        if own is None or own.grant == "none":
+            return []
+        return [record.status() for record in self._launcher.records.values()]
 
     async def hello(self) -> None:
         """Be known to the first host, and pin its key at the first contact; `BusError`, `NoDaemon`."""

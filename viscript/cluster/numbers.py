@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct, structs
 
 BLOCK = 100  # ids handed out at a time
+MAX_RANGES = 64  # that are kept apart for each host
 LOW = 50  # a host with fewer left asks for more
 
 
@@ -37,6 +38,19 @@ class Numbers(Struct, frozen=True):
         if any(b.first <= block.last and block.first <= b.last for b in self.blocks):
             return self
         return structs.replace(self, blocks=(*self.blocks, block))
+
+
+def holds(blocks: tuple[Block, ...], number: int) -> bool:
+    return any(block.first <= number <= block.last for block in blocks)
+
+
+def joined(blocks: tuple[Block, ...], block: Block) -> tuple[Block, ...]:
+    """With `block`, newer than all: neighbours become one, and so do the oldest of too many."""
+    if blocks and blocks[-1].last + 1 == block.first:
+        return (*blocks[:-1], Block(blocks[-1].first, block.last))
+    if len(blocks) >= MAX_RANGES:
+        blocks = (Block(blocks[0].first, blocks[1].last), *blocks[2:])
+    return (*blocks, block)
 
 
 def after(number: int) -> Block:

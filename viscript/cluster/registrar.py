@@ -200,14 +200,17 @@ class Registrar:
     async def _report(self, sender: str, report: Report) -> Done:
         now = time.time()
         self._registry = self._member(sender).seen(sender, now)
-        self.last[sender] = Last(now, report.launches[: talk.MAX_REPORT])
+        host = self._registry.accepted(sender)
+        own = [x for x in report.launches[: talk.MAX_REPORT] if host.may_have(x.id)]
+        self.last[sender] = Last(now, own)
         if now - self._saved > SAVE_EVERY:
             self._saved = now
             files.save_last(self._home, self.last)
         return Done()
 
     async def _numbers(self, sender: str, _: Done) -> Block:
-        registry, block = self._member(sender).hand_out(self._launcher.store.highest)
+        used = self._launcher.store.highest
+        registry, block = self._member(sender).hand_out_to(sender, used)
         self._take(registry)
         return block
 
@@ -258,11 +261,11 @@ class Registrar:
         others = [
             HostInfo(
                 name=host.name, key=host.key, state=host.state, people=[host.people],
-                role=host.role, seen=host.seen,
+                role=host.role, seen=host.seen, ids=host.ids,
             )
             for host in self._registry.hosts
         ]  # fmt: skip
-        return Directory([first, *others])
+        return Directory([first, *others], self._registry.handed)
 
     def _member(self, sender: str) -> Registry:
         if self._registry is None:
@@ -327,8 +330,9 @@ def _people(host: Host) -> AccessEntry:
 
 def _same(before: Directory | None, now: Directory) -> bool:
     """But for when each was heard last."""
-    if before is None:
-        return False
-    return [structs.replace(x, seen=0) for x in before.hosts] == [
-        structs.replace(x, seen=0) for x in now.hosts
-    ]
+    return before is not None and _unheard(before) == _unheard(now)
+
+
+def _unheard(directory: Directory) -> Directory:
+    hosts = [structs.replace(host, seen=0) for host in directory.hosts]
+    return structs.replace(directory, hosts=hosts)

@@ -13,7 +13,7 @@ from typing import Literal
 from msgspec import Struct, structs
 
 from bus.identity import fingerprint, is_key
-from viscript.cluster.numbers import BLOCK, Block
+from viscript.cluster.numbers import BLOCK, Block, holds, joined
 from viscript.errors import Conflict, Denied, NotFound
 
 RoleName = Literal["none", "view", "operate", "configure", "admin"]
@@ -21,6 +21,7 @@ APP_ROLES = frozenset({"app", "node"})  # that a host may give to its apps
 MAX_HOSTS = 256
 MAX_APPS = 4096  # keys of one host
 MAX_INVITES = 64
+MAX_PAST = 256  # hosts of which no more is kept than which ids they were given
 _NAME = re.compile(r"(?=.*[a-z])[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 
 
@@ -42,8 +43,13 @@ class Host(Struct, frozen=True, kw_only=True):
     role: RoleName  # of its people, on the other hosts
     state: Literal["accepted", "revoked"] = "accepted"
     apps: dict[str, str] = {}  # key -> slot of what it has let in
+    ids: tuple[Block, ...] | None = None  # all it was given; None: joined before they were kept
     joined: float = 0.0
     seen: float = 0.0
+
+    def may_have(self, number: int) -> bool:
+        """Whether a launch with this id can be its own."""
+        return self.ids is None or holds(self.ids, number)
 
     @property
     def keys(self) -> list[str]:
@@ -58,6 +64,7 @@ class Registry(Struct, frozen=True, kw_only=True):
     handed: int = 0
     hosts: tuple[Host, ...] = ()
     invites: tuple[Invite, ...] = ()
+    past: dict[str, tuple[Block, ...] | None] = {}  # `ids` of hosts that were removed, by key
 
     def by_key(self, key: str) -> Host | None:
         return next((host for host in self.hosts if host.key == key), None)
@@ -118,6 +125,7 @@ class Registry(Struct, frozen=True, kw_only=True):
         host = Host(
             name=invite.host or kept or self._free_name(wanted), key=key, people=people,
             role=invite.role, apps=known.apps if known else {}, joined=now, seen=now,
+            ids=known.ids if known else self.past.get(key, ()),
         )  # fmt: skip
         left = tuple(i for i in self.invites if i is not invite)
         return structs.replace(self._with(host), invites=left), host
@@ -146,13 +154,26 @@ class Registry(Struct, frozen=True, kw_only=True):
         return self._with(structs.replace(host, state="revoked"))
 
     def remove(self, host: Host) -> Registry:
-        return structs.replace(self, hosts=tuple(h for h in self.hosts if h.key != host.key))
+        """Forgotten but for its ids: what still runs there has them, and it may come again."""
+        others = [(key, ids) for key, ids in self.past.items() if key != host.key]
+        past = dict([*others, (host.key, host.ids)][-MAX_PAST:])
+        left = tuple(h for h in self.hosts if h.key != host.key)
+        return structs.replace(self, hosts=left, past=past)
 
     def hand_out(self, used: int) -> tuple[Registry, Block]:
         """A block that no host has had; `used` is the highest id of the first host itself."""
         start = -(-max(self.handed, used) // BLOCK) * BLOCK
         block = Block(start + 1, start + BLOCK)
         return structs.replace(self, handed=block.last), block
+
+    def hand_out_to(self, key: str, used: int) -> tuple[Registry, Block]:
+        """A block for the host with `key`, whose launches are known by it from now on; `Denied`."""
+        host = self.accepted(key)
+        registry, block = self.hand_out(used)
+        if host.ids is None:
+            return registry, block
+        holder = structs.replace(host, ids=joined(host.ids, block))
+        return structs.replace(self._with(holder), handed=registry.handed), block
 
     def _with(self, host: Host) -> Registry:
         others = tuple(h for h in self.hosts if h.key != host.key)

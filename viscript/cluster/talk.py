@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from bus.signals import Rules
+from viscript.cluster.numbers import Block, holds
 from viscript.cluster.registry import RoleName
 from viscript.records import Status
 
@@ -38,12 +39,18 @@ class HostInfo(Struct, frozen=True, kw_only=True):
     people: list[str] = []  # keys of its command lines
     role: RoleName = "none"  # of these, on the other hosts
     seen: float = 0.0  # Unix seconds of its last word; the first host's is now
+    ids: tuple[Block, ...] | None = None  # of its launches; None: any may be
 
 
 class Directory(Struct, frozen=True):
-    """All hosts, the first one first."""
+    """All hosts, the first one first; every id up to `handed` is some host's."""
 
     hosts: list[HostInfo]
+    handed: int = 0
+
+    def may_have(self, host: HostInfo, number: int) -> bool:
+        """Whether a launch with this id can be this host's; ids after `handed` are of blocks unheard of."""
+        return host.ids is None or number > self.handed or holds(host.ids, number)
 
     @property
     def first(self) -> HostInfo:

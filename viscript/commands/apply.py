@@ -5,8 +5,9 @@ Rules of ours change at once. What must be stopped, started or restarted is a st
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from viscript.commands import follow, order, plan, scale
 from viscript.commands.verdict import sentence

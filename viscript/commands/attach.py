@@ -100,9 +100,11 @@ class _Session:
         self._heard = b""
         self._writer = False
         self._state: dict[str, Any] = {}
+        self._told: dict[str, int] = {}  # our size
 
     def run(self, *, read_only: bool) -> int:
-        self._order(do="attach", write=not read_only, **self._size())
+        self._told = self._size()
+        self._order(do="attach", write=not read_only, **self._told)
         self._until_attached()
         with _raw(), _woken_by_resize() as resized:
             if not read_only and not self._writer:
@@ -136,7 +138,8 @@ class _Session:
             ready, _, _ = select.select([keyboard, self._connection, resized], [], [])
             if resized in ready:
                 os.read(resized, 512)
-                self._order(do="resize", **self._size())
+            if resized in ready or keyboard in ready:  # what is typed is meant for what is seen
+                self._tell_size()
             if self._connection in ready:
                 for told in self._hear():
                     if "out" in told:
@@ -146,6 +149,12 @@ class _Session:
             if keyboard in ready and not self._type(os.read(keyboard, 1024)):
                 return False
         return True
+
+    def _tell_size(self) -> None:
+        size = self._size()
+        if size != self._told:
+            self._told = size
+            self._order(do="resize", **size)
 
     def _type(self, data: bytes) -> bool:
         """False when the detach key was pressed, or the terminal is gone."""

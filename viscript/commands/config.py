@@ -141,7 +141,7 @@ def show_there(client: Client, names: list[str], *, as_json: bool) -> None:
 
 
 def _tree(file: Path, names: list[str]) -> object:
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from viscript import catalog, config
     from viscript.config import shown

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from viscript.errors import Failed, NoDaemon, Unknown, ViscriptError
-from viscript.home import is_locked
+from viscript.home import is_locked, signal_holder
 from viscript.output import document, note, say
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def restart(home: Home, config: Path, *, as_json: bool) -> None:
 
     before = daemon_info(home)
     configuration.load(config)
-    _tell(home, before, "restart")
+    _tell(home, "restart")
     info = _again(home, before)
     launches = _launches(home)
     if as_json:
@@ -68,7 +68,7 @@ def stop(home: Home, *, as_json: bool) -> None:
     from viscript.client import daemon_info
 
     info = daemon_info(home)
-    _tell(home, info, "stop")
+    _tell(home, "stop")
     deadline = time.monotonic() + TIMEOUT
     while is_locked(home.lock):
         if time.monotonic() >= deadline:
@@ -80,7 +80,7 @@ def stop(home: Home, *, as_json: bool) -> None:
         say("the daemon has ended; apps and broker go on; take them over: viscript up")
 
 
-def _tell(home: Home, info: DaemonInfo, what: Literal["restart", "stop"]) -> None:
+def _tell(home: Home, what: Literal["restart", "stop"]) -> None:
     """Over the bus, so that it is decided who may and written down who did; else by a signal."""
     from viscript.client import Client
 
@@ -88,22 +88,9 @@ def _tell(home: Home, info: DaemonInfo, what: Literal["restart", "stop"]) -> Non
         with Client(home) as client:
             client.ask(SUBJECT, Request(what), Reply)
     except (NoDaemon, Unknown) as problem:
-        if not _is_daemon(home, info.pid):
+        if not signal_holder(home.lock, SIGNALS[what]):
             raise
-        note(f"{problem}; telling it by a signal")
-        os.kill(info.pid, SIGNALS[what])
-
-
-def _is_daemon(home: Home, pid: int) -> bool:
-    """Whether this process holds the lock of our home's daemon, as far as /proc tells."""
-    try:
-        inode = home.lock.stat().st_ino
-        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-    except OSError:
-        return False
-    # As in "1: FLOCK ADVISORY WRITE 4711 08:01:1234 0 EOF"; who only waits for it has an arrow before.
-    held = [words for words in locks if words[1:5:2] == ["FLOCK", "WRITE"] and words[4] == str(pid)]
-    return any(words[5].rpartition(":")[2] == str(inode) for words in held)
+        note(f"{problem}; it was told by a signal")
 
 
 def _again(home: Home, before: DaemonInfo) -> DaemonInfo:

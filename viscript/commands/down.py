@@ -11,7 +11,7 @@ from msgspec import Struct
 from viscript.commands import wait
 from viscript.commands.sd import describe
 from viscript.errors import Conflict, Denied, Failed, NoDaemon, Unknown
-from viscript.home import DaemonLock, is_locked
+from viscript.home import DaemonLock, is_locked, signal_holder
 from viscript.output import document, say
 from viscript.records import Status
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SUBJECT = "viscript.down"
 TIMEOUT = 120.0  # seconds
 STARTING = 15.0  # within which a daemon that has begun can be asked
+REACH = 2.0  # for another host's broker, as what is ours ends without it too
 PAUSE = 0.1
 
 
@@ -70,7 +71,7 @@ def end_all(
         try:
             _by_daemon(home, tell)
         except (NoDaemon, Denied) as problem:
-            if not (home.root / "cluster.json").exists():
+            if not _joined(home):
                 raise
             # The broker is another host's: away, or it does not let us in any more. What is here is ours.
             remark(f"without the bus: {problem}")
@@ -86,15 +87,20 @@ def end_all(
     return True
 
 
+def _joined(home: Home) -> bool:
+    return (home.root / "cluster.json").exists()
+
+
 def _by_daemon(home: Home, tell: Callable[[Status], None]) -> None:
     """Ask the daemon, once it can be, and follow it as long as there is a bus to follow it on."""
-    from viscript.client import Client
+    from viscript.client import WAIT, Client
 
     asked = False
     deadline = time.monotonic() + STARTING
+    patience = REACH if _joined(home) else WAIT
     while not asked:
         try:
-            with Client(home) as client:
+            with Client(home, patience) as client:
                 launches = client.ask(SUBJECT, Request(), Reply).launches
                 asked = True
                 wait.follow(client, [x.id for x in launches], "ended", TIMEOUT, tell)
@@ -102,7 +108,7 @@ def _by_daemon(home: Home, tell: Callable[[Status], None]) -> None:
             # The broker may go before the last answer. Anything else shows in what is left.
             if asked or not is_locked(home.lock):
                 return
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= deadline or (_joined(home) and home.daemon.exists()):
                 raise
             time.sleep(PAUSE)  # it is just starting, or ending
 
@@ -111,11 +117,10 @@ def _end_daemon_alone(home: Home) -> None:
     """Tell the daemon to end without its apps."""
     import signal
 
-    from viscript.client import daemon_info
-
-    pid = daemon_info(home).pid
-    if is_locked(home.lock):  # so it is the one that has written its pid
-        os.kill(pid, signal.SIGTERM)
+    if not signal_holder(home.lock, signal.SIGTERM) and is_locked(home.lock):
+        raise Unknown(
+            f"{home.root}: its daemon cannot be told to end; end it by a signal, then again: viscript down"
+        )
 
 
 def _wait_for_daemon(home: Home) -> None:

@@ -70,7 +70,8 @@ def look(client: Client, *, everything: bool = False) -> Found:
         if isinstance(answer, listing.Reply):
             for status in answer.launches:
                 status.host, status.seen = host.name, None  # who answers is known, not believed
-            found.here.append((host, answer.launches))
+            own = [x for x in answer.launches if client.known.directory.may_have(host, x.id)]
+            found.here.append((host, own))
         elif isinstance(answer, NoDaemon):
             found.away.append(Away(host.name, str(answer)))
         elif answer.name != "denied":

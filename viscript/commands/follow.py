@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from viscript.commands import job as jobs
 from viscript.commands.order import Reply, Request
@@ -25,8 +26,7 @@ ON_ALL_HOSTS = frozenset({"viscript.stop", "viscript.restart", "viscript.reload"
 TRIES = 3  # to place an order whose answer got lost: it is carried out once all the same
 
 
-@dataclass(frozen=True)
-class How:
+class How(Struct, frozen=True):
     """Options of every verb. `timeout` in seconds is how long is waited, not how long it may take."""
 
     timeout: float

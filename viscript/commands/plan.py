@@ -58,7 +58,7 @@ async def handle(launcher: Launcher, request: Request, caller: Caller) -> Reply:
 
 def make(launcher: Launcher, file: Path) -> tuple[str, Config, Outcome]:
     """What `file` says now against what runs; `BadFile`. It is read once, so all three are of one text."""
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from viscript import catalog, config
     from viscript.config import planning

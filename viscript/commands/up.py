@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
 
-from viscript.commands import down
-from viscript.commands.list import remark
-from viscript.commands.sd import describe
 from viscript.errors import Failed
 from viscript.home import is_locked, occupied
-from viscript.logfiles import Line, Reader
 from viscript.output import document, say
 from viscript.protocol import Event, accept
 from viscript.spawning import events, fork_daemon, skip_events, spawn_daemon
@@ -27,6 +23,7 @@ if TYPE_CHECKING:
 
     from viscript.config import Config
     from viscript.home import Home
+    from viscript.logfiles import Line
     from viscript.records import Status
 
 _QUIET = frozenset({"blocked", "starting", "stopping"})  # unless it waits for something
@@ -38,13 +35,12 @@ Show = Callable[[Event | None, str], None]  # an event, and the same for people
 Serve = Callable[["Home", "Config", int], int]
 
 
-@dataclass
-class Outcome:
+class Outcome(Struct):
     """What came of the apps while everything came up."""
 
-    launches: dict[int, Status] = field(default_factory=dict)
-    problems: dict[str, str] = field(default_factory=dict)
-    failed: list[str] = field(default_factory=list)  # apps that were to be started
+    launches: dict[int, Status] = {}
+    problems: dict[str, str] = {}
+    failed: list[str] = []  # apps that were to be started
 
 
 def run(home: Home, config: Path, serve: Serve, *, detach: bool, as_json: bool) -> None:
@@ -67,10 +63,11 @@ def run(home: Home, config: Path, serve: Serve, *, detach: bool, as_json: bool) 
     read, write = os.pipe()
     try:
         _begin(home, settings, serve, write)
-        stream = events(read)
+        also: list[int] = []
+        stream = events(read, also)
         _until_up(stream, outcome, home, show)
         if not detach:
-            _stay(stream, outcome, home, show)
+            _stay(stream, also, outcome, home, show)
             return
     except KeyboardInterrupt:
         _end(home, config, read, show)
@@ -121,6 +118,9 @@ def _ignore(_event: Event | None, _text: str) -> None:
 
 def _end(home: Home, config: Path, stream: int, show: Show) -> None:
     """End everything, also what has only begun to start, and whether or not it can be shown."""
+    from viscript.commands import down
+    from viscript.commands.sd import describe
+
     problems: list[OSError] = []
 
     def tell(event: Event | None, text: str) -> None:
@@ -179,38 +179,69 @@ def _take(event: Event, outcome: Outcome) -> str:
 
 
 def _line(status: Status) -> str:
+    from viscript.commands.list import remark
+
     told = remark(status)
     return f"{status.app} (ID {status.id}) {status.state}{': ' if told else ''}{told}"
 
 
-def _stay(stream: Iterator[Event | None], outcome: Outcome, home: Home, show: Show) -> None:
-    """Show events and output until the daemon ends."""
+def _stay(
+    stream: Iterator[Event | None], also: list[int], outcome: Outcome, home: Home, show: Show
+) -> None:
+    """Show events and output until the daemon ends; `also` is what wakes the stream besides."""
+    from viscript.changes import Changes
+
     show(None, "Ctrl-C stops everything.")
-    outputs: dict[int, _Output] = {}
-    for event in stream:
-        _show_outputs(outputs, outcome, home, show)
-        if event is not None:
-            show(event, _take(event, outcome))
+    outputs = _Outputs(outcome, home, show)
+    with Changes(home.logs) as changes:
+        also += [changes.fd] if changes.fd is not None else []
+        outputs.show(outcome.launches)
+        for event in stream:
+            names = changes.gathered()
+            outputs.show(outcome.launches if names is None else map(_number_in, names))
+            if event is not None:
+                show(event, _take(event, outcome))
+                if event.launch is not None:
+                    outputs.show([event.launch.id])
     show(None, "the daemon has ended")
 
 
-def _show_outputs(outputs: dict[int, _Output], outcome: Outcome, home: Home, show: Show) -> None:
-    for number, status in list(outcome.launches.items()):
-        path = home.app_log(number, status.app)
-        if number not in outputs and path.exists():
-            outputs[number] = _Output(status.app, path, show)
-        if number in outputs:
-            outputs[number].show()
-        if status.state in FINAL:
-            del outcome.launches[number]
-            if number in outputs:
-                outputs.pop(number).close()
+def _number_in(name: str) -> int:
+    """Of the launch whose log is called so; 0 if it is no log of one."""
+    number, dash, _ = name.partition("-")
+    return int(number) if dash and number.isdecimal() else 0
+
+
+class _Outputs:
+    """What programs print, of each as far as it was shown."""
+
+    def __init__(self, outcome: Outcome, home: Home, show: Show) -> None:
+        self._outcome = outcome
+        self._home = home
+        self._show = show
+        self._open: dict[int, _Output] = {}
+
+    def show(self, numbers: Iterable[int]) -> None:
+        """What is new of these; those that have ended are closed."""
+        for number in [x for x in numbers if x in self._outcome.launches]:
+            status = self._outcome.launches[number]
+            path = self._home.app_log(number, status.app)
+            if number not in self._open and path.exists():
+                self._open[number] = _Output(status.app, path, self._show)
+            if number in self._open:
+                self._open[number].show()
+            if status.state in FINAL:
+                del self._outcome.launches[number]
+                if number in self._open:
+                    self._open.pop(number).close()
 
 
 class _Output:
     """One program's log, shown line by line with its name before."""
 
     def __init__(self, name: str, path: Path, show: Show) -> None:
+        from viscript.logfiles import Reader
+
         self._name = name
         self._show = show
         self._reader = Reader(path)

@@ -12,7 +12,7 @@ from viscript.config.model import App, Role
 from viscript.config.nodes import BadFile, Fields, Reader, TooMuch
 from viscript.config.parts import Parts
 from viscript.errors import BadConfig
-from viscript.rules import NO_PROBE, STOP, Probe
+from viscript.rules import LOGGED, NO_PROBE, NO_RESTART, STOP, Probe
 
 KEYS = (
     "daemon", "desc", "path", "default_args", "help", "autostart", "args", "env", "env_file", "cwd",
@@ -85,7 +85,7 @@ class Entry:
             cwd=get("cwd", reader.text, "") or None,
             autostart=get("autostart", reader.boolean, False),
             instances=get("instances", value(values.whole(0, MAX_INSTANCES)), 1),
-            restart=get("restart", parts.restart, App.restart),
+            restart=get("restart", parts.restart, NO_RESTART),
             after=tuple(after for after, _ in self._after),
             ready=get("ready", parts.ready, usual),
             alive=get("alive", parts.alive, None),
@@ -100,6 +100,6 @@ class Entry:
             group=get("group", value(values.account), None),
             umask=get("umask", value(values.umask), None),
             terminal=get("terminal", reader.boolean, False),
-            log=get("log", parts.log, App.log),
+            log=get("log", parts.log, LOGGED),
             places={key.removeprefix(prefix): place for key, place in reader.places.items()},
         )  # fmt: skip

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct
 
 from viscript.rules import (
     LOGGED,
@@ -22,8 +23,7 @@ from viscript.rules import (
 Role = Literal["app", "node", "manager", "tracker", "observer"]
 
 
-@dataclass(frozen=True)
-class App:
+class App(Struct, frozen=True):
     """One entry of `apps:` as written; `place` is file:line of its path."""
 
     name: str
@@ -34,7 +34,7 @@ class App:
     daemon: bool = False  # kept from the original; every app is started in the background
     default_args: tuple[str, ...] = ()
     args: tuple[str, ...] = ()  # after default_args, before the user's
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = {}
     env_file: tuple[str, ...] = ()  # read at each start; `env` goes before them
     cwd: str | None = None
     autostart: bool = False
@@ -48,7 +48,7 @@ class App:
     role: Role = "app"
     short: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
-    limits: Mapping[str, int] = field(default_factory=dict)  # by the words of LIMITS
+    limits: Mapping[str, int] = {}  # by the words of LIMITS
     nice: int = 0
     user: str | None = None  # a name or a number
     group: str | None = None
@@ -56,17 +56,16 @@ class App:
     terminal: bool = False
     log: LogRule = LOGGED
     # Of the keys that are written, as `restart.delay`: file:line.
-    places: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(Struct, frozen=True):
     """A whole file. `folder` is what relative paths are relative to."""
 
     file: Path
     apps: Mapping[str, App]
     endpoint: str | None = None  # of the broker; None: a free loopback port
-    settings: Mapping[str, bool] = field(default_factory=dict)
+    settings: Mapping[str, bool] = {}
 
     @property
     def folder(self) -> Path:

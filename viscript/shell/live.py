@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from viscript.following import Told
     from viscript.home import Home
 
-RETRY = 1.0  # seconds between looks for a daemon
+RETRY = 0.25  # seconds between looks for a daemon, which are looks for a file
 KEPT = 200  # lines that wait for the prompt to come back
 PATIENCE = 2.0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from viscript.supervision.launch import Launch
 from viscript.supervision.states import Exit, State
@@ -10,65 +10,56 @@ from viscript.supervision.states import Exit, State
 # Events.
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(Struct, frozen=True):
     launch: Launch
 
 
-@dataclass(frozen=True)
-class Adopt:
+class Adopt(Struct, frozen=True):
     """A launch of an earlier daemon whose process is alive."""
 
     launch: Launch
 
 
-@dataclass(frozen=True)
-class Missed:
+class Missed(Struct, frozen=True):
     """A launch of an earlier daemon of whose last generation nothing is left."""
 
     launch: Launch
     exit: Exit
 
 
-@dataclass(frozen=True)
-class Completed:
+class Completed(Struct, frozen=True):
     """An app has ended well under an earlier daemon: what waits for that need not wait."""
 
     app: str
 
 
-@dataclass(frozen=True)
-class Spawned:
+class Spawned(Struct, frozen=True):
     id: int
     generation: int
 
 
-@dataclass(frozen=True)
-class SpawnFailed:
+class SpawnFailed(Struct, frozen=True):
     id: int
     generation: int
     reason: str
     permanent: bool  # the same attempt would fail again
 
 
-@dataclass(frozen=True)
-class Ready:
+class Ready(Struct, frozen=True):
     """It does its work; of no generation when a key came onto the bus, which knows of none."""
 
     id: int
     generation: int | None = None
 
 
-@dataclass(frozen=True)
-class Well:
+class Well(Struct, frozen=True):
     """Its probe says that it is well again."""
 
     id: int
     generation: int
 
 
-@dataclass(frozen=True)
-class Unwell:
+class Unwell(Struct, frozen=True):
     """Its probe has failed as often as it may."""
 
     id: int
@@ -76,8 +67,7 @@ class Unwell:
     reason: str
 
 
-@dataclass(frozen=True)
-class Extended:
+class Extended(Struct, frozen=True):
     """It asks for more time to begin or to end, until then on the clock of `now`."""
 
     id: int
@@ -85,8 +75,7 @@ class Extended:
     until: float
 
 
-@dataclass(frozen=True)
-class Exited:
+class Exited(Struct, frozen=True):
     """The program ended; what it started may still be there."""
 
     id: int
@@ -94,8 +83,7 @@ class Exited:
     exit: Exit
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """Nothing of the generation is left."""
 
     id: int
@@ -103,45 +91,39 @@ class Ended:
     exit: Exit
 
 
-@dataclass(frozen=True)
-class Mute:
+class Mute(Struct, frozen=True):
     """Neither alive nor dead can be proved."""
 
     id: int
     reason: str
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(Struct, frozen=True):
     """What was lost is alive and under control again."""
 
     id: int
 
 
-@dataclass(frozen=True)
-class Stop:
+class Stop(Struct, frozen=True):
     """Its dependants stop first. With `force` it is killed at once."""
 
     id: int
     force: bool = False
 
 
-@dataclass(frozen=True)
-class Again:
+class Again(Struct, frozen=True):
     """Stop it and start it, or start it now if it waits to be started."""
 
     id: int
 
 
-@dataclass(frozen=True)
-class Update:
+class Update(Struct, frozen=True):
     """Other rules for a launch that lives; its state stays as it is."""
 
     launch: Launch
 
 
-@dataclass(frozen=True)
-class Down:
+class Down(Struct, frozen=True):
     """Everything stops, dependants first, the broker last."""
 
 
@@ -154,22 +136,19 @@ Event = OfOne | Start | Adopt | Missed | Completed | Update | Down
 # Actions.
 
 
-@dataclass(frozen=True)
-class Spawn:
+class Spawn(Struct, frozen=True):
     id: int
     generation: int
 
 
-@dataclass(frozen=True)
-class Terminate:
+class Terminate(Struct, frozen=True):
     """Ask it over the bus if it is there, then its signals, then KILL; with `force` KILL at once."""
 
     id: int
     force: bool = False
 
 
-@dataclass(frozen=True)
-class Changed:
+class Changed(Struct, frozen=True):
     """`before` is None for a launch that is new here."""
 
     launch: Launch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from viscript.rules import NO_PROBE, NO_RESTART, STOP, After, Probe, RestartRule, StopStep
 from viscript.supervision import states
@@ -11,8 +11,7 @@ from viscript.supervision.states import Exit, State
 BROKER = 0  # the launch id of the broker, which all others need and which stops last
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(Struct, frozen=True):
     """A launch is one thing to keep up; its generations are the runs of its program, one after the other."""
 
     id: int

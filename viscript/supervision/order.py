@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from viscript.rules import After
 from viscript.supervision.launch import BROKER, Launch
@@ -13,8 +14,7 @@ from viscript.supervision.states import FINAL, UP, State
 _NO_LONGER = FINAL | {State.BLOCKED, State.BACKOFF, State.LOST}
 
 
-@dataclass(frozen=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """What a launch waits for; `missing` will not come about by itself."""
 
     apps: tuple[str, ...] = ()

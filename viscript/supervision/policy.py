@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from viscript.rules import HOPELESS, RestartRule
 from viscript.supervision.launch import Launch
 from viscript.supervision.states import MAX_DOUBLINGS, Exit, State
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """EXITED, FAILED or BACKOFF, and why, for people."""
 
     state: State

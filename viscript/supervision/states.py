@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 DEPENDENCIES = 60.0
 SPAWN = 45.0  # the bus may be coming back just now
@@ -38,8 +39,7 @@ SETTLED = FINAL | {
 UP = frozenset({State.RUNNING, State.DEGRADED})
 
 
-@dataclass(frozen=True)
-class Exit:
+class Exit(Struct, frozen=True):
     """How a generation ended; both None when nobody saw it."""
 
     code: int | None = None

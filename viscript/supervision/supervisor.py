@@ -11,8 +11,9 @@ Feed events with `handle`, ask `next_timer` when to call `handle_timer`, carry o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import assert_never
+
+from msgspec.structs import replace
 
 from viscript.supervision import order, policy, states
 from viscript.supervision.events import (

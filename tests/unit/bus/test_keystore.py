@@ -217,3 +217,20 @@ def test_a_list_that_was_taken_away_is_not_made_anew(tmp_path: Path) -> None:
     with pytest.raises(AccessError):
         file.save(lists("1"))
     assert not path.exists()
+
+
+def test_what_is_not_to_last_yet_waits_for_no_disk_and_is_made_anew_when_a_power_cut_has_emptied_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.key"
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    made = keystore.load_or_create(path, lasting=False)
+    assert not synced
+    keystore.make_lasting([path, tmp_path / "gone meanwhile"])
+    assert synced == [path.stat().st_ino, tmp_path.stat().st_ino]
+    assert keystore.load_or_create(path, lasting=False) == made
+    path.write_bytes(b"")
+    with pytest.raises(KeyFileError, match="not a key file"):
+        keystore.load_or_create(path)
+    assert keystore.load_or_create(path, lasting=False) != made

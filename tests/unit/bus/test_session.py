@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bus import errors, wire
@@ -215,6 +215,7 @@ def test_other_commands_do_not_overtake_what_was_published_before() -> None:
         max_size=30,
     )
 )
+@example([("app.a", 0)] * 5000)
 @settings(deadline=None)
 def test_every_batch_is_within_the_limits_and_nothing_is_lost_or_reordered(
     published: list[tuple[str, int]],

@@ -1,10 +1,10 @@
 """Whom an app can run as is looked at when it is started, and what is wrong says the way out."""
 
 import os
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 from viscript import accounts
 from viscript.config import App

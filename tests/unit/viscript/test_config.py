@@ -181,7 +181,7 @@ def test_published_schema_agrees_with_the_loader():
     validator = jsonschema.Draft202012Validator(schema)
     validator.validate(yaml.safe_load(config.shipped().read_text()))
     validator.validate(yaml.safe_load(IN_THE_SCHEMA_OF_2017))
-    known = {x for x in config.App.__dataclass_fields__ if x not in ("name", "place", "places")}
+    known = {x for x in config.App.__struct_fields__ if x not in ("name", "place", "places")}
     assert schema["$defs"]["app"]["properties"].keys() == known
     for bad in (
         "apps: {a: {}}", "apps: {a: {path: x, y: 1}}", "apps: {a: {path: x, args: y}}",

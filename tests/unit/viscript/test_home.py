@@ -1,13 +1,17 @@
 """Homes: where they are, and that they are private."""
 
+import os
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from viscript import home
 from viscript.errors import Conflict, Denied
-from viscript.home import DaemonLock, Home, is_locked
+from viscript.home import DaemonLock, Home, holder, is_locked, signal_holder
 
 
 def test_where_a_home_is(tmp_path):
@@ -56,3 +60,21 @@ def test_one_daemon_a_home(tmp_path):
     lock.release()
     assert not is_locked(place.lock)
     DaemonLock(place).release()
+
+
+HOLD = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(); time.sleep(60)"
+
+
+def test_only_who_holds_the_lock_is_told_whatever_a_file_says(tmp_path):
+    lock = tmp_path / "lock"
+    assert not signal_holder(lock, signal.SIGTERM)
+    command = [sys.executable, "-c", HOLD, str(lock)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with lock.open():  # who only has it open is not meant
+            assert holder(lock) == process.pid != os.getpid()
+            assert signal_holder(lock, signal.SIGTERM)
+        assert process.wait(10) == -signal.SIGTERM
+    assert holder(lock) is None
+    assert not signal_holder(lock, signal.SIGTERM)

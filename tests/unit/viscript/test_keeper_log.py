@@ -3,10 +3,10 @@
 import gzip
 import os
 import struct
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from msgspec.structs import asdict
 
 from viscript.keeping.log import RECORD, Log
 from viscript.rules import LogRule

@@ -1,12 +1,12 @@
 """Logs are read as they were printed: backwards, by time, and on through rotations."""
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 
 from viscript.keeping.log import Log
 from viscript.logfiles import Reader, segments

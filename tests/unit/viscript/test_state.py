@@ -160,3 +160,17 @@ def test_what_has_failed_is_listed_until_it_is_cleared(tmp_path):
     failed.cleared = True
     store.save(failed)
     assert store.failed() == []
+
+
+def test_what_is_begun_together_survives_a_power_cut_once_that_is_asked_for(tmp_path):
+    store = Store(tmp_path / "db")
+    store.begin(lasting=False)
+    with store.together(lasting=False):
+        store.add(record())
+    assert not lasts(store)
+    store.make_lasting()
+    assert lasts(store)
+    assert store.is_up
+    store.finish()
+    store.make_lasting()
+    assert not store.is_up

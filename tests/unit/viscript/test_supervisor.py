@@ -1,6 +1,6 @@
 """The supervisor's states, as dialogues."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from tests.support.supervising import ALWAYS, BUS, ON_FAILURE
 from viscript.rules import After, RestartRule

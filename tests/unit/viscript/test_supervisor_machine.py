@@ -1,10 +1,9 @@
 """The supervisor against everything that may happen, in any order, with a clock that the test turns."""
 
-from dataclasses import replace
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from tests.support.supervising import BUS, Talk
 from viscript.rules import NO_PROBE, After, Probe, RestartRule

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from viscript.cluster.numbers import BLOCK, Block, Numbers, after
+from viscript.cluster.numbers import BLOCK, MAX_RANGES, Block, Numbers, after, holds, joined
 from viscript.cluster.registry import Registry
 
 
@@ -44,3 +44,18 @@ def test_no_id_is_ever_two_hosts(used: int, turns: list[bool]) -> None:
             assert number not in seen
             seen.add(number)
             mine, theirs = (left, theirs) if first else (mine, left)
+
+
+@given(st.lists(st.booleans(), max_size=400))
+def test_what_a_host_was_given_is_its_own_in_a_bounded_number_of_ranges(turns: list[bool]) -> None:
+    kept: tuple[Block, ...] = ()
+    given: list[Block] = []
+    for turn, mine in enumerate(turns):
+        block = Block(turn * BLOCK + 1, (turn + 1) * BLOCK)
+        if mine:
+            given.append(block)
+            kept = joined(kept, block)
+        else:
+            assert not holds(kept, block.first)
+    assert all(holds(kept, block.first) and holds(kept, block.last) for block in given)
+    assert len(kept) <= MAX_RANGES

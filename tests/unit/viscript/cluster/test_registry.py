@@ -110,3 +110,13 @@ def test_not_a_name(name: str) -> None:
 def test_the_name_of_a_machine_becomes_the_name_of_a_host(machine: str, name: str) -> None:
     assert name_of(machine) == name
     check_name(name)
+
+
+def test_a_host_that_was_removed_and_comes_again_keeps_the_ids_that_it_had() -> None:
+    registry, block = cluster(1, 2).hand_out_to(key(1), 0)
+    registry = registry.remove(registry.accepted(key(1)))
+    registry = registry.with_invite(Invite("again", "", "view", NOW + 600), NOW)
+    registry, host = registry.admit(key(1), "again", "beta", key(101), NOW)
+    assert host.may_have(block.first)
+    assert not host.may_have(block.last + 1)
+    assert not registry.accepted(key(2)).may_have(block.first)
