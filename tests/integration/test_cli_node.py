@@ -10,10 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bus import connect, keystore
 from bus.identity import to_hex
+from nodes.client import PortTaken, StreamRefused, connect_node
+from nodes.seen import SPEED_PORT
+from nodes.speed import MAX_COUNTED
 from tests.support.instance import until
 from tests.support.mesh import Mesh, running_mesh
 from viscript.contexts import Context, Contexts
@@ -65,7 +70,7 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory) -> Iterator[Desk]:
-    with running_mesh(SQUARE, people=PEOPLE) as mesh:
+    with running_mesh(SQUARE, spare=["evil"], people=PEOPLE) as mesh:
         asyncio.run(mesh.linked(*LINKED))
         yield Desk(mesh, tmp_path_factory.mktemp("desk"))
 
@@ -260,3 +265,65 @@ def test_what_happens_to_routes_is_shown_as_it_happens(desk: Desk):
         watcher.kill()
         watcher.wait()
         desk.run("route", "free", "a", "d", by="chief")
+
+
+# Faults and foes ---------------------------------------------------------------------------------
+
+
+def test_a_node_takes_few_streams_that_are_only_counted(desk: Desk):
+    async def crowd() -> list[int]:
+        async with connect_node(desk.mesh.socket("a")) as node:
+            codes, held = [], []
+            for _ in range(MAX_COUNTED + 2):
+                try:
+                    held.append(await node.open_stream("b", SPEED_PORT))
+                except StreamRefused as error:
+                    codes.append(error.code)
+            for stream in held:
+                await stream.aclose()
+            return codes
+
+    assert asyncio.run(crowd()) == [1, 1]
+    until(lambda: not [x for x in desk.ask("streams", "b") if x["port"] == SPEED_PORT])
+
+
+def test_the_port_of_the_measurement_is_the_nodes_own(desk: Desk):
+    async def listen() -> None:
+        async with connect_node(desk.mesh.socket("a")) as node:
+            await node.listen(SPEED_PORT)
+
+    with pytest.raises(PortTaken):
+        asyncio.run(listen())
+
+
+@pytest.mark.parametrize(
+    "answer", [b"\xc1", b"", b"\x80", msgspec.msgpack.encode({"peers": [{"key": "\x1b[2J" * 9}]})]
+)
+def test_a_node_that_answers_rubbish_is_named(desk: Desk, answer: bytes):
+    async def play() -> subprocess.CompletedProcess[str]:
+        pair = keystore.load(desk.mesh.folder / "evil.key")
+        async with connect(desk.mesh.address, pair) as bus:
+            bus.answer("node.peers", lambda _: answer)
+            return await asyncio.to_thread(
+                subprocess.run, desk.command("peers", to_hex(pair.public)), env=desk.environment,
+                capture_output=True, text=True, timeout=50, check=False,
+            )  # fmt: skip
+
+    done = asyncio.run(play())
+    assert done.returncode == 1, done
+    assert "not understood" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_without_a_manager_what_stands_can_still_be_seen(tmp_path: Path):
+    with running_mesh({"a": [], "b": ["a"]}, people=PEOPLE) as mesh:
+        asyncio.run(mesh.linked(("a", "b")))
+        desk = Desk(mesh, tmp_path)
+        desk.run("name", "set", "near", "a")
+        desk.run("name", "set", "far", "b")
+        desk.run("ping", "far", "--at", "near", "-n", "1")
+        mesh.kill("manager")
+        assert "viscript start node-manager" in desk.run("ls", code=6)
+        assert "viscript start node-manager" in desk.run("ping", "b", "--at", "near", code=6)
+        assert desk.ask("ping", "far", "--at", "near", "-n", "1")["lost"] == 0
+        assert desk.ask("peers", "near")[0]["key"] == mesh.key("b")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 ROUNDS: Final = 300
 MOST_MOVED: Final = 400  # nodes; of more the circle they begin on is the picture
-SPACE: Final = 130.0  # between two that are linked
+SPACE: Final = 160.0  # between two that are linked
 MARGIN: Final = 90.0
 SIZE: Final = 16.0  # radius of a node
 
@@ -95,8 +95,9 @@ def svg(names: Mapping[str, str], here: frozenset[str], edges: Sequence[Edge], t
     left, top = min(xs) - MARGIN, min(ys) - MARGIN
     width, height = max(xs) - left + MARGIN, max(ys) - top + MARGIN
     box = f"{left:.0f} {top:.0f} {width:.0f} {height:.0f}"
+    shape = f'width="{width:.0f}" height="{height:.0f}"'
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" role="img" width="{width:.0f}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" role="img" {shape}>',
         f"<title>{_text(title)}</title>",
         f"<style>\n{_STYLE}</style>",
         f'<rect class="bg" x="{left:.0f}" y="{top:.0f}" width="{width:.0f}" height="{height:.0f}"/>',

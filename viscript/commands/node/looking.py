@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from bus.identity import fingerprint, short
 from nodes import api, seen
@@ -195,7 +195,12 @@ def _way(mesh: Mesh, way: seen.Way) -> tuple[str, ...]:
 
 
 def _all_routes(mesh: Mesh) -> None:
-    found = sorted(mesh.routes, key=lambda x: (sorted((x.path[0], x.path[-1])), not x.active))
+    found = []
+    for route in mesh.routes:
+        ends = mesh.name(route.path[0]), mesh.name(route.path[-1])
+        turned = route.path[::-1] if ends[1] < ends[0] else route.path
+        found.append(structs.replace(route, path=turned))
+    found.sort(key=lambda x: (mesh.name(x.path[0]), mesh.name(x.path[-1]), not x.active))
     head = ("FROM", "TO", "STATE", "SINCE", "ROUTE", "PATH")
     cells = [
         (

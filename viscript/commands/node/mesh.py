@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import msgspec
 
 from bus.errors import BusError, NotPresent
-from bus.identity import short
+from bus.identity import is_key, short
 from nodes import api
 from viscript import options
 from viscript.addresses import Addresses
 from viscript.commands.bus import typed
 from viscript.commands.bus.connection import NAME, TIMEOUT, as_shown
 from viscript.commands.bus.where import contexts, here
-from viscript.errors import BadUsage, NoDaemon, NotFound
+from viscript.errors import BadUsage, Failed, NoDaemon, NotFound, Unknown, ViscriptError
 from viscript.output import note
 from viscript.words import did_you_mean
 
@@ -34,7 +34,12 @@ if TYPE_CHECKING:
     from viscript.home import Home
 
 T = TypeVar("T", bound=msgspec.Struct)
+LOOK = 3.0  # s for the manager; without it the rest still works
 NO_MANAGER = "no node manager is on the bus; start it: viscript start node-manager"
+
+
+class NoManager(NoDaemon):
+    """Nobody serves what the manager of a mesh does."""
 
 
 class Mesh:
@@ -47,7 +52,7 @@ class Mesh:
         self.place = here(admin=admin)
         self.home = chosen_home()
         self.addresses = Addresses(addresses_file(self.home))
-        self.manager = True  # is there
+        self.missing: ViscriptError | None = None  # why there is no manager
         self.nodes: list[api.NodeInfo] = []
         self.routes: list[api.RouteInfo] = []
         self.edges: list[api.EdgeInfo] = []
@@ -86,7 +91,11 @@ class Mesh:
         timeout: float = TIMEOUT,
     ) -> T:
         """The answer of the manager, or of the node with the key `to`."""
-        return api.unpack(self.raw(subject, query, to=to, timeout=timeout), kind)
+        try:
+            return api.unpack(self.raw(subject, query, to=to, timeout=timeout), kind)
+        except api.BadBody as error:
+            who = "the node manager" if to is None else f"node {self.name(to)}"
+            raise Failed(f"{who} answers what is not understood: {error}") from None
 
     def raw(
         self,
@@ -101,7 +110,7 @@ class Mesh:
             return self._caller.request(subject, body, to=to, timeout=timeout)
         except NotPresent:
             if to is None:
-                raise NoDaemon(f"{NO_MANAGER} ({self.place.name})") from None
+                raise NoManager(f"{NO_MANAGER} ({self.place.name})") from None
             text = f"{self.name(to)} ({short(to)}) is not on the bus ({self.place.name})"
             raise NotFound(f"{text}; see: viscript node ls") from None
         except BusError as error:
@@ -109,11 +118,9 @@ class Mesh:
 
     def _look(self) -> None:
         try:
-            found = self.ask(api.NODES, None, api.Nodes)
-        except NoDaemon as error:
-            if NO_MANAGER not in str(error):
-                raise
-            self.manager = False
+            found = self.ask(api.NODES, None, api.Nodes, timeout=LOOK)
+        except (NoManager, Unknown) as error:
+            self.missing = error
             self._names = _remembered(self.home)
             return
         self.nodes = sorted(found.nodes, key=lambda node: node.name)
@@ -122,14 +129,14 @@ class Mesh:
         _remember(self.home, self._names)
 
     def must_have_manager(self) -> None:
-        if not self.manager:
-            raise NoDaemon(f"{NO_MANAGER} ({self.place.name})")
+        if self.missing is not None:
+            raise self.missing
 
     # Names --------------------------------------------------------------------------------------
 
     def name(self, key: str) -> str:
         """What a node is called here: by the user, by itself, or a short form of its key."""
-        return self.addresses.name(key) or self._names.get(key) or (short(key) if key else "?")
+        return self.addresses.name(key) or self._names.get(key) or _print(key)
 
     def path(self, keys: list[str], *, begin: str = "") -> str:
         """A path in words, from the end `begin` if that is one."""
@@ -145,8 +152,9 @@ class Mesh:
             if name == word:
                 return key
         names = sorted({*map(self.name, self._names), *self.addresses.keys})
-        if not self.manager and not self._names:
-            raise NoDaemon(f"{NO_MANAGER}, or name {word!r}: viscript node name set {word} KEY")
+        if self.missing is not None and not self._names:
+            way = f"or name {word!r}: viscript node name set {word} KEY"
+            raise NoDaemon(f"{self.missing}, {way}") from None
         there = f" (there are: {', '.join(names[:20])})" if names else ""
         text = f"no node {word!r} is known{did_you_mean(word, names)}{there}"
         raise NotFound(f"{text}; see: viscript node ls")
@@ -157,8 +165,8 @@ class Mesh:
             return self.find(word)
         here = [key for key in self.here() if key != other]
         if here:
-            if not self.manager:
-                note("No node manager is on the bus; names are those of the last look.")
+            if self.missing is not None:
+                note("No node manager answers; names are those of the last look.")
             return here[0]
         raise BadUsage(
             "no node runs in this home that could be asked; name one: --at NODE, see: viscript node ls"
@@ -171,6 +179,11 @@ class Mesh:
         sockets = {path.stem.removeprefix("node-") for path in self.home.run.glob("node-*.sock")}
         found = [(name, key) for key, name in self._names.items() if name in sockets]
         return [key for _, key in sorted(found)]
+
+
+def _print(key: str) -> str:
+    """A short form of what should be a key, as somebody says."""
+    return short(key) if is_key(key) else key[:16] or "?"
 
 
 def chosen_home() -> Home | None:
