@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 DEAD_AFTER: Final = 3  # ticks of 1 s without a frame
 MAX_DATAGRAMS: Final = 1 << 20  # bytes kept on a control connection, beyond which they are dropped
+SMALL: Final = 256  # bytes: an acknowledgement has 72
+MAX_SMALL: Final = 16 << 20
 _DATA: Final = wire.VERSION << 4 | FrameType.DATA
 _ALIVE: Final = wire.head(FrameType.ALIVE)
 
@@ -103,13 +105,13 @@ class NeighbourLink:
     def send(self, head: bytes, payload: bytes | bytearray | memoryview = b"") -> None:
         if self._lines and head[0] == _DATA and 1 <= head[1] <= wire.DATA_LANES:
             self._line(head).send(head, payload)
-        elif not self._drops(head):
+        elif not self._drops(head, len(payload)):
             self.control.send(head, payload)
 
     def forward(self, head: bytes, packet: Packet, account: Account) -> None:
         if self._lines and head[0] == _DATA and 1 <= head[1] <= wire.DATA_LANES:
             self._line(head).send(head, packet.payload, account)
-        elif not self._drops(head):
+        elif not self._drops(head, len(packet.payload)):
             self.control.forward(head, packet, account)
 
     def metrics(self) -> Metrics:
@@ -129,9 +131,14 @@ class NeighbourLink:
         if self.state is not State.DOWN:
             self._around.loop.call_soon(self.fail, reason)
 
-    def _drops(self, head: bytes) -> bool:
-        """A datagram for which there is no room is better lost than late."""
-        full = head[1] == wire.DATAGRAM_LANE and self.control.kept > MAX_DATAGRAMS
+    def _drops(self, head: bytes, size: int) -> bool:
+        """A datagram for which there is no room is better lost than late.
+
+        Small ones have more: among them are the acknowledgements, without which a session counts
+        its route as dead.
+        """
+        room = MAX_DATAGRAMS if size > SMALL else MAX_SMALL
+        full = head[1] == wire.DATAGRAM_LANE and self.control.kept > room
         if full:
             self._around.count("datagram_dropped")
         return full

@@ -41,7 +41,7 @@ class Claims:
             if match is not None and match[0].path == path:
                 del self._claims[other][said.route]
                 yield said
-            else:
+            elif len(claims) < MAX_OF_ONE:
                 claims.setdefault(said.route, (said, now))
         self._tidy(key)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import inf
 from typing import TYPE_CHECKING, Final, Literal
 
 from nodes.manager.choosing import Conditions, links
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 SUSPECT_FOR: Final = 30.0  # s
 FIRST_RETRY, LAST_RETRY = 0.5, 30.0  # s
+UNUSED_FOR: Final = 10.0  # s: within which both ends must say so; each says it every 3 s
 FIRST_TELLING: Final = 8.0  # s: longer than both ends may take to answer
 
 Ends = tuple[str, str]  # the smaller key first
@@ -70,10 +72,19 @@ class Pair:
     prefer_pause: float = 0.0
     suspects: dict[Link, float] = field(default_factory=dict)  # until when
     alone_since: float | None = None  # neither end is on the bus
+    unused_at: dict[str, float] = field(default_factory=dict)  # when an end last said so
 
     @property
     def routes(self) -> list[Route]:
         return [route for route in (self.active, self.standby) if route is not None]
+
+    def is_unused(self, end: str, now: float) -> bool:
+        """An end has no use for the pair: whether the other one had none either, of late.
+
+        Who only hears datagrams cannot know whether it will hear another.
+        """
+        self.unused_at[end] = now
+        return all(now - self.unused_at.get(key, -inf) <= UNUSED_FOR for key in self.ends)
 
     def prefer(self, now: float) -> list[Action]:
         """Have both ends use the active route, unless they have said that they do."""

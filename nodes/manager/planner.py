@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 STEADY: Final = 3  # evaluations
 EVALUATE_EVERY: Final = 3.0  # s for a pair, if there are few
-EVALUATED: Final = 32  # pairs a tick
+EVALUATED: Final = 32  # pairs a tick: 10 to 15 ms in a mesh of 1,000 nodes
 DRAIN: Final = 2.0  # s that a route stands which nobody sends on any more
 LINGER: Final = 120.0  # s that a pair is kept whose ends are both gone
 MAX_PAIRS: Final = 20_000
@@ -100,12 +100,12 @@ class Planner:
         pair.by_hand, pair.better = None, STEADY
         return self._reconsider(pair, now)
 
-    def unused(self, end: str, route: str) -> list[Action]:
+    def unused(self, end: str, route: str, now: float) -> list[Action]:
         """An end has no more use for the other one."""
         pair = self._ledger.pair(route)
-        if pair is None or end not in pair.ends:
+        if pair is None or end not in pair.ends or not pair.is_unused(end, now):
             return []
-        return self._forget(pair, "an end has no more use for it")
+        return self._forget(pair, "its ends have no more use for it")
 
     # What became of it --------------------------------------------------------------------------
 
@@ -235,7 +235,7 @@ class Planner:
     # Time ---------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> list[Action]:
-        """Once a second."""
+        """A few times a second."""
         actions: list[Action] = []
         while self._draining and self._draining[0][0] <= now:
             _, route = self._draining.popleft()

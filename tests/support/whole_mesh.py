@@ -195,7 +195,7 @@ class WholeMesh:
             await manager.serve()
             self.manager = manager
             while True:
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(service_module.TICK)
                 manager.tick()
 
     # Conversations ------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 
 from nodes.api import Policy, StandingRoute
 from nodes.manager import planner as planning
-from nodes.manager.pairs import Drop, Switch, TooManyRoutes
+from nodes.manager.pairs import UNUSED_FOR, Drop, Switch, TooManyRoutes
 from nodes.manager.planner import DRAIN, EVALUATE_EVERY, LINGER, STEADY
 from nodes.manager.topology import FORGET_AFTER, Change
 from tests.support.planned import Ordered, links
@@ -47,6 +47,18 @@ def test_when_a_link_is_lost_the_standby_takes_over_and_another_is_built() -> No
     assert len(mesh.standing) == 2
 
 
+def test_an_end_that_missed_the_order_to_switch_is_told_again() -> None:
+    mesh = Ordered(network(*SQUARE, "ae", "ed", delays=FAST_OVER_B | {"ac": 0.005}))
+    mesh.wanted("ad")
+    mesh.silent.add("d")
+    mesh.carry_out(mesh.planner.lost("a", mesh.used["a", "d"], "b", "no sign of life", mesh.now))
+    mesh.used["d", "a"] = "nothing"
+    mesh.later(30)
+    mesh.silent.clear()
+    mesh.later(60)
+    assert mesh.sends_on("a", "d") == mesh.sends_on("d", "a") == mesh.active("ad")
+
+
 def test_a_lost_standby_is_replaced() -> None:
     mesh = Ordered(network(*SQUARE, "ae", "ed", delays=FAST_OVER_B | {"ac": 0.005}))
     mesh.wanted("ad")
@@ -70,7 +82,7 @@ def test_only_an_end_of_a_route_can_say_that_it_is_lost() -> None:
     mesh.wanted("ad")
     route = mesh.used["a", "d"]
     assert mesh.planner.lost("b", route, "", "a lie", mesh.now) == []
-    assert mesh.planner.unused("b", route) == []
+    assert mesh.planner.unused("b", route, mesh.now) == []
     assert mesh.planner.lost("a", "ffff", "", "no such route", mesh.now) == []
 
 
@@ -295,10 +307,15 @@ def test_a_node_that_was_started_again_has_no_routes() -> None:
     assert mesh.active("ad") == "abd"
 
 
-def test_what_an_end_has_no_more_use_for_is_taken_away() -> None:
+def test_what_both_ends_have_no_more_use_for_is_taken_away() -> None:
     mesh = square()
     mesh.wanted("ad")
-    mesh.carry_out(mesh.planner.unused("d", mesh.used["a", "d"]))
+    route = mesh.used["a", "d"]
+    mesh.carry_out(mesh.planner.unused("d", route, mesh.now))
+    mesh.later(int(UNUSED_FOR) + 1)
+    mesh.carry_out(mesh.planner.unused("a", route, mesh.now))
+    assert mesh.active("ad") == "abd"  # d has used it since
+    mesh.carry_out(mesh.planner.unused("d", route, mesh.now))
     assert mesh.standing == {}
     assert [event.up for event in mesh.events] == [True, True, False, False]
 
@@ -337,7 +354,8 @@ def test_one_node_cannot_ask_for_all_routes_there_are(monkeypatch: pytest.Monkey
     with pytest.raises(TooManyRoutes):
         mesh.wanted("ad")
     mesh.wanted("da")  # others may
-    mesh.carry_out(mesh.planner.unused("a", mesh.used["a", "b"]))
+    for end in "ab":
+        mesh.carry_out(mesh.planner.unused(end, mesh.used["a", "b"], mesh.now))
     mesh.wanted("ad")
 
 
