@@ -22,7 +22,7 @@ from nodes.keying import Keying
 from nodes.lane import TTL, Lane
 from nodes.mesh import Closed, Mesh, Onward, Relay, Send, TableFull
 from nodes.observer import Observer
-from nodes.probing import Echo, Probing
+from nodes.probing import Echo, Probing, noting
 from nodes.relaying import Relaying
 from nodes.sealing import Cipher
 from nodes.session import Session
@@ -171,7 +171,7 @@ class Engine:
         for lane in list(self._lanes.values()):
             session = lane.session
             for way in session.ways.due(now):
-                self.probe(way, TTL, _answers(way))
+                self.probe(way, TTL, noting(way))
             session.tick(now)
             self._act(lane)
             if session.idle(now):
@@ -292,13 +292,13 @@ class Engine:
                 self.counters["session_broke_protocol"] += 1
                 log.warning("session with %s broke the protocol: %s", short(way.peer), error)
                 session.hang_up(Code.PROTOCOL)
-        if session.ack_due <= now:
+        if session.incoming.ack_due <= now:
             session.acknowledge(now)
         if session.flows.outbox:
             lane.flush()
         if session.actions:
             self._act(lane)
-        elif session.ack_due < self._wake_at:
+        elif session.incoming.ack_due < self._wake_at:
             self._rearm(session)
 
     # Shared -------------------------------------------------------------------------------------
@@ -397,13 +397,3 @@ class Engine:
         if when < self._wake_at:
             self._wake_at = when
             self.observer.wake(when)
-
-
-def _answers(way: Way) -> Callable[[Echo], None]:
-    """What an answered probe says about a way that stands by."""
-
-    def answered(echo: Echo) -> None:
-        way.unanswered = 0
-        way.round_trip = echo.round_trip
-
-    return answered

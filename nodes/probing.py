@@ -69,3 +69,13 @@ class Probing:
             if now - asked.at <= PATIENCE:
                 break
             del self._asked[number]
+
+
+def noting(way: Way) -> Callable[[Echo], None]:
+    """What an answered probe says about a way that stands by."""
+
+    def answered(echo: Echo) -> None:
+        way.unanswered = 0
+        way.round_trip = echo.round_trip
+
+    return answered

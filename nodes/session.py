@@ -81,11 +81,6 @@ class Session:
         return self.keys.out is not None
 
     @property
-    def ack_due(self) -> float:
-        """When the peer must be told what came."""
-        return self.incoming.ack_due
-
-    @property
     def _pause(self) -> float:
         return max(GAP_PAUSE, self.round_trip or 0.0)
 
