@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from nodes import wire
 from nodes.acks import LANES
 from nodes.session import FIRST
-from nodes.wire import HEAD, Kind
+from nodes.wire import CONTROL_LANE, DATA_LANES, HEAD, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _BODY: Final = wire.RECORD.size
 _BUFFER: Final = memoryview(bytearray(_BODY + wire.MAX_DATA))  # used and left within one call
 SPACE: Final = _BUFFER[_BODY:]
+ROUNDS: Final = 256  # of turns in one go; what is left goes on with the next ACK
 TTL: Final = 64  # links that a frame may pass
 
 
@@ -48,6 +49,8 @@ class Lane:
         self._label = 0
         self._clock = clock
         self._waiting: tuple[deque[Waiting], ...] = tuple(deque() for _ in range(LANES))
+        self._in_turn = False  # who asks now has stood in line
+        self._begin_with = 0  # the lane that goes on first
 
     @property
     def flows(self) -> Flows:
@@ -64,12 +67,18 @@ class Lane:
         self._label = onward.label if onward is not None else 0
 
     def ready(self, stream: Stream) -> bool:
-        """Whether data of `stream` may be sent now."""
+        """Whether a frame of `stream` may be sent now.
+
+        Nobody passes those who stand in line, and a turn is one frame while others wait: else
+        streams whose sockets hold more would get more.
+        """
+        in_turn, self._in_turn = self._in_turn, False
         link, outgoing, lane = self.link, self.session.outgoing, stream.lane
         return (
             link is not None
             and self.session.up
             and outgoing.room > 0
+            and (in_turn or not self._waiting[lane])
             and not outgoing.lanes[lane].waiting
             and not (lane and link.full(self._label, lane))
         )
@@ -82,24 +91,36 @@ class Lane:
         if self.link is None or not self.session.up:
             return
         self.flush()
-        for lane in range(LANES):
-            self._go_on(self.link, lane)
+        self._begin_with += 1  # or the first lane would have the most of what an ACK frees
+        data = (1 + (number + self._begin_with) % DATA_LANES for number in range(DATA_LANES))
+        self._go_on(self.link, [CONTROL_LANE, *data])
 
     def resume_on(self, connection: int) -> None:
         """As `resume`, for what travels on this connection of the link."""
-        link = self.link
+        link, label = self.link, self._label
         if link is not None and self.session.up:
-            for lane in range(1, LANES):
-                if link.connection(self._label, lane) == connection:
-                    self._go_on(link, lane)
+            lanes = range(1, LANES)
+            self._go_on(
+                link, [lane for lane in lanes if link.connection(label, lane) == connection]
+            )
 
-    def _go_on(self, link: Link, lane: int) -> None:
-        if self._drain(lane):
-            waiting = self._waiting[lane]
-            for _ in range(len(waiting)):
-                if self.session.outgoing.room <= 0 or self._full(link, lane):
-                    break
-                waiting.popleft().unpark()
+    def _go_on(self, link: Link, lanes: list[int]) -> None:
+        """Send what waits in these lanes, then let those in line send, lane by lane in turn."""
+        open_lanes = [lane for lane in lanes if self._drain(lane)]
+        for _ in range(ROUNDS):
+            if not open_lanes:
+                return
+            open_lanes = [lane for lane in open_lanes if self._next_turn(link, lane)]
+
+    def _next_turn(self, link: Link, lane: int) -> bool:
+        """Let the first in line send; False when nobody waits, or all must."""
+        waiting = self._waiting[lane]
+        if not waiting or self.session.outgoing.room <= 0 or self._full(link, lane):
+            return False
+        self._in_turn = True
+        waiting.popleft().unpark()
+        self._in_turn = False
+        return True
 
     def flush(self) -> None:
         """Send the control records that the streams have left."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nodes.lane import Lane
 
 CHUNKS_PER_TURN: Final = 4
+FEW: Final = 4  # streams of a session; of more, each has one frame a turn, whatever it holds
 JOIN_BELOW: Final = 4096  # smaller pieces that must wait are joined, or their overhead adds up
 ANSWER_WITHIN: Final = 30  # s for an app to take a stream that waits for it
 
@@ -196,7 +197,8 @@ class Pump:
         sock, stream, lane = self._sock, self.stream, self.lane
         if sock is None or self._read_end or self._parked:
             return
-        for _ in range(CHUNKS_PER_TURN):
+        alone = len(lane.flows.streams) <= FEW
+        for _ in range(CHUNKS_PER_TURN if alone else 1):
             if stream.may_send <= 0:
                 self._stop_reading()  # credited() goes on
                 return
