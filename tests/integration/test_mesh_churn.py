@@ -27,7 +27,7 @@ from nodes.mesh import Relay, Way
 from nodes.ways import MAX_WAYS
 from nodes.wire import Code
 from tests.support.talks import Conversation
-from tests.support.whole_mesh import WholeMesh
+from tests.support.whole_mesh import FOUL, WholeMesh
 
 if TYPE_CHECKING:
     from nodes.links.memory import MemoryLink
@@ -117,6 +117,20 @@ class Churn(RuleBasedStateMachine):
             if isinstance(entry, Relay):
                 mesh.remove(entry.route, Code.IDLE)
 
+    @rule(draw=LOTS, how=st.sampled_from(FOUL))
+    def a_relay_turns_foul(self, draw: int, how: str) -> None:
+        self.some_node(draw).foul = how
+
+    @rule()
+    def relays_behave_again(self) -> None:
+        for node in self.mesh.nodes.values():
+            node.foul = ""
+
+    @rule(draw=LOTS, seconds=st.sampled_from([2.0, 5.0, 40.0]))
+    def a_node_is_frozen(self, draw: int, seconds: float) -> None:
+        """As by SIGSTOP: its neighbours hear nothing, and for it no time has passed."""
+        self.some_node(draw).freeze(seconds)
+
     @rule(draw=LOTS)
     def a_node_is_off_the_bus(self, draw: int) -> None:
         self.mesh.broker.away.add(self.some_node(draw).key)
@@ -176,6 +190,8 @@ class Churn(RuleBasedStateMachine):
         mesh = self.mesh
         mesh.broker.away.clear()
         mesh.broker.lossy = 0.0
+        self.relays_behave_again()
+        mesh.run(max([0.0, *(node.frozen_until - mesh.world.now for node in mesh.nodes.values())]))
         self.a_manager_starts()
         mesh.run(4.0)  # what was silent is dead or heard again
         for link in mesh.links.values():
@@ -215,7 +231,10 @@ class Churn(RuleBasedStateMachine):
     def no_label_is_left(self) -> None:
         manager = self.mesh.manager
         assert manager is not None
-        known = {route.name for pair in manager._planner.pairs.values() for route in pair.routes}
+        planner = manager._planner
+        known = {route.name for pair in planner.pairs.values() for route in pair.routes}
+        known |= {pair.building.name for pair in planner.pairs.values() if pair.building}
+        known |= {route.name for _, route in planner._draining}
         for node in self.mesh.nodes.values():
             tables = node.engine.mesh.tables
             left = [e for table in tables.values() for e in table.values() if e.route not in known]
@@ -255,7 +274,7 @@ def describe(talk: Conversation) -> str:
 
 TestChurn = Churn.TestCase
 TestChurn.settings = settings(
-    max_examples=4,
+    max_examples=3,
     stateful_step_count=40,
     phases=[Phase.generate],  # a run cannot be made smaller in bearable time; its steps are shown
     deadline=None,

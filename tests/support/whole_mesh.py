@@ -27,7 +27,8 @@ from nodes.manager.service import Manager
 from nodes.obeying import Obedience
 from nodes.observer import Observer
 from nodes.orders import Guard
-from nodes.wire import Code
+from nodes.relaying import Relaying
+from nodes.wire import DATA_LANES, Code
 from tests.support.memory_mesh import keypair
 from tests.support.small_bus import Broker, Participant
 from tests.support.steered import Clock, SteeredLoop
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bus import Bus
+    from nodes.links.base import Link, Packet
     from nodes.links.zeromq import Transport
+    from nodes.mesh import Relay
     from nodes.pump import Pump
 
 _CLOCKED = (
@@ -49,6 +52,7 @@ _CLOCKED = (
 )
 _MANAGER = "the manager"
 _T = TypeVar("_T")
+FOUL = ("swallow", "change", "double", "starve")
 
 
 class _Transport:
@@ -58,6 +62,24 @@ class _Transport:
         self.name = name
         self.endpoint = ""
         self.counters: Counter[str] = Counter()
+
+
+class _Between(Relaying):
+    """A relay that may do its neighbours ill."""
+
+    node: Node
+
+    def pass_on(self, came_from: Link, entry: Relay, packet: Packet) -> bool:
+        match self.node.foul:
+            case "swallow":
+                return True
+            case "change" if packet.payload:
+                packet.payload[-1] ^= 1
+            case "double":
+                super().pass_on(came_from, entry, packet)
+            case "starve" if 1 <= packet.lane <= DATA_LANES:
+                return True
+        return super().pass_on(came_from, entry, packet)
 
 
 class Node:
@@ -73,6 +95,13 @@ class Node:
         self.engine.mesh.new_label = lambda: draw.randrange(1, 1 << 32)
         self.engine.observer.wake = self._wake
         self.engine.listeners[PORT] = self
+        relaying = _Between(
+            self.engine.mesh, self.engine.links, self.engine._probing, self.engine.counters
+        )
+        relaying.node = self
+        self.engine._relaying = relaying
+        self.foul = ""  # one of FOUL
+        self.frozen_until = 0.0
         self.alive = True
         self.links: dict[str, MemoryLink] = {}  # by name
         guard = Guard(pair.public, draw.randbytes(16), mesh.manager_pair.public)
@@ -85,12 +114,35 @@ class Node:
         self._tick()
 
     def _wake(self, when: float) -> None:
-        self.mesh.world.at(when, lambda: self.alive and self.engine.handle_timer())
+        self.mesh.world.at(when, self._timer)
+
+    def _timer(self) -> None:
+        if self.frozen_until > self.mesh.world.now:
+            self.mesh.world.at(self.frozen_until, self._timer)
+        elif self.alive:
+            self.engine.handle_timer()
 
     def _tick(self) -> None:
         if self.alive:
-            self.engine.tick()
-            self.mesh.world.at(self.mesh.world.now + 1.0, self._tick)
+            now = self.mesh.world.now
+            if self.frozen_until <= now:
+                self.engine.tick()
+            self.mesh.world.at(max(now + 1.0, self.frozen_until), self._tick)
+
+    def freeze(self, seconds: float) -> None:
+        """Neither hear nor say anything for so long; what others send waits, as long as they do."""
+        world = self.mesh.world
+        self.frozen_until = world.now + seconds
+        self.mesh.broker.away.add(self.key)
+        for link in self.links.values():
+            link.partition()
+        world.at(self.frozen_until, self._thaw)
+
+    def _thaw(self) -> None:
+        if self.frozen_until <= self.mesh.world.now:
+            self.mesh.broker.away.discard(self.key)
+            for link in self.links.values():
+                link.heal()
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
