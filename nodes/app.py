@@ -12,7 +12,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Final, Protocol
 
-from nodes import local
+from nodes import local, posting
 from nodes.channel import Channel
 from nodes.engine import NOBODY, TooManyStreams
 from nodes.errors import Unreachable
@@ -20,8 +20,6 @@ from nodes.local import LocalProtocolError
 from nodes.wire import Code
 
 if TYPE_CHECKING:
-    from nodes.engine import Engine
-    from nodes.lane import Lane
     from nodes.pump import Pump
 
 log = logging.getLogger(__name__)
@@ -31,17 +29,8 @@ MAX_OPENING: Final = 1024  # streams of one app that are not answered yet
 _MAX_QUEUE: Final = 4 << 20  # bytes for an app that does not read
 
 
-class Host(Protocol):
+class Host(posting.Host, Protocol):
     """The part of a node that an app's connection belongs to."""
-
-    engine: Engine
-    name: str
-    tasks: asyncio.TaskGroup
-    loop: asyncio.AbstractEventLoop
-
-    async def route(self, target: str) -> Lane:
-        """Find the way to a node, by name or key; raises Unreachable."""
-        ...
 
     def vouch(self, port: int, statement: bytes) -> bytes:
         """The node's signature of what an app says that listens on `port`."""
@@ -65,6 +54,7 @@ class App:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._ports: set[int] = set()
         self._channel = Channel(sock, self._receive, self._lost, max_queue=_MAX_QUEUE)
+        self._posting = posting.Posting(port, self._channel, self._failed)
 
     def close(self) -> None:
         self._channel.close()
@@ -114,6 +104,8 @@ class App:
                 self._hello(version, app)
             case local.Listen() | local.Unlisten() | local.Vouch():
                 self._about_port(message)
+            case local.Bind() | local.Unbind() | local.Send():
+                self._about_datagrams(message)
             case local.Open():
                 self._open(message)
             case local.Attach():
@@ -141,6 +133,15 @@ class App:
             case local.Vouch():
                 self._vouch(message)
 
+    def _about_datagrams(self, message: local.Bind | local.Unbind | local.Send) -> None:
+        match message:
+            case local.Send():
+                self._posting.send(message)
+            case local.Bind():
+                self._posting.bind(message)
+            case local.Unbind(port):
+                self._posting.unbind(port)
+
     def _listen(self, message: local.Listen) -> None:
         port = message.port
         if port in self._engine.listeners:
@@ -151,6 +152,8 @@ class App:
             self._send(local.Failed(message.id, Code.LIMIT, text))
         else:
             self._engine.listeners[port] = self
+            if message.allow is not None:
+                self._engine.allowed[port] = frozenset(message.allow)
             self._ports.add(port)
             self._send(local.Done(message.id))
 
@@ -158,6 +161,7 @@ class App:
         if port in self._ports:
             self._ports.discard(port)
             del self._engine.listeners[port]
+            self._engine.allowed.pop(port, None)
 
     def _vouch(self, message: local.Vouch) -> None:
         """Only for a port of this app: what others find there is then what was said."""
@@ -185,7 +189,7 @@ class App:
         try:
             async with asyncio.timeout(message.timeout):
                 lane = await self._port.route(message.target)
-                pump = self._engine.open(lane, message.port, message.greeting, self)
+                pump = self._engine.open(lane, message.port, message.greeting, self, message.early)
                 self._opening[pump] = message.id
                 await pump.answer()
         except TimeoutError:
@@ -253,12 +257,16 @@ class App:
         pump.handle = next(self._handles)
         self._pumps[pump.handle] = pump
 
+    def _failed(self, number: int, code: Code, text: str) -> None:
+        self._send(local.Failed(number, code, text))
+
     def _send(self, message: local.FromNode) -> None:
         self._channel.send(local.encode(message))
 
     def _lost(self, reason: str) -> None:
         log.info("app %s left: %s", self.name, reason)
         self._port.forget(self)
+        self._posting.close()
         for port in list(self._ports):
             self._unlisten(port)
         for task in list(self._tasks.values()):

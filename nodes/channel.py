@@ -58,6 +58,11 @@ class Channel:
     def closed(self) -> bool:
         return self._closed
 
+    @property
+    def queued(self) -> int:
+        """Bytes that wait for the peer to read."""
+        return self._queued
+
     def send(self, message: bytes, descriptor: int = -1) -> None:
         """Queue a message; `descriptor` belongs to the channel from now on and is closed once sent.
 

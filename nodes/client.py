@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from nodes.connection import NodeConnection, dial
+from nodes.datagramport import DatagramPort, Received
 from nodes.errors import (
     NodeAbsent,
     NodeError,
@@ -27,7 +28,7 @@ from nodes.streams import Closed, Flow, Incoming, Listener, Opened, Stream
 from nodes.wire import Code
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Collection
     from pathlib import Path
 
     from nodes import local
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Closed",
     "Code",
+    "DatagramPort",
     "Flow",
     "Incoming",
     "Listener",
@@ -44,6 +46,7 @@ __all__ = [
     "NodeLost",
     "Opened",
     "PortTaken",
+    "Received",
     "Stream",
     "StreamRefused",
     "StreamReset",
@@ -61,9 +64,20 @@ class Node:
         self.lost = connection.lost  # an event, set when the node went away
         self._connection = connection
 
-    async def listen(self, port: int) -> Listener:
-        """Take incoming streams for `port` of this node; raises PortTaken."""
-        return await self._connection.listen(port)
+    async def listen(self, port: int, allow: Collection[str] | None = None) -> Listener:
+        """Take incoming streams for `port` of this node; raises PortTaken.
+
+        Nodes whose keys are not in `allow` (None: all may) are refused before this app hears of it.
+        """
+        return await self._connection.listen(port, allow)
+
+    async def bind(self, port: int = 0, allow: Collection[str] | None = None) -> DatagramPort:
+        """Send and take datagrams at `port` of this node, 0 for one that is free; raises PortTaken.
+
+        Ports of datagrams and of streams have nothing to do with each other. Datagrams of nodes
+        whose keys are not in `allow` (None: all may) are dropped.
+        """
+        return await self._connection.bind(port, allow)
 
     async def vouch(self, port: int, statement: bytes) -> bytes:
         """Have the node sign what this app, which listens on `port`, says of itself (`nodes.offers`).
@@ -78,13 +92,16 @@ class Node:
         port: int,
         greeting: bytes = b"",
         timeout: float = 10.0,
+        early: bytes = b"",
     ) -> Opened:
         """Open a stream to `port` of the node `target` (its name or Z85 key).
+
+        early: at most 32 KiB which go with the request, and so arrive a round trip sooner.
 
         Raises StreamRefused (the far app's own code and reply), StreamReset (nobody listens, too
         many streams, …), Unreachable (no such node, no route, no answer in time), NodeLost.
         """
-        return await self._connection.open(target, port, greeting, timeout)
+        return await self._connection.open(target, port, greeting, timeout, early)
 
     async def open_stream(
         self,
@@ -92,9 +109,11 @@ class Node:
         port: int,
         greeting: bytes = b"",
         timeout: float = 10.0,
+        early: bytes = b"",
     ) -> Stream:
         """As `open`, and this process reads and writes the bytes."""
-        return await (await self.open(target, port, greeting, timeout)).stream()
+        opened = await self.open(target, port, greeting, timeout, early)
+        return await opened.stream()
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from nodes import local
 from nodes.channel import Channel
+from nodes.datagramport import DatagramPort, Received
 from nodes.errors import (
     NodeAbsent,
     NodeError,
@@ -23,12 +24,13 @@ from nodes.streams import Closed, Descriptor, Flow, Incoming, Listener, Opened
 from nodes.wire import Code
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
 _MAX_QUEUE: Final = 16 << 20  # bytes for a node that does not read; never seen in health
 _WELCOME_TIMEOUT: Final = 5.0
 
-_Answer = local.Done | local.Opened | local.Vouched
+_Answer = local.Done | local.Opened | local.Bound | local.Vouched
 
 
 async def dial(path: Path | str) -> NodeConnection:
@@ -59,6 +61,7 @@ class NodeConnection:
         self._requests: dict[int, asyncio.Future[_Answer]] = {}
         self._listeners: dict[int, Listener] = {}
         self._flows: dict[int, Flow] = {}
+        self._ports: dict[int, DatagramPort] = {}
         self._channel = Channel(sock, self._receive, self._on_lost, max_queue=_MAX_QUEUE)
 
     async def hello(self, name: str) -> local.Welcome:
@@ -84,13 +87,14 @@ class NodeConnection:
             os.close(descriptor)
         self.raise_if_lost()
 
-    async def listen(self, port: int) -> Listener:
+    async def listen(self, port: int, allow: Collection[str] | None = None) -> Listener:
         if port in self._listeners:
             raise PortTaken(f"this app already listens on port {port} of the node at {self._path}")
         listener = self._listeners[port] = Listener(self, port)
         try:
             number = next(self._ids)
-            await self._request(number, local.Listen(number, port))
+            keys = None if allow is None else list(allow)
+            await self._request(number, local.Listen(number, port, keys))
         except BaseException:
             self._listeners.pop(port, None)
             raise
@@ -103,9 +107,24 @@ class NodeConnection:
             if not self.lost.is_set():
                 await self.send(local.Unlisten(port))
 
-    async def open(self, target: str, port: int, greeting: bytes, patience: float) -> Opened:
+    async def bind(self, port: int, allow: Collection[str] | None) -> DatagramPort:
         number = next(self._ids)
-        answer = await self._request(number, local.Open(number, target, port, greeting, patience))
+        keys = None if allow is None else list(allow)
+        answer = await self._request(number, local.Bind(number, port, keys))
+        if not isinstance(answer, local.Bound):
+            raise NodeError(f"the node at {self._path} answered BIND with something else")
+        return self._ports[answer.port]
+
+    async def unbind(self, port: int) -> None:
+        if self._ports.pop(port, None) is not None and not self.lost.is_set():
+            await self.send(local.Unbind(port))
+
+    async def open(
+        self, target: str, port: int, greeting: bytes, patience: float, early: bytes = b""
+    ) -> Opened:
+        number = next(self._ids)
+        message = local.Open(number, target, port, greeting, patience, early)
+        answer = await self._request(number, message)
         if not isinstance(answer, local.Opened):
             raise NodeError(f"the node at {self._path} answered OPEN with DONE")
         return Opened(self, self._flow(answer.stream), answer)
@@ -146,17 +165,15 @@ class NodeConnection:
             case local.Welcome():
                 if not self._welcome.done():
                     self._welcome.set_result(message)
-            case local.Done() | local.Opened() | local.Vouched() | local.Failed():
+            case local.Done() | local.Opened() | local.Bound() | local.Vouched() | local.Failed():
                 self._answer(message)
+            case local.Datagram(port, origin, source, data):
+                if port in self._ports:
+                    self._ports[port].put(Received(data, origin, source))
             case local.Incoming():
                 self._offer(message)
-            case local.Ended(stream):
-                if stream in self._flows:
-                    self._flows[stream].mark_ended()
-            case local.Closed(stream, code, bytes_in, bytes_out):
-                flow = self._flows.pop(stream, None)
-                if flow is not None:
-                    flow.mark_closed(Closed(Code.of(code), bytes_in, bytes_out))
+            case local.Ended() | local.Closed():
+                self._end(message)
 
     def _answer(self, message: _Answer | local.Failed) -> None:
         future = self._requests.get(message.id)
@@ -165,12 +182,27 @@ class NodeConnection:
             self._flow(message.stream)
             if not wanted:  # the caller stopped waiting
                 self._channel.send(local.encode(local.Reset(message.stream)))
+        elif isinstance(message, local.Bound):
+            if wanted:
+                self._ports[message.port] = DatagramPort(self, message.port)
+            else:
+                self._channel.send(local.encode(local.Unbind(message.port)))
         if future is None or not wanted:
             return
         if isinstance(message, local.Failed):
             future.set_exception(_error(message))
         else:
             future.set_result(message)
+
+    def _end(self, message: local.Ended | local.Closed) -> None:
+        match message:
+            case local.Ended(stream):
+                if stream in self._flows:
+                    self._flows[stream].mark_ended()
+            case local.Closed(stream, code, bytes_in, bytes_out):
+                flow = self._flows.pop(stream, None)
+                if flow is not None:
+                    flow.mark_closed(Closed(Code.of(code), bytes_in, bytes_out))
 
     def _offer(self, message: local.Incoming) -> None:
         listener = self._listeners.get(message.port)
@@ -192,6 +224,8 @@ class NodeConnection:
             self._welcome.exception()  # it may be that nobody waits for it any more
         for listener in self._listeners.values():
             listener.put(None)
+        for bound in self._ports.values():
+            bound.put(None)
         for flow in self._flows.values():
             flow.mark_closed(Closed(Code.LINK_LOST, 0, 0))
         self._flows.clear()

@@ -73,6 +73,7 @@ class Outgoing:
         self.lanes = tuple(_SendingLane() for _ in range(LANES))
         self.window = SESSION_WINDOW
         self.kept = 0  # bytes
+        self.acknowledged_bytes = 0  # all that ever were
         self.frames = 0  # kept
         self.resent = 0  # frames, in all
         self._pool = pool or Pool()
@@ -115,6 +116,7 @@ class Outgoing:
             while unacked and unacked[0].counter < due:
                 data = unacked.popleft().data
                 self.kept -= len(data)
+                self.acknowledged_bytes += len(data)
                 self.frames -= 1
                 self._pool.give_back(data)
                 news = True

@@ -14,10 +14,12 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from bus.identity import from_bytes, short, to_bytes
-from nodes import wire
+from nodes import datagrams, wire
+from nodes.acks import Told
 from nodes.actions import Again, Dead, Emit, Ended, Switched, Up, Wanted
+from nodes.datagrams import Datagrams
 from nodes.delivery import Pool
-from nodes.flows import Flows, TooManyStreams, Windows
+from nodes.flows import Flows, TooManyStreams
 from nodes.keying import Keying
 from nodes.lane import TTL, Lane
 from nodes.mesh import Closed, Mesh, Onward, Relay, Send, TableFull
@@ -28,6 +30,7 @@ from nodes.sealing import Cipher
 from nodes.session import Session
 from nodes.switchboard import NOBODY, Listening, Switchboard
 from nodes.ways import Way
+from nodes.windows import Windows
 from nodes.wire import DATAGRAM_LANE, Code, FrameType, WireError
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ log = logging.getLogger(__name__)
 
 MAX_SESSIONS: Final = 4096
 _OPENED: Final = memoryview(bytearray(wire.MAX_PAYLOAD))  # used and left within one call
+_DATAGRAM: Final = bytes([Told.DATAGRAM])
 _NEVER: Final = float("inf")
 _ON_ROUTES: Final = frozenset(
     {FrameType.DATA, FrameType.HANDSHAKE, FrameType.PROBE, FrameType.ECHO}
@@ -77,10 +81,13 @@ class Engine:
         self._secret = to_bytes(keypair.secret)
         self._probing = Probing(to_bytes(keypair.public))
         self._relaying = Relaying(self.mesh, self.links, self._probing, self.counters)
+        self.datagrams = Datagrams(self.counters)
         self._windows = Windows()
         self._pool = Pool()
         self._lanes: dict[str, Lane] = {}  # by peer
         self._board = Switchboard()
+        self.listeners: dict[int, Listening] = self._board.listeners  # by port
+        self.allowed = self._board.allowed  # by port, for those that not all nodes may use
         self._wake_at = _NEVER
 
     # For the control part -----------------------------------------------------------------------
@@ -196,9 +203,11 @@ class Engine:
 
     # For the local port -------------------------------------------------------------------------
 
-    def open(self, lane: Lane, port: int, greeting: bytes, holder: Holder) -> Pump:
+    def open(
+        self, lane: Lane, port: int, greeting: bytes, holder: Holder, early: bytes = b""
+    ) -> Pump:
         """Ask for a stream; the holder hears the answer. Raises TooManyStreams."""
-        stream = lane.flows.open(port, greeting)
+        stream = lane.flows.open(port, greeting, early)
         pump = self._board.connect(lane, stream, holder)
         lane.session.want(self._clock())
         lane.flush()
@@ -210,15 +219,18 @@ class Engine:
         pump.lane.flows.accept(pump.stream, reply)
         pump.lane.flush()
 
+    def send_datagram(self, lane: Lane, port: int, source: int, data: bytes) -> None:
+        """Send one, or drop and count it when there is no room."""
+        lane.session.want(self._clock())
+        sent = lane.send_datagram(datagrams.pack(port, source, data))
+        self.counters["datagram_out" if sent else "datagram_no_room"] += 1
+        self._act(lane)
+
     def refuse(self, pump: Pump, code: int, reply: bytes) -> None:
         pump.lane.flows.refuse(pump.stream, code, reply)
         pump.lane.flush()
         pump.holder = NOBODY
         pump.cut(Code.REFUSED)
-
-    @property
-    def listeners(self) -> dict[int, Listening]:
-        return self._board.listeners
 
     @property
     def pumps(self) -> list[Pump]:
@@ -285,7 +297,10 @@ class Engine:
         if record is not None:
             try:
                 if packet.lane == DATAGRAM_LANE:
-                    session.told(record, now)
+                    if record[:1] == _DATAGRAM:
+                        self.datagrams.came(way.peer, record)
+                    else:
+                        session.told(record, now)
                 else:
                     self._board.handle(lane, session.flows.receive(record, packet.lane))
             except WireError as error:

@@ -46,5 +46,9 @@ class StreamReset(NodeError):
         self.code = code
 
 
+class DatagramTooLarge(NodeError):
+    """A datagram has more bytes than one may have."""
+
+
 class CannotListen(NodeError):
     """An address or a local socket that this node needs is taken or cannot be made; says which."""

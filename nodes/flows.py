@@ -4,9 +4,8 @@ Synchronous and without I/O: records that must go out are collected in `outbox`,
 returned as an event. A far end that breaks the rules raises WireError, and the session is over.
 
 A stream's window limits what may lie at the reading end; it is given back in quarters, as the local
-reader takes the bytes. It starts at 64 KiB and becomes 1 MiB once a stream has carried that much, as
-long as not too many of this node's have. What may lie inside the mesh the session limits
-(nodes.delivery).
+reader takes the bytes, and it grows (nodes.windows). What may lie inside the mesh the session limits
+(nodes.delivery). The first bytes of a stream may come in its OPEN; OPENED gives that much less credit.
 
 All records of a stream travel in one lane of the session, in order; only CREDIT overtakes them, in the
 urgent lane.
@@ -20,10 +19,10 @@ from enum import StrEnum
 from typing import Final
 
 from nodes import wire
+from nodes.windows import Windows
 from nodes.wire import Code, Kind, WireError
 
 MAX_STREAMS: Final = 4096  # of one session
-FULL_WINDOWS: Final = 512  # streams of this node that have the full window at the same time
 _LAST_NUMBER: Final = 0xFFFFFFFF
 _ABOUT_STREAMS: Final = frozenset((Kind.OPENED, Kind.FIN, Kind.REFUSE, Kind.RESET))
 
@@ -56,6 +55,11 @@ class Stream:
     sent_fin: bool = False
     got_fin: bool = False
     greeting: bytes = b""  # of a stream that is asked for, until it is answered
+    early: bytes = b""  # its first data, likewise
+    measured: int = 0  # bytes received at the time
+    measured_at: float = 0.0  # when its reader was measured last
+    lately: int = 0  # bytes sent, of which half is forgotten in each `slot`
+    slot: int = 0  # of time, when that was so
 
 
 @dataclass(slots=True, frozen=True)
@@ -64,6 +68,7 @@ class Asked:
 
     stream: Stream
     greeting: bytes
+    early: memoryview  # the first bytes of the stream
 
 
 @dataclass(slots=True, frozen=True)
@@ -108,23 +113,6 @@ class Cut:
 Event = Asked | Answered | Declined | Data | Credited | Finished | Cut
 
 
-class Windows:
-    """Counts the full windows of a node, so that the sum of all stays bounded."""
-
-    def __init__(self, full: int = FULL_WINDOWS) -> None:
-        self._left = full
-
-    def take(self) -> bool:
-        """Whether one more stream may have the full window."""
-        if self._left > 0:
-            self._left -= 1
-            return True
-        return False
-
-    def give_back(self) -> None:
-        self._left += 1
-
-
 class Flows:
     """All streams of a session. The two ends number theirs odd and even."""
 
@@ -141,11 +129,12 @@ class Flows:
 
     # What the local side does -------------------------------------------------------------------
 
-    def open(self, port: int, greeting: bytes) -> Stream:
+    def open(self, port: int, greeting: bytes, early: bytes = b"") -> Stream:
         """Ask the far end for a stream; raises TooManyStreams."""
         if len(self.streams) >= self._max_streams or self._next > _LAST_NUMBER:
             raise TooManyStreams
-        stream = Stream(0, port, 0, wire.FIRST_WINDOW, State.OPENING, greeting=greeting)
+        stream = Stream(0, port, 0, wire.FIRST_WINDOW, State.OPENING)
+        stream.greeting, stream.early = greeting, early
         self.ask(stream)
         return stream
 
@@ -155,13 +144,17 @@ class Flows:
         self._next += 2
         stream.number, stream.lane = number, 1 + (number >> 1) % wire.DATA_LANES
         stream.state, stream.may_send, stream.may_receive = State.OPENING, 0, stream.window
+        stream.sent = len(stream.early)
         self.streams[number] = stream
-        self._say(stream, wire.open_(number, stream.port, stream.window, stream.greeting))
+        self._say(
+            stream, wire.open_(number, stream.port, stream.window, stream.greeting, stream.early)
+        )
 
     def accept(self, stream: Stream, reply: bytes) -> None:
+        self._windows.answered(stream.received)
         stream.state = State.OPEN
-        stream.may_receive = stream.window
-        self._say(stream, wire.opened(stream.number, stream.window, reply))
+        stream.may_receive = stream.window - stream.received
+        self._say(stream, wire.opened(stream.number, stream.may_receive, reply))
 
     def refuse(self, stream: Stream, code: int, reply: bytes) -> None:
         self._say(stream, wire.record(Kind.REFUSE, stream.number, reply, code=code))
@@ -172,18 +165,12 @@ class Flows:
         stream.sent += size
         stream.may_send -= size
 
-    def took(self, stream: Stream, size: int) -> None:
-        """The local reader took `size` bytes."""
+    def took(self, stream: Stream, size: int, now: float = 0.0, round_trip: float = 0.0) -> None:
+        """The local reader took `size` bytes; `round_trip` to the far end is in s."""
         stream.owed += size
         if stream.owed * 4 < stream.window or stream.got_fin or stream.state is not State.OPEN:
             return
-        if (
-            stream.window < wire.STREAM_WINDOW
-            and stream.received >= stream.window
-            and self._windows.take()
-        ):
-            stream.owed += wire.STREAM_WINDOW - stream.window
-            stream.window = wire.STREAM_WINDOW
+        stream.owed += self._windows.grow(stream, now, round_trip)
         stream.may_receive += stream.owed
         self.outbox.append((wire.CONTROL_LANE, wire.credit(stream.number, stream.owed)))
         stream.owed = 0
@@ -259,21 +246,21 @@ class Flows:
         _expect(number not in self.streams, f"stream {number} is there already")
         _expect(port > 0, "OPEN for port 0")
         self._far_last[lane] = number
-        window = wire.parse_amount(body)
-        greeting = _text(body[wire.AMOUNT.size :])
-        if len(self.streams) >= self._max_streams:
+        window, greeting, early = wire.parse_open(body)
+        if len(self.streams) >= self._max_streams or not self._windows.admit(len(early)):
             self.outbox.append((lane, wire.record(Kind.RESET, number, code=Code.LIMIT)))
             return None
         stream = self._add(number, port, lane, State.INCOMING)
         stream.may_send = window
-        return Asked(stream, greeting)
+        stream.received = len(early)
+        return Asked(stream, greeting, early)
 
     def _opened(self, stream: Stream, body: memoryview) -> Answered:
         _expect(stream.state is State.OPENING, "OPENED for a stream that was not asked for")
         stream.may_send += wire.parse_amount(body)  # CREDIT may have overtaken it
         _expect(stream.may_send <= wire.MAX_CREDIT, "too much credit")
         stream.state = State.OPEN
-        stream.greeting = b""
+        stream.greeting = stream.early = b""
         return Answered(stream, _text(body[wire.AMOUNT.size :]))
 
     def _credited(self, stream: Stream | None, amount: int) -> Credited | None:
@@ -302,9 +289,10 @@ class Flows:
 
     def _remove(self, stream: Stream) -> None:
         if stream.state is not State.OVER:
+            if stream.state is State.INCOMING:
+                self._windows.answered(stream.received)
             stream.state = State.OVER
-            if stream.window == wire.STREAM_WINDOW:
-                self._windows.give_back()
+            self._windows.over(stream)
             del self.streams[stream.number]
 
 

@@ -10,16 +10,24 @@ from typing import Annotated, Final
 
 import msgspec
 
+from nodes.wire import MAX_DATAGRAM, MAX_FIRST_DATA
+
 VERSION: Final = 1
 MAX_MESSAGE: Final = 96 * 1024  # a message with 64 KiB of early data and room around it
 MAX_EARLY: Final = 64 * 1024
+MAX_ALLOWED: Final = 1024  # keys that may use a port
 LENGTH: Final = struct.Struct(">I")
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+AnyPort = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Number = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
 AppCode = Annotated[int, msgspec.Meta(ge=0, le=255)]
 Greeting = Annotated[bytes, msgspec.Meta(max_length=4096)]
 Early = Annotated[bytes, msgspec.Meta(max_length=MAX_EARLY)]
+FirstData = Annotated[bytes, msgspec.Meta(max_length=MAX_FIRST_DATA)]
+DatagramData = Annotated[bytes, msgspec.Meta(max_length=MAX_DATAGRAM)]
+Key = Annotated[str, msgspec.Meta(min_length=40, max_length=40)]
+Keys = Annotated[list[Key], msgspec.Meta(max_length=MAX_ALLOWED)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400 * 365)]
 Text = Annotated[str, msgspec.Meta(max_length=256)]
 
@@ -39,8 +47,11 @@ class Hello(_Message, frozen=True):
 
 
 class Listen(_Message, frozen=True):
+    """Take streams to `port`; those of other nodes than `allow` the node refuses by itself."""
+
     id: Number
     port: Port
+    allow: Keys | None = None  # None: all
 
 
 class Unlisten(_Message, frozen=True):
@@ -55,6 +66,7 @@ class Open(_Message, frozen=True):
     port: Port
     greeting: Greeting = b""
     timeout: Seconds = 10.0
+    early: FirstData = b""  # goes with the request, and into the stream before its bytes
 
 
 class Attach(_Message, frozen=True):
@@ -82,6 +94,27 @@ class Refuse(_Message, frozen=True):
 
 class Reset(_Message, frozen=True):
     stream: Number
+
+
+class Bind(_Message, frozen=True):
+    """Send datagrams from `port` and take those to it, of `allow` only."""
+
+    id: Number
+    port: AnyPort  # 0: the node chooses
+    allow: Keys | None = None  # None: all
+
+
+class Unbind(_Message, frozen=True):
+    port: Port
+
+
+class Send(_Message, frozen=True):
+    """A datagram from a bound `port` to port `to` of the node `target`. Never answered."""
+
+    port: Port
+    target: Text
+    to: Port
+    data: DatagramData
 
 
 class Vouch(_Message, frozen=True):
@@ -130,6 +163,22 @@ class Incoming(_Message, frozen=True):
     greeting: bytes = b""
 
 
+class Bound(_Message, frozen=True):
+    """BIND was carried out."""
+
+    id: Number
+    port: Port
+
+
+class Datagram(_Message, frozen=True):
+    """A datagram came to the bound `port`."""
+
+    port: Port
+    origin: str  # Z85 key of the node that sent it, proved
+    source: Port  # its port there
+    data: bytes
+
+
 class Vouched(_Message, frozen=True):
     id: Number
     signature: bytes
@@ -150,8 +199,21 @@ class Closed(_Message, frozen=True):
     bytes_out: int
 
 
-FromApp = Hello | Listen | Unlisten | Open | Attach | Accept | Refuse | Reset | Vouch
-FromNode = Welcome | Done | Failed | Opened | Incoming | Vouched | Ended | Closed
+FromApp = (
+    Hello
+    | Listen
+    | Unlisten
+    | Open
+    | Attach
+    | Accept
+    | Refuse
+    | Reset
+    | Bind
+    | Unbind
+    | Send
+    | Vouch
+)
+FromNode = Welcome | Done | Failed | Opened | Incoming | Bound | Datagram | Vouched | Ended | Closed
 
 
 class LocalProtocolError(Exception):

@@ -150,7 +150,7 @@ class Obedience:
         quiet = {
             peer: self._quiet.get(peer, now)
             for peer, session in self._engine.sessions.items()
-            if not session.flows.streams
+            if not session.is_wanted(now)
         }
         self._quiet = quiet
         found = {

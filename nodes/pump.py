@@ -146,6 +146,8 @@ class Pump:
 
     def deliver(self, data: memoryview) -> None:
         """Bytes came; write them, keep what does not fit."""
+        if not data:
+            return
         self._still = 0
         if self._sock is None or self._pending:
             self._keep(data)
@@ -203,11 +205,9 @@ class Pump:
                 self._stop_reading()  # credited() goes on
                 return
             if not lane.ready(stream):
-                self._stop_reading()
-                self._parked = True
-                lane.park(self, stream)
+                self._park()
                 return
-            room = min(stream.may_send, wire.MAX_DATA)
+            room = min(stream.may_send, lane.frame)
             size = self._send_early(room) if self._early else self._receive(sock, room)
             if size <= 0:
                 return
@@ -215,11 +215,20 @@ class Pump:
             lane.send_data(stream, size)
             if size < room:
                 break  # the descriptor is empty; asking it again would cost a call to learn that
+        else:
+            if lane.crowded(stream) and stream.may_send > 0:
+                self._park()  # there is more, and it is the others' turn
+                return
         self._watch_reading()
 
     def unpark(self) -> None:
         self._parked = False
         self.read()
+
+    def _park(self) -> None:
+        self._stop_reading()
+        self._parked = True
+        self.lane.park(self, self.stream)
 
     def _receive(self, sock: socket.socket, room: int) -> int:
         """Bytes put into the buffer; 0 when there is nothing to pass on now."""
@@ -281,10 +290,10 @@ class Pump:
             self._end_writing()
 
     def _took(self, size: int) -> None:
-        flows = self.lane.flows
-        flows.took(self.stream, size)
-        if flows.outbox:
-            self.lane.flush()
+        lane = self.lane
+        lane.took(self.stream, size)
+        if lane.flows.outbox:
+            lane.flush()
 
     def _keep(self, data: memoryview) -> None:
         if len(data) >= JOIN_BELOW:

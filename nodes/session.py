@@ -96,8 +96,8 @@ class Session:
         return min(self.incoming.ack_due, self.keying.next_timer) if self.ways.used else _NEVER
 
     def idle(self, now: float) -> bool:
-        """Nobody needs it: there is no way, no stream, and nobody who asked."""
-        return not self.ways.all and not self.flows.streams and now >= self._wanted_until
+        """Nobody needs it, and there is no way."""
+        return not self.ways.all and not self.is_wanted(now)
 
     # Ways ---------------------------------------------------------------------------------------
 
@@ -132,10 +132,11 @@ class Session:
         was_used = self.ways.drop(way)
         if self.ways.choose(now) or was_used:
             self._switch(now)
-        if self._is_wanted(now):
+        if self.is_wanted(now):
             self._ask(reason, now)
 
-    def _is_wanted(self, now: float) -> bool:
+    def is_wanted(self, now: float) -> bool:
+        """Whether somebody uses it, or did a moment ago."""
         return bool(self.flows.streams) or now < self._wanted_until
 
     def _ask(self, reason: str, now: float) -> None:
@@ -152,7 +153,7 @@ class Session:
         if self.ways.used is not None:
             if self.up:
                 self.acknowledge(now)
-            if self.keying.running or (not self.up and self._is_wanted(now)):
+            if self.keying.running or (not self.up and self.is_wanted(now)):
                 self.keying.begin(now)
                 self._shake(now)
 
@@ -163,7 +164,7 @@ class Session:
             self._switch(now)
         if way is not self.ways.used or way.strikes >= strikes:
             self._lose(way, now, reason)
-        elif self._is_wanted(now):
+        elif self.is_wanted(now):
             self._ask(reason, now)
 
     def _lose(self, way: Way, now: float, reason: str) -> None:
@@ -297,7 +298,7 @@ class Session:
         seal = self.keys.into.get(epoch)
         if seal is None:
             self.unknown_epoch += 1
-            if not (self.up or self._is_wanted(now)):  # a session of which only the peer knows
+            if not (self.up or self.is_wanted(now)):  # a session of which only the peer knows
                 self.want(now)
             return None
         if not seal.open(FIRST, lane, epoch, counter, sealed, into):
@@ -336,8 +337,7 @@ class Session:
         self.liveness.told(ack, now)
         if ack.missing and self.outgoing.fill(ack.missing, now, self._pause):
             self.actions.append(Again())
-        used = self.ways.used
-        if ack.flags & Flag.SUSPECT and used is not None:
+        if ack.flags & Flag.SUSPECT and (used := self.ways.used) is not None:
             self._give_up(used, now, "the peer cannot open what comes on it")
 
     def _does_not_open(self, way: Way, now: float) -> None:
@@ -364,11 +364,11 @@ class Session:
         for way in self.ways.silent():
             self._lose(way, now, "it answered no probe")
         if self.ways.used is None:
-            if self._is_wanted(now) and now - self._asked >= ASK_EVERY:
+            if self.is_wanted(now) and now - self._asked >= ASK_EVERY:
                 self._ask("there is none", now)
         elif self.up:
             self._look_after(self.ways.used, now)
-        elif self._is_wanted(now):
+        elif self.is_wanted(now):
             self.keying.begin(now)
             self._shake(now)
         if self.liveness.is_lost(now) and self.flows.streams:

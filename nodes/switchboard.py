@@ -42,6 +42,7 @@ class Switchboard:
 
     def __init__(self) -> None:
         self.listeners: dict[int, Listening] = {}
+        self.allowed: dict[int, frozenset[str]] = {}  # keys that may use a port; absent: all may
         self.pumps: dict[Stream, Pump] = {}
 
     def connect(self, lane: Lane, stream: Stream, holder: Holder) -> Pump:
@@ -81,11 +82,17 @@ class Switchboard:
                 _tell(pump, event)
 
     def _asked(self, lane: Lane, event: Asked) -> None:
-        listening = self.listeners.get(event.stream.port)
+        port = event.stream.port
+        listening = self.listeners.get(port)
         if listening is None:
             lane.flows.reset(event.stream, Code.NO_LISTENER)
             return
+        allowed = self.allowed.get(port)
+        if allowed is not None and lane.peer not in allowed:
+            lane.flows.reset(event.stream, Code.NOT_ALLOWED)
+            return
         pump = self.connect(lane, event.stream, NOBODY)
+        pump.deliver(event.early)
         listening.incoming(pump, lane.peer, event.greeting)
 
     def _forget(self, pump: Pump) -> None:

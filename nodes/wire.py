@@ -18,8 +18,11 @@ VERSION: Final = 2
 HEAD: Final = struct.Struct(">BBBBIQ")  # version<<4|type, lane, epoch, ttl, label, counter
 RECORD: Final = struct.Struct(">BBHI")  # kind, code, port, stream
 AMOUNT: Final = struct.Struct(">I")  # bytes of credit
+_ASKED: Final = struct.Struct(">IH")  # of an OPEN: bytes of credit, and of its greeting
 
 MAX_DATA: Final = 65536  # 16 KiB frames halve the throughput; larger ones only add delay
+MAX_FIRST_DATA: Final = 32 * 1024  # of a stream, in its OPEN
+MAX_DATAGRAM: Final = 60_000  # bytes of a datagram
 MAX_GREETING: Final = 4096  # of a greeting, a reply, a HELLO
 MAX_PAYLOAD: Final = MAX_DATA + 64  # room for a record's header and what sealing adds
 MAX_FRAME: Final = HEAD.size + MAX_PAYLOAD
@@ -33,6 +36,7 @@ DATAGRAM_LANE: Final = 15  # in any order, may be dropped
 
 FIRST_WINDOW: Final = 64 * 1024  # bytes a sender may have on the way before its reader took any
 STREAM_WINDOW: Final = 1 << 20  # the same, once the stream has shown that it can use it
+MAX_WINDOW: Final = 16 << 20  # the same, on ways that are long and fast
 SESSION_WINDOW: Final = 4 << 20  # bytes one session may have inside the mesh, all streams together
 MAX_CREDIT: Final = 1 << 30
 
@@ -76,6 +80,7 @@ class Code(IntEnum):
     TIMEOUT = 11
     STOPPING = 12
     PORT_TAKEN = 13  # only between a node and its app
+    NOT_ALLOWED = 14
 
     @property
     def text(self) -> str:
@@ -105,6 +110,7 @@ _TEXT: Final = {
     Code.TIMEOUT: "no answer in time",
     Code.STOPPING: "the node is stopping",
     Code.PORT_TAKEN: "another app listens on that port",
+    Code.NOT_ALLOWED: "that port of the far node is not for this node",
 }
 
 
@@ -202,8 +208,24 @@ def credit(stream: int, amount: int) -> bytes:
     return RECORD.pack(Kind.CREDIT, 0, 0, stream) + AMOUNT.pack(amount)
 
 
-def open_(stream: int, port: int, window: int, greeting: bytes) -> bytes:
-    return RECORD.pack(Kind.OPEN, 0, port, stream) + AMOUNT.pack(window) + greeting
+def open_(stream: int, port: int, window: int, greeting: bytes, early: bytes = b"") -> bytes:
+    """`early` are the first bytes of the stream; they are not counted against credit."""
+    head = RECORD.pack(Kind.OPEN, 0, port, stream) + _ASKED.pack(window, len(greeting))
+    return head + greeting + early
+
+
+def parse_open(body: memoryview) -> tuple[int, bytes, memoryview]:
+    """Credit, greeting and first data of what follows the header; raises WireError."""
+    if len(body) < _ASKED.size:
+        raise WireError(f"OPEN with {len(body)} bytes after its header, it has {_ASKED.size}")
+    window = parse_amount(body)
+    size: int = _ASKED.unpack_from(body)[1]
+    rest = body[_ASKED.size :]
+    if size > MAX_GREETING or size > len(rest):
+        raise WireError(f"OPEN with {len(rest)} bytes for a greeting of {size}")
+    if len(rest) - size > MAX_FIRST_DATA:
+        raise WireError(f"OPEN with {len(rest) - size} bytes of first data")
+    return window, bytes(rest[:size]), rest[size:]
 
 
 def opened(stream: int, window: int, reply: bytes) -> bytes:

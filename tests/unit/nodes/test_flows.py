@@ -18,8 +18,8 @@ from nodes.flows import (
     State,
     Stream,
     TooManyStreams,
-    Windows,
 )
+from nodes.windows import Windows
 from nodes.wire import Code, Kind, WireError
 
 WINDOW = wire.FIRST_WINDOW
@@ -210,7 +210,7 @@ def test_a_stream_that_carries_much_gets_a_full_window() -> None:
 
 def test_a_node_gives_only_so_many_full_windows() -> None:
     ends = Ends()
-    ends.b = Flows(odd=False, windows=Windows(full=1))
+    ends.b = Flows(odd=False, windows=Windows(grown=wire.STREAM_WINDOW - WINDOW))
     first, second = ends.opened(), ends.opened()
     for near, far in (first, second):
         carried(ends, near, far, 3 * WINDOW)

@@ -24,8 +24,8 @@ class Road:
 class Sender:
     """Sends three frames, as many in a row as it may."""
 
-    def __init__(self, lane: Lane, number: int, sent: list[int]) -> None:
-        self.stream = SimpleNamespace(number=number, lane=1)
+    def __init__(self, lane: Lane, number: int, sent: list[int], lately: int = 1 << 30) -> None:
+        self.stream = SimpleNamespace(number=number, lane=1, lately=lately, slot=0)
         self._lane, self._sent, self._left = lane, sent, 3
 
     def unpark(self) -> None:
@@ -45,7 +45,9 @@ def road() -> Road:
 @pytest.fixture
 def lane(road: Road) -> Lane:
     lanes = tuple(SimpleNamespace(waiting=[]) for _ in range(5))
-    outgoing = SimpleNamespace(room=1 << 20, lanes=lanes, take_waiting=lambda _lane: None)
+    outgoing = SimpleNamespace(
+        room=1 << 20, lanes=lanes, take_waiting=lambda _lane: None, acknowledged_bytes=0
+    )
     session = SimpleNamespace(up=True, outgoing=outgoing, flows=SimpleNamespace(outbox=[]))
     lane = Lane("peer", session, lambda: 0.0)
     lane.bind(road, Onward("neighbour", 4))
@@ -83,3 +85,23 @@ def test_a_connection_that_is_free_again_wakes_only_its_own_lanes(lane: Lane, ro
     assert sent == []
     lane.resume_on(2)
     assert sent == [0, 0, 0]
+
+
+def test_who_sends_little_passes_those_who_send_much(lane: Lane, road: Road) -> None:
+    sent: list[int] = []
+    road.busy = {2}
+    Sender(lane, 0, sent).unpark()
+    Sender(lane, 1, sent, lately=100).unpark()
+    road.busy = set()
+    Sender(lane, 2, sent, lately=100).unpark()
+    assert sent == [2, 2, 2]
+    lane.resume()
+    assert sent[3:] == [1, 1, 1, 0, 0, 0]
+
+
+def test_who_sends_little_has_room_when_the_session_has_none(lane: Lane) -> None:
+    sent: list[int] = []
+    lane.session.outgoing.room = 0  # type: ignore[misc]
+    for number, lately in enumerate([1 << 30, 100]):
+        Sender(lane, number, sent, lately).unpark()
+    assert sent == [1, 1, 1]

@@ -1,5 +1,6 @@
 """What a node does for its manager, by signed orders to a real engine."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from nodes import api
 from nodes.engine import Engine
 from nodes.obeying import UNUSED_AFTER, Obedience, WrongManager
 from nodes.orders import Bind, Expect, Guard, Install, Order, Prefer, Receiver, Remove, Suggest
+from nodes.session import WANTED_FOR
 
 MANAGER, OTHER, NODE, NEAR, PEER = (new_keypair() for _ in range(5))
 ROUTE, SECOND = "00" * 8, "11" * 8
@@ -96,9 +98,10 @@ async def test_suggestions_are_passed_on(node: Node) -> None:
 
 async def test_routes_without_a_stream_are_given_back_after_a_while(node: Node) -> None:
     await node.end(ROUTE, active=True)
-    assert node.obedience.unused(0.0) == []
-    assert node.obedience.unused(UNUSED_AFTER) == []
-    assert node.obedience.unused(UNUSED_AFTER + 1) == [ROUTE]
+    later = time.monotonic() + WANTED_FOR + 1
+    assert node.obedience.unused(later) == []
+    assert node.obedience.unused(later + UNUSED_AFTER) == []
+    assert node.obedience.unused(later + UNUSED_AFTER + 1) == [ROUTE]
 
 
 def test_the_first_manager_is_remembered_and_no_other_obeyed(node: Node) -> None:

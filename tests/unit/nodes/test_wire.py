@@ -51,7 +51,7 @@ def test_records_are_as_the_specification_prints_them(vector: dict[str, Any]) ->
 def test_the_builders_make_the_records_of_the_specification() -> None:
     expected = {vector["name"]: vector["hex"] for vector in VECTORS["records"]}
     made = {
-        "open": wire.open_(3, 1080, 1 << 20, b"hi"),
+        "open": wire.open_(3, 1080, 1 << 20, b"hi", b"GET"),
         "opened": wire.opened(3, 65536, b"yes"),
         "refuse": wire.record(Kind.REFUSE, 3, b"no", code=5),
         "data": wire.record(Kind.DATA, 3, b"hello"),
