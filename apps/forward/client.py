@@ -1,6 +1,7 @@
 """forward-client: a port of this machine that leads to a port of another node.
 
     forward-client --node alpha 127.0.0.1:2222 beta:22
+    forward-client --node alpha --udp 127.0.0.1:5300 beta:53
 
 Who connects to 127.0.0.1:2222 talks with the app that listens on port 22 of the node beta, such as a
 forward-server. Written to be read: this is how an app opens streams (docs/writing-apps.md).
@@ -17,6 +18,7 @@ import struct
 import sys
 from dataclasses import dataclass
 
+from apps.forward import datagrams
 from apps.forward.places import Place, address, node_port, why
 from bus import logs, process
 from bus.process import Participant
@@ -39,6 +41,7 @@ class Options:
     node: str
     max_connections: int
     idle: float  # seconds
+    udp: bool
 
 
 class Client:
@@ -103,8 +106,11 @@ def listen(place: Place) -> socket.socket:
 
 async def main(participant: Participant, options: Options, listener: socket.socket) -> int:
     path = participant.run_dir / f"node-{options.node}.sock"
-    client = Client(options, listener)
-    await run_until(participant.stopping, keep_node(path, participant.app, client.use))
+    if options.udp:
+        use = datagrams.Near(listener, options.to, options.max_connections, options.idle).use
+    else:
+        use = Client(options, listener).use
+    await run_until(participant.stopping, keep_node(path, participant.app, use))
     return 0
 
 
@@ -113,6 +119,7 @@ def parse(arguments: list[str]) -> Options:
     parser = argparse.ArgumentParser(prog="forward-client", description=first_line)
     parser.add_argument("listen", type=address, metavar="IP:PORT", help="of this machine")
     parser.add_argument("to", type=node_port, metavar="NODE:PORT", help="name or key of the node")
+    parser.add_argument("--udp", action="store_true", help="datagrams instead of connections")
     parser.add_argument("--node", required=True, help="name of the local node")
     parser.add_argument(
         "--idle", type=float, default=0, help="seconds without a byte (0: for ever)"
@@ -128,7 +135,7 @@ def start() -> None:
     logs.configure()
     options = parse(sys.argv[1:])
     try:
-        listener = listen(options.listen)
+        listener = (datagrams.listen if options.udp else listen)(options.listen)
     except OSError as error:
         text = f"error: {options.listen}: {why(error)}; free it, or choose another address"
         print(text, file=sys.stderr)  # noqa: T201 - the program's own output

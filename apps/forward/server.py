@@ -17,6 +17,7 @@ import socket
 import sys
 from dataclasses import dataclass
 
+from apps.forward import datagrams
 from apps.forward.places import Place, address, port_number, why
 from bus import logs, process
 from bus.identity import is_key
@@ -27,7 +28,7 @@ from nodes.upkeep import keep_node, keep_offer, run_until
 log = logging.getLogger("forward")
 
 EVERYBODY = "everybody"
-FORBIDDEN, BUSY, UNREACHABLE = 1, 2, 3  # codes of our refusals, for the log of the client
+DATAGRAMS, BUSY, UNREACHABLE = 1, 2, 3  # codes of our refusals, for the log of the client
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Options:
     idle: float  # seconds
     connect_timeout: float  # seconds
     offer: str | None  # as what the tracker lists it
+    udp: bool
 
 
 class Server:
@@ -55,10 +57,15 @@ class Server:
     async def use(self, node: Node) -> None:
         """Take streams until the node is lost."""
         options = self._options
-        listener = await node.listen(options.port)
+        allow = None if EVERYBODY in options.allow else options.allow
+        # Also with --udp: the node vouches for the offer of who listens on the port.
+        listener = await node.listen(options.port, allow)
         async with asyncio.TaskGroup() as tasks:
             if options.offer:
                 tasks.create_task(keep_offer(self._bus, node, options.port, options.offer))
+            if options.udp:
+                far = datagrams.Far(options.to, options.max_connections, options.idle)
+                tasks.create_task(far.use(await node.bind(options.port, allow)))
             async for incoming in listener:  # raises NodeLost, and `keep_node` begins again
                 tasks.create_task(self._serve(incoming))
 
@@ -66,8 +73,8 @@ class Server:
         """One stream: connect, and hand the socket to the node, which moves the bytes."""
         self._connections += 1
         try:
-            if not {incoming.origin, EVERYBODY} & {*self._options.allow}:
-                await refuse(incoming, FORBIDDEN, "this node is not allowed")
+            if self._options.udp:
+                await refuse(incoming, DATAGRAMS, "only datagrams are taken here")
             elif self._connections > self._options.max_connections:
                 await refuse(incoming, BUSY, "too many connections")
             else:
@@ -122,6 +129,7 @@ def parse(arguments: list[str]) -> Options:
     parser = argparse.ArgumentParser(prog="forward-server", description=first_line)
     parser.add_argument("port", type=port_number, metavar="PORT", help="of the node")
     parser.add_argument("to", type=address, metavar="HOST:PORT", help="where the traffic is to go")
+    parser.add_argument("--udp", action="store_true", help="datagrams instead of connections")
     parser.add_argument("--node", required=True, help="name of the local node")
     parser.add_argument(
         "--allow", type=_allowed, action="append", required=True, metavar=f"KEY|{EVERYBODY}",

@@ -1,13 +1,15 @@
 """Port forwarding over two real nodes, spoken to with plain sockets."""
 
 import asyncio
+import contextlib
 import hashlib
 import random
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import cast
 
 import pytest
 
@@ -152,6 +154,103 @@ async def _echo_all(server: socket.socket, port: int) -> None:
     ):
         for seed in range(40):
             tasks.create_task(one(seed))
+
+
+class Echo(asyncio.DatagramProtocol):
+    """Answers with what it got, and with who it thinks sent it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.transport.sendto(b"%d " % addr[1] + data, addr)
+
+
+class Talker:
+    """A local program that sends datagrams and waits for the answers."""
+
+    def __init__(self, port: int) -> None:
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.connect(("127.0.0.1", port))
+        self.sock.settimeout(0)
+
+    async def ask(self, data: bytes) -> tuple[bytes, bytes]:
+        """Give the far side's source port and the data; ask again until an answer comes."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(20):
+            while True:
+                await loop.sock_sendall(self.sock, data)
+                try:
+                    async with asyncio.timeout(0.5):
+                        while True:
+                            source, _, got = (await loop.sock_recv(self.sock, 65535)).partition(
+                                b" "
+                            )
+                            if got == data:
+                                return source, got
+                except (TimeoutError, ConnectionRefusedError):
+                    pass
+
+
+@contextlib.asynccontextmanager
+async def datagram_forward(
+    mesh: AppMesh, *near: str, to: str = "beta"
+) -> AsyncIterator[Callable[[], Talker]]:
+    """Run an echo, and the pair in front of it; give what makes a local program that sends."""
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(Echo, ("127.0.0.1", 0))
+    forward = Forward(mesh, transport.get_extra_info("sockname")[1])
+    try:
+        forward.start_far("--udp")
+        forward.start_near(to, "--udp", *near)
+        with contextlib.ExitStack() as talkers:
+
+            def talk() -> Talker:
+                talker = Talker(forward.port)
+                talkers.enter_context(talker.sock)
+                return talker
+
+            yield talk
+    finally:
+        for name in ("near", "far"):
+            if name in mesh.processes:
+                mesh.end_app(name)
+        transport.close()
+
+
+async def test_datagrams_find_their_way_there_and_back(mesh: AppMesh) -> None:
+    async with datagram_forward(mesh, to=mesh.key("beta")) as talk:
+        talkers = [talk() for _ in range(5)]
+        answers = [await talker.ask(b"hello %d" % number) for number, talker in enumerate(talkers)]
+        assert [data for _, data in answers] == [b"hello %d" % number for number in range(5)]
+        sources = [source for source, _ in answers]
+        assert len(set(sources)) == 5
+        for size in (0, 1, 1200, 60_000 - 6):
+            source, _ = await talkers[0].ask(bytes(size))
+            assert source == sources[0]  # the same conversation
+
+
+async def test_a_conversation_ends_for_room_or_after_silence_and_another_begins(
+    mesh: AppMesh,
+) -> None:
+    async with datagram_forward(mesh, "--max-connections", "2", "--idle", "1") as talk:
+        first, second, third = talk(), talk(), talk()
+        source, _ = await first.ask(b"a")
+        await second.ask(b"b")
+        await third.ask(b"c")
+        again, _ = await first.ask(b"a")
+        assert again != source
+        await asyncio.sleep(2.5)  # longer than --idle and a sweep: silence is what is tested
+        assert (await first.ask(b"a"))[0] != again
+
+
+async def test_datagrams_go_on_when_the_near_node_comes_back(mesh: AppMesh) -> None:
+    async with datagram_forward(mesh) as talk:
+        talker = talk()
+        await talker.ask(b"before")
+        mesh.kill("alpha")
+        mesh.start_node("alpha")
+        await talker.ask(b"after")
 
 
 WRONG = [
