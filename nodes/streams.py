@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 from nodes import local
 from nodes.errors import NodeLost, StreamReset
 from nodes.wire import Code
+
+_RESET_TIMEOUT: Final = 5.0  # s for the node to carry a reset out
 
 
 class Descriptor(Protocol):
@@ -114,6 +116,10 @@ class Stream:
     async def reset(self) -> None:
         """Cut the stream at both ends."""
         await self.flow.reset()
+        # Closed earlier, it could look to the node like an orderly end, which it may see first.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_RESET_TIMEOUT):
+                await self.flow.closed()
         self._sock.close()
 
     async def aclose(self) -> None:
