@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nodes.acks import LANES
 from nodes.sealing import TAG
-from nodes.wire import SESSION_WINDOW, WireError
+from nodes.wire import MAX_SESSION_WINDOW, SESSION_WINDOW, WireError
 
 if TYPE_CHECKING:
     from nodes.sealing import Seal
 
 MAX_FRAMES: Final = 16_384  # kept for one session: small ones cost more than their bytes
 ACK_BYTES: Final = 512 * 1024  # of data after which they are acknowledged at once
+MEASURE_FOR: Final = 0.05  # s, at least
 ACK_AFTER: Final = 0.025  # s after which they are at the latest
 FIRST_PATIENCE: Final = 1.5  # s without an acknowledgement until frames are sent again, at least
 LAST_PATIENCE: Final = 12.0  # s
@@ -77,6 +78,9 @@ class Outgoing:
         self.frames = 0  # kept
         self.resent = 0  # frames, in all
         self._pool = pool or Pool()
+        self._rate_at = 0.0  # when it was measured last how fast the far end takes
+        self._rate_bytes = 0  # acknowledged then
+        self._was_tight = False  # since then: the window held somebody up
 
     @property
     def room(self) -> int:
@@ -127,6 +131,23 @@ class Outgoing:
             while waiting and waiting[0].counter < due:
                 waiting.popleft()
         return news
+
+    def widen(self, now: float, round_trip: float) -> None:
+        """After an acknowledgement: a window that held senders up grows to what the way can hold.
+
+        That is twice what arrives in `round_trip`, the shortest of the way: else its queues would count
+        as its length, and grow themselves.
+        """
+        self._was_tight |= self.kept * 4 > self.window * 3
+        elapsed = now - self._rate_at
+        if elapsed < max(round_trip, MEASURE_FOR):
+            return
+        rate = (self.acknowledged_bytes - self._rate_bytes) / elapsed
+        if self._was_tight:
+            unacknowledged = min(rate * ACK_AFTER, ACK_BYTES)  # though it has arrived
+            wanted = int(2 * (rate * round_trip + unacknowledged))
+            self.window = min(max(self.window, wanted), MAX_SESSION_WINDOW)
+        self._rate_at, self._rate_bytes, self._was_tight = now, self.acknowledged_bytes, False
 
     def again(self, lane: int, now: float) -> None:
         """Let everything of `lane` that is not acknowledged wait to be sent once more."""

@@ -18,6 +18,7 @@ class Liveness:
 
     def __init__(self, now: float) -> None:
         self.round_trip: float | None = None  # s, smoothed
+        self.shortest = LOST_AFTER  # s, of those on this way
         self.proved = now  # the peer showed that what was sent then, on some way, came
         self.heard = now  # a frame of the peer's opened
         self._switched = now
@@ -33,6 +34,7 @@ class Liveness:
     def switched(self, now: float) -> None:
         """Another way is used: give it time."""
         self._switched = now
+        self.shortest = LOST_AFTER
 
     def times(self, now: float) -> tuple[int, int, int]:
         """For an Ack: our time, the peer's newest, and µs since that came."""
@@ -50,6 +52,7 @@ class Liveness:
         if 0 <= sample < LOST_AFTER:
             self.proved = max(self.proved, now - ago)
             old = self.round_trip
+            self.shortest = min(self.shortest, sample)
             self.round_trip = sample if old is None else old + (sample - old) / 8
 
     def is_dead(self, now: float) -> bool:

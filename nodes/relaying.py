@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Bytes of one route that may wait here for its next link. Honest ends keep one window on the way,
 # and may send it a second time when they believe it lost.
-MAX_KEPT: Final = 4 * wire.SESSION_WINDOW
+MAX_KEPT: Final = 2 * wire.MAX_SESSION_WINDOW
 
 
 class Relaying:

@@ -335,6 +335,7 @@ class Session:
         if self.outgoing.acknowledged(ack.expected, now):
             self.actions.append(Again())
         self.liveness.told(ack, now)
+        self.outgoing.widen(now, self.liveness.shortest)
         if ack.missing and self.outgoing.fill(ack.missing, now, self._pause):
             self.actions.append(Again())
         if ack.flags & Flag.SUSPECT and (used := self.ways.used) is not None:

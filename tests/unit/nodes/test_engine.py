@@ -144,7 +144,7 @@ def test_who_only_asked_for_a_stream_is_told_that_there_is_no_route() -> None:
 def test_a_route_that_ignores_its_windows_is_dropped_by_the_relay() -> None:
     line = Line()
     line.accepted()
-    for number in range(300):
+    for number in range(600):
         head = wire.head(FrameType.DATA, line.out, number, lane=1, ttl=9)
         line.ar.send(head, bytes(65536))
     line.rb.partition(both=False)
