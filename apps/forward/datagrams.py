@@ -103,18 +103,15 @@ class Far:
 
     async def use(self, port: DatagramPort) -> None:
         """Until the node is lost: raises NodeLost."""
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(*self._to, type=socket.SOCK_DGRAM)
-        family, _, _, _, address = found[0]
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_sweep(self._flows))
                 async for came in port:
                     talker = came.origin, came.port
                     talk = self._flows.get(talker, time.monotonic())
-                    with contextlib.suppress(OSError):  # no descriptors, no room, or nobody listens
+                    with contextlib.suppress(OSError):  # no address or room, or nobody listens
                         if talk is None:
-                            sock = _connected(family, address)
+                            sock = await _connected(self._to)
                             talk = _Talk(
                                 sock, tasks.create_task(self._homeward(sock, port, talker))
                             )
@@ -155,7 +152,10 @@ def listen(place: Place) -> socket.socket:
     return sock
 
 
-def _connected(family: int, address: Address) -> socket.socket:
+async def _connected(place: Place) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(*place, type=socket.SOCK_DGRAM)
+    family, _, _, _, address = found[0]
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         sock.settimeout(0)

@@ -22,6 +22,7 @@ from apps.forward.places import Place, address, port_number, why
 from bus import logs, process
 from bus.identity import is_key
 from bus.process import Participant
+from nodes import offers
 from nodes.client import Incoming, Node, NodeError
 from nodes.upkeep import keep_node, keep_offer, run_until
 
@@ -140,8 +141,20 @@ def parse(arguments: list[str]) -> Options:
     )
     parser.add_argument("--connect-timeout", type=float, default=10, help="seconds (10)")
     parser.add_argument("--max-connections", type=int, default=512, help="at once (512)")
-    parser.add_argument("--offer", metavar="TYPE", help="be found with `viscript find TYPE`")
+    parser.add_argument(
+        "--offer", type=_offered, metavar="TYPE", help="be found with `viscript find TYPE`"
+    )
     return Options(**vars(parser.parse_args(arguments)))
+
+
+def _offered(text: str) -> str:
+    try:
+        offers.state(text, {}, 0, 1)
+    except offers.BadOffer:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no type: letters, digits, dots and dashes, up to 32"
+        ) from None
+    return text
 
 
 def _allowed(text: str) -> str:

@@ -3,6 +3,8 @@
 Announcements come here verified (`nodes.offers.verified`); `now` is Unix time, as in them.
 """
 
+import bisect
+import itertools
 from dataclasses import dataclass
 
 from nodes.offers import Announcement, Place, Statement
@@ -40,6 +42,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._entries: dict[tuple[str, int], _Entry] = {}
+        self._places: list[tuple[str, int]] = []  # the same, in order
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -50,6 +53,7 @@ class Registry:
         old = self._entries.get(place)
         if old is None:
             self._check_room(announcement.key, by, now)
+            bisect.insort(self._places, place)
         elif statement.issued <= old.statement.issued:
             raise NotTaken("stale", f"port {place[1]} of that node has announced something newer")
         remembered = max(statement.expires, old.remembered if old else 0.0)
@@ -71,20 +75,22 @@ class Registry:
         self, kind: str | None, after: Place | None, now: float
     ) -> tuple[list[tuple[Announcement, Statement]], bool]:
         """A page of what is offered, in the order of the places, and whether there is more."""
-        start = (after.key, after.port) if after else ("", 0)
-        places = sorted(
-            place
-            for place, entry in self._entries.items()
-            if place > start and entry.shown(now) and kind in {None, entry.statement.type}
-        )
-        entries = [self._entries[place] for place in places[:PAGE]]
-        return [(e.announcement, e.statement) for e in entries], len(places) > PAGE
+        start = bisect.bisect_right(self._places, (after.key, after.port)) if after else 0
+        found: list[tuple[Announcement, Statement]] = []
+        for place in itertools.islice(self._places, start, None):
+            entry = self._entries[place]
+            if entry.shown(now) and kind in {None, entry.statement.type}:
+                if len(found) == PAGE:
+                    return found, True
+                found.append((entry.announcement, entry.statement))
+        return found, False
 
     def expire(self, now: float) -> None:
         """Forget what nobody could play again."""
-        for place, entry in list(self._entries.items()):
-            if entry.remembered <= now:
-                del self._entries[place]
+        kept = {place: e for place, e in self._entries.items() if e.remembered > now}
+        if len(kept) < len(self._entries):
+            self._entries = kept
+            self._places = sorted(kept)
 
     def _check_room(self, key: str, by: str, now: float) -> None:
         if len(self._entries) >= MAX_OFFERS:

@@ -258,6 +258,7 @@ WRONG = [
     (CLIENT, ["--node", "a", "127.0.0.1:70000", "beta:1"], "1 to 65535"),
     (SERVER, ["--node", "a", "22", "127.0.0.1:22"], "--allow"),
     (SERVER, ["--node", "a", "--allow", "alpha", "22", "127.0.0.1:22"], "everybody"),
+    (SERVER, ["--node", "a", "--allow", "everybody", "--offer", "a b", "1", "x:1"], "no type"),
 ]
 
 
