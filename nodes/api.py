@@ -19,7 +19,7 @@ ROUTE: Final = "mesh.route"  # RouteQuery -> Route
 RELEASE: Final = "mesh.release"  # Release -> {}
 LAY: Final = "mesh.lay"  # Lay -> Route
 FREE: Final = "mesh.free"  # Pair -> {}
-NODES: Final = "mesh.nodes"  # {} -> Nodes
+NODES: Final = "mesh.nodes"  # Look -> Nodes
 WHY: Final = "mesh.why"  # Pair -> Why
 
 ORDER: Final = "node.order"  # nodes.orders.Signed -> Installed or {}
@@ -31,6 +31,7 @@ EVENT_LINK: Final = "mesh.event.link"  # LinkEvent
 EVENT_ROUTE: Final = "mesh.event.route"  # RouteEvent
 
 MAX_PATH: Final = 17  # nodes: what lives longer than 16 links is slower than any detour
+MAX_TOLD: Final = 4_000  # routes, and edges, in one Nodes: a message has its limit
 MAX_STANDING: Final = 128  # routes in one Standing
 
 Key = Annotated[str, msgspec.Meta(min_length=40, max_length=40)]
@@ -218,10 +219,20 @@ class RouteInfo(msgspec.Struct, frozen=True):
     since: float  # unix s
 
 
+class Look(msgspec.Struct, frozen=True):
+    """What is wanted beside the nodes."""
+
+    routes: bool = True
+    edges: bool = True
+
+
 class Nodes(msgspec.Struct, frozen=True):
+    """`left`: routes and edges that are not told, as there are more than `MAX_TOLD` of a kind."""
+
     nodes: list[NodeInfo]
     routes: list[RouteInfo] = []
     edges: list[EdgeInfo] = []
+    left: int = 0
 
 
 class Considered(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from bus import Bus, BusError, NotPresent, Refused
 from bus.identity import is_key
-from nodes import api
+from nodes import api, seen
 from nodes.errors import Unreachable
 from nodes.linking import Linking
 from nodes.mesh import Relay
@@ -166,8 +166,8 @@ class Control:
                 self._name,
                 engine.key,
                 sorted(engine.links),
-                sorted(engine.sessions),
-                relays,
+                sorted(engine.sessions)[: seen.MAX_ROWS],
+                relays[: seen.MAX_ROWS],
                 engine.streams,
                 dict(engine.counters + self._transport.counters),
             )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nodes.manager.topology import Topology
 
 
-def nodes(topology: Topology, planner: Planner) -> api.Nodes:
+def nodes(topology: Topology, planner: Planner, look: api.Look) -> api.Nodes:
     age = time.time() - time.monotonic()
     infos = [
         api.NodeInfo(
@@ -29,14 +29,16 @@ def nodes(topology: Topology, planner: Planner) -> api.Nodes:
     ]
     routes = [
         api.RouteInfo(route.name, list(route.path), route is pair.active, route.since + age)
-        for pair in planner.pairs.values()
+        for pair in (planner.pairs.values() if look.routes else ())
         for route in pair.routes
     ]
     edges = [
         api.EdgeInfo(*edge.link, edge.rtt, edge.rate, edge.load, edge.retransmits, edge.flaps)
-        for edge in topology.edges()
+        for edge in (topology.edges() if look.edges else ())
     ]
-    return api.Nodes(infos, routes, edges)
+    most = api.MAX_TOLD
+    left = max(0, len(routes) - most) + max(0, len(edges) - most)
+    return api.Nodes(infos, routes[:most], edges[:most], left)
 
 
 def why(topology: Topology, planner: Planner, pair: Pair | None) -> api.Why:

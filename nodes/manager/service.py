@@ -207,8 +207,7 @@ class Manager:
         )
 
     async def _lay(self, request: Request) -> bytes:
-        targets = api.unpack(request.body, api.Lay).path
-        path = [self._find(target).key for target in targets]
+        path = [self._find(target).key for target in api.unpack(request.body, api.Lay).path]
         if len(set(path)) != len(path):
             raise Refused(400, "loop", "a route passes a node once")
         for here, other in itertools.pairwise(path):
@@ -228,8 +227,9 @@ class Manager:
         self._carry_out(self._planner.free(ends, time.monotonic()))
         return api.pack(api.Empty())
 
-    async def _nodes(self, _request: Request) -> bytes:
-        return api.pack(describing.nodes(self._topology, self._planner))
+    async def _nodes(self, request: Request) -> bytes:
+        look = api.unpack(request.body, api.Look)
+        return api.pack(describing.nodes(self._topology, self._planner, look))
 
     async def _why(self, request: Request) -> bytes:
         pair = self._planner.pairs.get(self._ends(request))

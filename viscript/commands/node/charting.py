@@ -26,7 +26,7 @@ class Graph(Struct):
 
 
 def show(file: Path | None, *, replace: bool, as_json: bool) -> None:
-    with Mesh() as mesh:
+    with Mesh(full=True) as mesh:
         mesh.must_have_manager()
         rows = node_rows(mesh)
     names = {row.key: row.name for row in rows}

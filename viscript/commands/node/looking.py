@@ -105,7 +105,8 @@ def show(word: str | None, *, as_json: bool) -> None:
     say(f"links        {', '.join(_link(mesh, peer) for peer in peers) or 'none'}")
     say(f"sessions     {', '.join(mesh.name(x.peer) for x in sessions) or 'none'}")
     say(f"streams      {status.streams}")
-    say(f"relays       {len(status.relays)} directions of routes")
+    more = " or more" if len(status.relays) >= seen.MAX_ROWS else ""
+    say(f"relays       {len(status.relays)}{more} directions of routes")
     say(
         f"counters     {', '.join(f'{name} {n}' for name, n in sorted(status.counters.items())) or 'none'}"
     )
@@ -152,7 +153,7 @@ def _how(peer: seen.Peer) -> str:
 
 def routes(word: str | None, *, as_json: bool) -> None:
     """Of one node, as it says itself; without a name all that the manager knows."""
-    with Mesh() as mesh:
+    with Mesh(full=word is None) as mesh:
         if word is None:
             mesh.must_have_manager()
             _all_routes(mesh)

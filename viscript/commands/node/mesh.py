@@ -43,15 +43,19 @@ class NoManager(NoDaemon):
 
 
 class Mesh:
-    """One short session with the bus: `with Mesh() as mesh`. With `admin` it may change routes."""
+    """One short session with the bus: `with Mesh() as mesh`.
 
-    def __init__(self, *, admin: bool = False) -> None:
+    With `admin` it may change routes; with `full` it knows not only the nodes, but routes and edges.
+    """
+
+    def __init__(self, *, admin: bool = False, full: bool = False) -> None:
         """`Denied` when our key file cannot be used, `NoDaemon` when nothing runs."""
         from bus.caller import Caller
 
         self.place = here(admin=admin)
         self.home = chosen_home()
         self.addresses = Addresses(addresses_file(self.home))
+        self._look_for = api.Look(routes=full, edges=full)
         self.missing: ViscriptError | None = None  # why there is no manager
         self.nodes: list[api.NodeInfo] = []
         self.routes: list[api.RouteInfo] = []
@@ -118,13 +122,15 @@ class Mesh:
 
     def _look(self) -> None:
         try:
-            found = self.ask(api.NODES, None, api.Nodes, timeout=LOOK)
+            found = self.ask(api.NODES, self._look_for, api.Nodes, timeout=LOOK)
         except (NoManager, Unknown) as error:
             self.missing = error
             self._names = _remembered(self.home)
             return
         self.nodes = sorted(found.nodes, key=lambda node: node.name)
         self.routes, self.edges = found.routes, found.edges
+        if found.left:
+            note(f"{found.left} routes and links are not shown.")
         self._names = {node.key: node.name for node in self.nodes}
         _remember(self.home, self._names)
 
