@@ -13,6 +13,7 @@ from typing import cast
 
 import pytest
 
+from nodes.client import connect_node
 from tests.support.forwarding import AppMesh, app_mesh
 from tests.support.stack import free_port
 from tests.support.web import counting_server
@@ -242,6 +243,52 @@ async def test_a_conversation_ends_for_room_or_after_silence_and_another_begins(
         assert again != source
         await asyncio.sleep(2.5)  # longer than --idle and a sweep: silence is what is tested
         assert (await first.ask(b"a"))[0] != again
+
+
+@pytest.mark.parametrize("named", ["by name", "by key"])
+async def test_only_answers_of_the_far_port_are_passed_on(mesh: AppMesh, named: str) -> None:
+    forward = Forward(mesh, 0)
+    forward.start_near("beta" if named == "by name" else mesh.key("beta"), "--udp")
+    talker = Talker(forward.port)
+    loop = asyncio.get_running_loop()
+    async with (
+        connect_node(mesh.socket("beta"), "far") as beta,
+        connect_node(mesh.socket("alpha"), "stranger") as alpha,
+        await beta.bind(MESH_PORT) as right,
+        await beta.bind(MESH_PORT + 1) as wrong,
+        await alpha.bind(MESH_PORT) as stranger,
+        asyncio.timeout(20),
+    ):
+        with talker.sock:
+            asked = None
+            while asked is None:
+                await loop.sock_sendall(talker.sock, b"question")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.5):
+                        asked = await right.receive()
+            assert asked.origin == mesh.key("alpha")
+            await right.send_to("alpha", asked.port, b"first")
+            while await loop.sock_recv(talker.sock, 100) != b"first":
+                pass
+            await wrong.send_to("alpha", asked.port, b"another port")
+            await stranger.send_to("alpha", asked.port, b"another node")
+            await right.send_to("alpha", asked.port, b"last")
+            assert await loop.sock_recv(talker.sock, 100) == b"last"
+    mesh.end_app("near")
+
+
+async def test_a_target_that_is_away_ends_nothing(mesh: AppMesh) -> None:
+    async with datagram_forward(mesh) as talk:
+        first = talk()
+        await first.ask(b"before")
+        mesh.end_app("far")
+        await asyncio.get_running_loop().sock_sendall(first.sock, b"into nothing")
+        dead = Forward(mesh, free_port())
+        dead.start_far("--udp")
+        for _ in range(5):
+            await asyncio.get_running_loop().sock_sendall(first.sock, b"nobody listens")
+        assert mesh.processes["far"].poll() is None
+        assert "Traceback" not in mesh.log("far") + mesh.log("near")
 
 
 async def test_datagrams_go_on_when_the_near_node_comes_back(mesh: AppMesh) -> None:
