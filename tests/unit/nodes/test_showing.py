@@ -1,5 +1,8 @@
 """What a node tells people of itself."""
 
+import re
+from pathlib import Path
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -81,3 +84,13 @@ def test_the_figures_are_what_a_scraper_reads(mesh: MemoryMesh):
     assert found["viscript_node_relayed_routes", None] == 2
     assert found["viscript_node_events_total", "unknown_label"] == 3
     assert ("viscript_node_link_sent_bytes_total", mesh.key("a")) in found
+
+
+def test_the_document_names_every_figure(mesh: MemoryMesh):
+    text = (Path(__file__).parents[3] / "docs" / "monitoring.md").read_text()
+    nodes = text.partition("## Nodes")[2]
+    told = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (.*?) \|", nodes, re.MULTILINE))))
+    shown = re.findall(
+        r"^# TYPE viscript_node_(\w+)", showing.metrics(mesh.engines["a"], "a", {}), re.MULTILINE
+    )
+    assert set(shown) == told
