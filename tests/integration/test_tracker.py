@@ -104,6 +104,18 @@ async def test_a_tracker_that_was_restarted_hears_of_what_is_there(tracked: Trac
         tracked.mesh.end_app("one")
 
 
+async def test_what_was_at_a_node_that_died_is_not_found_until_it_is_back(tracked: Tracked) -> None:
+    mesh = tracked.mesh
+    async with mesh.bus() as bus:
+        tracked.start_offering("one", "ssh", 22)
+        await until([(mesh.key("beta"), 22)], lambda: find(bus, "ssh"))
+        mesh.kill("beta")
+        await until([], lambda: find(bus, "ssh"))
+        mesh.start_node("beta", "alpha")
+        await until([(mesh.key("beta"), 22)], lambda: find(bus, "ssh"))
+        mesh.end_app("one")
+
+
 async def test_a_node_vouches_only_for_who_listens_there(tracked: Tracked) -> None:
     statement = offers.state("ssh", {}, time.time(), 30)
     socket_path = tracked.mesh.socket("beta")
