@@ -161,8 +161,11 @@ class Daemon:
         autostart = Autostart(launcher, self._tell)
         begun = await self._begin_cold(launcher, autostart, recorder)
         # Here and below: what hears and answers others is imported when the apps are on their way.
+        from viscript import title
         from viscript.resuming import act_of
 
+        # Else `ps` shows the `up` from which we were forked.
+        title.become("viscript-daemon", "viscript.daemon", "--home", str(self._home.root))
         bus = await self._join(launcher, stack)
         following: list[asyncio.Task[None]] = []
         if bus is not None:
