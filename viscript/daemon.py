@@ -6,7 +6,6 @@ daemon alone; the next `viscript up` takes everything over as it is.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import logging
@@ -26,7 +25,6 @@ import msgspec
 from msgspec import Struct
 
 from bus import logs
-from bus.client import Bus, connect
 from bus.errors import NotAuthorised, Unreachable
 from bus.identity import Address
 from viscript import config, descriptors, doors, endpoints, processes, strays
@@ -42,7 +40,7 @@ from viscript.keeping import kernel
 from viscript.launcher import Launcher
 from viscript.membership import Membership
 from viscript.nursery import nursery
-from viscript.preparing import Place
+from viscript.preparing import Place, inherited
 from viscript.processes import Fate
 from viscript.protocol import DaemonInfo, Event
 from viscript.recorder import Recorder
@@ -53,6 +51,7 @@ from viscript.supervision.states import SETTLED, State
 from viscript.telling import Teller, cause
 
 if TYPE_CHECKING:
+    from bus.client import Bus
     from viscript.cluster.member import Joined
 
 log = logging.getLogger(__name__)
@@ -135,7 +134,7 @@ class Daemon:
             jobs = JobStore(self._home.jobs)
             launcher = Launcher(
                 self._home, self._settings, self._store, errands,
-                Place(address, self._key.public), self._changed, Desk(errands, jobs),
+                Place(address, self._key.public, inherited(self._home)), self._changed, Desk(errands, jobs),
             )  # fmt: skip
             launcher.recorder = recorder
             self._snapshots = Snapshots(self._home, lambda: names(launcher))
@@ -246,6 +245,8 @@ class Daemon:
             return None
         told = processes.end_of(self._home.broker_log)
         launcher.start_broker()
+        from bus.client import connect
+
         deadline = time.monotonic() + (3.0 if self._options.down else JOIN)
         address, problem = launcher.place.address, ""
         while time.monotonic() < deadline:
@@ -352,6 +353,8 @@ def _write(path: Path, text: bytes) -> None:
 
 
 def parse(arguments: list[str]) -> Options:
+    import argparse
+
     parser = argparse.ArgumentParser("viscript.daemon", description="Started by `viscript up`.")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--config", type=Path, required=True)
