@@ -27,7 +27,7 @@ from msgspec import Struct
 from bus import logs
 from bus.errors import NotAuthorised, Unreachable
 from bus.identity import Address
-from viscript import config, descriptors, doors, endpoints, processes, strays
+from viscript import descriptors, doors, endpoints, inforce, processes, strays
 from viscript.autostart import Autostart
 from viscript.cluster import files
 from viscript.config import Config
@@ -296,6 +296,7 @@ class Daemon:
         )
         if begun is None:
             begun = await autostart.begin(away=away)
+        launcher.keep_config()
         await launcher.wait(lambda: all(r.state in SETTLED for r in begun), SETTLE)
         well = {State.RUNNING, State.DEGRADED, State.EXITED}
         self._tell(Event("up", failed=[r.app for r in begun if r.state not in well]))
@@ -338,7 +339,7 @@ class Daemon:
 def _load(options: Options) -> Config:
     """The config; to take down what runs, none is needed."""
     try:
-        return options.settings or config.load(options.config)
+        return options.settings or inforce.load(options.home, options.config, log.error)
     except BadConfig:
         if not options.down:
             raise
