@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import json
 import os
@@ -80,6 +81,9 @@ class Viscript(Launcher):
     _process: subprocess.Popen[bytes] | None = None
 
     def configure(self) -> None:
+        # As if installed: a checkout may have been changed since it was compiled last.
+        for package in ("bus", "nodes", "viscript"):
+            compileall.compile_dir(Path(__file__).parents[1] / package, quiet=2)
         entry = {
             "path": str(self.program),
             "autostart": True,

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -186,6 +187,7 @@ def _for_prompt(arguments: list[str]) -> tuple[bool, str | None]:
 
 
 def main() -> None:
+    gc.set_threshold(20_000)  # what is imported is no garbage, nor is most that a command makes
     if isinstance(sys.stdout, io.TextIOWrapper):  # as the arguments, whatever the locale says
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     wanted, home = _for_prompt(sys.argv[1:])

@@ -6,7 +6,6 @@ daemon alone; the next `viscript up` takes everything over as it is.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import logging
@@ -26,10 +25,9 @@ import msgspec
 from msgspec import Struct
 
 from bus import logs
-from bus.client import Bus, connect
 from bus.errors import NotAuthorised, Unreachable
 from bus.identity import Address
-from viscript import config, descriptors, doors, endpoints, processes, strays
+from viscript import descriptors, doors, endpoints, inforce, processes, strays
 from viscript.autostart import Autostart
 from viscript.cluster import files
 from viscript.config import Config
@@ -42,7 +40,7 @@ from viscript.keeping import kernel
 from viscript.launcher import Launcher
 from viscript.membership import Membership
 from viscript.nursery import nursery
-from viscript.preparing import Place
+from viscript.preparing import Place, inherited
 from viscript.processes import Fate
 from viscript.protocol import DaemonInfo, Event
 from viscript.recorder import Recorder
@@ -53,6 +51,7 @@ from viscript.supervision.states import SETTLED, State
 from viscript.telling import Teller, cause
 
 if TYPE_CHECKING:
+    from bus.client import Bus
     from viscript.cluster.member import Joined
 
 log = logging.getLogger(__name__)
@@ -135,7 +134,7 @@ class Daemon:
             jobs = JobStore(self._home.jobs)
             launcher = Launcher(
                 self._home, self._settings, self._store, errands,
-                Place(address, self._key.public), self._changed, Desk(errands, jobs),
+                Place(address, self._key.public, inherited(self._home)), self._changed, Desk(errands, jobs),
             )  # fmt: skip
             launcher.recorder = recorder
             self._snapshots = Snapshots(self._home, lambda: names(launcher))
@@ -161,8 +160,11 @@ class Daemon:
         autostart = Autostart(launcher, self._tell)
         begun = await self._begin_cold(launcher, autostart, recorder)
         # Here and below: what hears and answers others is imported when the apps are on their way.
+        from viscript import title
         from viscript.resuming import act_of
 
+        # Else `ps` shows the `up` from which we were forked.
+        title.become("viscript-daemon", "viscript.daemon", "--home", str(self._home.root))
         bus = await self._join(launcher, stack)
         following: list[asyncio.Task[None]] = []
         if bus is not None:
@@ -243,6 +245,8 @@ class Daemon:
             return None
         told = processes.end_of(self._home.broker_log)
         launcher.start_broker()
+        from bus.client import connect
+
         deadline = time.monotonic() + (3.0 if self._options.down else JOIN)
         address, problem = launcher.place.address, ""
         while time.monotonic() < deadline:
@@ -292,6 +296,7 @@ class Daemon:
         )
         if begun is None:
             begun = await autostart.begin(away=away)
+        launcher.keep_config()
         await launcher.wait(lambda: all(r.state in SETTLED for r in begun), SETTLE)
         well = {State.RUNNING, State.DEGRADED, State.EXITED}
         self._tell(Event("up", failed=[r.app for r in begun if r.state not in well]))
@@ -334,7 +339,7 @@ class Daemon:
 def _load(options: Options) -> Config:
     """The config; to take down what runs, none is needed."""
     try:
-        return options.settings or config.load(options.config)
+        return options.settings or inforce.load(options.home, options.config, log.error)
     except BadConfig:
         if not options.down:
             raise
@@ -349,6 +354,8 @@ def _write(path: Path, text: bytes) -> None:
 
 
 def parse(arguments: list[str]) -> Options:
+    import argparse
+
     parser = argparse.ArgumentParser("viscript.daemon", description="Started by `viscript up`.")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--config", type=Path, required=True)

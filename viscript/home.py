@@ -71,6 +71,11 @@ class Home:
         return self.root / "state" / "completion.json"
 
     @property
+    def in_force(self) -> Path:
+        """The configuration that the daemon has."""
+        return self.root / "state" / "config.json"
+
+    @property
     def history(self) -> Path:
         """What was typed at the prompt."""
         return self.root / "history"

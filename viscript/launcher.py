@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from viscript import catalog, config, preparing, processes
+from viscript import catalog, config, inforce, preparing, processes
 from viscript.appkeys import AppKeys
 from viscript.config import App, Config, planning
 from viscript.desk import Desk
@@ -259,6 +259,7 @@ class Launcher:
         """Take over a configuration; of `apps` also the rules of ours that count while they run."""
         self.config = self.applied = settings
         self._stamp = _stamp(settings.file)
+        self.keep_config()
         names = set(apps)
         for record in list(self.records.values()):
             if record.app in names and record.app in settings.apps:
@@ -363,6 +364,12 @@ class Launcher:
         if stamp != self._stamp:
             self.config = config.load(self.config.file)
             self._stamp = stamp
+            self.keep_config()
+
+    def keep_config(self) -> None:
+        """For the next daemon, unless the file is another by now."""
+        if not self.config.is_kept and self._stamp == _stamp(self.config.file):
+            inforce.keep(self.home, self.config.file)
 
     def _free_instance(self, app: str) -> int:
         """The first that no live launch has."""

@@ -6,9 +6,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bus import keystore
-from bus.client import Bus, Subscription
 from bus.errors import BusError, KeyFileError, NotPresent, Refused
 from bus.listing import everything
 from bus.signals import (
@@ -31,6 +31,9 @@ from bus.signals import (
     unpack,
 )
 from viscript.records import Record
+
+if TYPE_CHECKING:
+    from bus.client import Bus, Subscription
 
 log = logging.getLogger(__name__)
 

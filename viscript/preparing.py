@@ -30,6 +30,7 @@ class Place(Struct, frozen=True):
 
     address: Address
     launcher: str  # the daemon's public key
+    env: Mapping[str, str] | None = None  # `inherited`, if that is known already
 
 
 class Prepared(Struct, frozen=True):
@@ -56,7 +57,7 @@ class Prepared(Struct, frozen=True):
 
 def broker(home: Home) -> Prepared:
     argv = (*PYTHON, "-P", "-m", "bus.cli", "run", str(home.root))
-    return Prepared(argv, str(home.root), _inherited(home))
+    return Prepared(argv, str(home.root), inherited(home))
 
 
 def program(home: Home, settings: Config, place: Place, record: Record, entry: App) -> Prepared:
@@ -65,7 +66,7 @@ def program(home: Home, settings: Config, place: Place, record: Record, entry: A
     command = catalog.command(settings, app, tuple(record.args), search())
     own = home.app_state(record.slot)
     own.mkdir(mode=0o700, parents=True, exist_ok=True)
-    env = _inherited(home) | dict(command.env)
+    env = {**(inherited(home) if place.env is None else place.env), **command.env}
     env |= {
         "VISCRIPT_RUN": str(home.run),
         "VISCRIPT_BROKER": place.address.endpoint,
@@ -105,7 +106,8 @@ def search() -> str:
     return os.environ.get("PATH", os.defpath)
 
 
-def _inherited(home: Home) -> dict[str, str]:
+def inherited(home: Home) -> dict[str, str]:
+    """What of the daemon's own environment every program gets."""
     env = {
         name: value
         for name, value in os.environ.items()

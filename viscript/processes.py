@@ -160,7 +160,7 @@ def read_report(folder: Path) -> Report | None:
 
 def look(folder: Path) -> tuple[Fate, Report | None]:
     """What can be proved of the generation in `folder`."""
-    held = is_locked(folder / "lock")
+    held = is_locked(folder / "spec.json") or is_locked(folder / "lock")  # that of keepers before
     report = read_report(folder)  # after the lock: a keeper writes its last state before it lets go
     if held:
         return Fate.KEPT, report

@@ -46,6 +46,7 @@ class Store:
         self.more_numbers: Callable[[], Block | None] = lambda: None  # of a cluster
         self._stopped: set[int] = set()  # ids of live ones that are on disk as told to stop
         self._failed: set[int] = set()  # ids of those that `failed` may have to show
+        self._waits = False  # a commit, for the disk
         self._unsaved: dict[int, Record] = {}  # as they are, while the disk is full
         try:
             self._db = opened(path, _SCHEMA)
@@ -67,8 +68,9 @@ class Store:
 
     def _sync(self, *, always: bool) -> None:
         """Whether a commit is to wait for the disk, from now on."""
-        if not self._db.in_transaction:
+        if always != self._waits and not self._db.in_transaction:
             self._db.execute(f"PRAGMA synchronous={'FULL' if always else 'NORMAL'}")
+            self._waits = always
 
     @contextmanager
     def together(self, *, lasting: bool = True) -> Iterator[None]:

@@ -365,6 +365,8 @@ def test_an_app_of_several_instances_is_meant_as_one(made):
     made.configure(APPS | {"many": {"path": "sleep", "args": [1000], "instances": 3}})
     begun = json.loads(made.run("start", "--json", "many").stdout)
     assert [x["instance"] for x in begun] == [0, 1, 2]
+    shown = made.run("la", "many", "sleeper").stdout.split()
+    assert {"many:0", "many:1", "many:2", "sleeper"} <= {*shown}
     assert [x["instance"] for x in made.ask("sd", "many:1")] == [1]
     assert {x["state"] for x in made.ask("sd", "many")} == {"exited"}
 

@@ -8,7 +8,7 @@ import stat
 
 import pytest
 
-from tests.support.instance import Instance, alive, instance, until
+from tests.support.instance import APPS, Instance, alive, instance, until
 
 
 def lines(made: Instance, target: str) -> list[int]:
@@ -132,6 +132,32 @@ def test_the_next_up_uses_the_same_config(tmp_path):
         made.kill_daemon()
         other.write_text("apps: [broken")
         made.run("down")
+
+
+def test_what_runs_is_taken_over_also_when_its_configuration_is_broken_meanwhile(tmp_path):
+    with instance(tmp_path / "h") as made:
+        (before,) = made.ask("la")
+        made.configure(APPS | {"late": {"path": "sleep", "args": [1000]}})
+        made.start("late")
+        right = (made.root / "config.yaml").read_text()
+        for _ in range(2):  # what was kept is not replaced by what is broken
+            made.kill_daemon()
+            (made.root / "config.yaml").write_text("apps: [broken")
+            said = made.run("up", "--detach").stderr
+            assert "config.yaml:2:1: not YAML" in said
+            assert "in force last" in said
+            assert {x["app"]: x["state"] for x in made.ask("la")} == {
+                "sleeper": "running",
+                "late": "running",
+            }
+            assert made.ask("la")[0]["pid"] == before["pid"]
+            made.run("restart", "late")
+            made.run("config", "plan", code=8)
+        (made.root / "config.yaml").write_text(right)
+        made.run("config", "plan")
+        (made.root / "config.yaml").write_text("apps: [broken")
+        made.run("down")
+        assert "broken" not in made.run("up", "--detach", code=8).stdout
 
 
 def test_down_works_when_daemon_and_broker_were_killed(tmp_path):

@@ -76,6 +76,15 @@ def test_detached_up_answers_with_a_document(tmp_path):
         assert told["problems"] == {}
 
 
+def test_the_daemon_is_shown_as_what_it_is_and_not_as_the_command_that_began_it(tmp_path):
+    with instance(tmp_path / "h") as made:
+        process = Path(f"/proc/{made.daemon_pid()}")
+        words = process.joinpath("cmdline").read_text().rstrip("\0").split("\0")
+        assert words[0] == "viscript.daemon"
+        assert "up" not in words
+        assert process.joinpath("comm").read_text() == "viscript-daemon\n"
+
+
 def running(made) -> list[str]:
     """The command lines of all processes of this instance."""
     numbers = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]

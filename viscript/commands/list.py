@@ -73,16 +73,25 @@ def show(launches: list[Status], *, as_json: bool) -> None:
         document(launches)
     elif launches:
         head = ("ID", *hosts, "APP", "STATE", "SINCE", "PID", "KEY", "")
-        table(head, [_row(x, named=bool(hosts)) for x in launches])
+        several = {(x.host, x.app) for x in launches if x.instance}
+        table(
+            head,
+            [
+                _row(x, one_of_several=(x.host, x.app) in several, named=bool(hosts))
+                for x in launches
+            ],
+        )
     else:
         say("Nothing runs. What can be started: viscript apps")
 
 
-def _row(status: Status, *, named: bool) -> tuple[str, ...]:
+def _row(status: Status, *, one_of_several: bool, named: bool) -> tuple[str, ...]:
+    """Instances as selectors name them, where there are several."""
     from bus.identity import is_key, short
 
+    app = f"{status.app}:{status.instance}" if one_of_several else status.app
     return (
-        str(status.id), *([status.host] if named else []), status.app, status.state, moment(status.since),
+        str(status.id), *([status.host] if named else []), app, status.state, moment(status.since),
         str(status.pid or "-"), short(status.key) if is_key(status.key) else "-", remark(status),
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from viscript.errors import Failed
 from viscript.home import is_locked, occupied
-from viscript.output import document, say
+from viscript.output import document, say, warn
 from viscript.protocol import Event, accept
 from viscript.spawning import events, fork_daemon, skip_events, spawn_daemon
 from viscript.supervision.states import FINAL
@@ -48,12 +48,12 @@ def run(home: Home, config: Path, serve: Serve, *, detach: bool, as_json: bool) 
 
     `serve` is the daemon: its end of a pipe for events is given to it, it gives its exit code.
     """
-    from viscript import config as configuration
+    from viscript import inforce
 
     home.create()
     if is_locked(home.lock):
         raise occupied(home)
-    settings = configuration.load(config)  # what is wrong is said before anything is started
+    settings = inforce.load(home, config, warn)  # what is wrong is said before anything is started
     outcome = Outcome()
     show = _say if not as_json else _ignore if detach else _line_of_json
     # A terminal that is closed says what Ctrl-C says; who wants it to stay up uses --detach.

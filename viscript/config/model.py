@@ -66,6 +66,7 @@ class Config(Struct, frozen=True):
     apps: Mapping[str, App]
     endpoint: str | None = None  # of the broker; None: a free loopback port
     settings: Mapping[str, bool] = {}
+    is_kept: bool = False  # what was in the file once: what is in it now is broken
 
     @property
     def folder(self) -> Path:

@@ -3,8 +3,7 @@
 Its FOLDER holds:
 
 * `spec.json`: what runs, with which rules; a keeper that takes over finds them there. The environment is
-  nowhere on disk.
-* `lock`: held for as long as this keeper lives, so there is never a second one.
+  nowhere on disk. It is locked for as long as this keeper lives, so there is never a second one.
 * `state.json`: what is known, replaced in whole at every change; before the program itself begins it has
   its pid already, so that a keeper killed at any moment leaves none that nobody knows of.
 * `output`: the FIFO that the program prints into and holds open itself.

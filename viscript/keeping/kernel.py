@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 15, 36
 SYS_PIDFD_GETFD = 438
 PIDFD_GET_INFO, PIDFD_INFO_EXIT = 0xC040FF0B, 1 << 3
+SMALL = 4096  # bytes, more than a stat file has
 INFO = "QQ11Ii"  # struct pidfd_info as far as the exit status
 
 
@@ -33,10 +34,12 @@ Stat = tuple[str, int, int, int]  # state letter, parent, session, start time in
 def warm_up() -> None:
     """Import and look up now what is needed later, so that processes forked from this one share it."""
     _libc().prctl(PR_SET_NAME, b"keepers", 0, 0, 0)
+    boot_id()
     for _ in range(20):
         process_stat(os.getpid())
 
 
+@functools.cache
 def boot_id() -> str:
     with open("/proc/sys/kernel/random/boot_id") as file:  # noqa: PTH123 - pathlib costs memory
         return file.read().strip()
@@ -44,13 +47,25 @@ def boot_id() -> str:
 
 def process_stat(pid: int) -> Stat | None:
     """None when there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
-            text = file.read()
-    except OSError:
+    text = _read_small(f"/proc/{pid}/stat")
+    if not text:
         return None
     fields = text[text.rindex(b")") + 2 :].split()  # the name before may hold anything
     return fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19])
+
+
+def _read_small(path: str) -> bytes:
+    """What the kernel tells at once, or nothing; a file object would ask it seven things first."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, SMALL)
+    except OSError:  # it has ended since
+        return b""
+    finally:
+        os.close(fd)
 
 
 def become_subreaper(name: str) -> None:

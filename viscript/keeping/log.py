@@ -89,8 +89,7 @@ class Log:
     def close(self) -> None:
         while self._packer is not None:
             self.pack()
-        os.close(self._fd)
-        os.close(self._index)
+        self._close()
 
     # Writing.
 
@@ -138,6 +137,8 @@ class Log:
             self._stamped = now
             self._born = min(self._born, now)
             with contextlib.suppress(OSError):
+                if self._index < 0:
+                    self._open_index(os.O_CREAT)
                 os.write(self._index, RECORD.pack(self._size, now))
         self._size += count
 
@@ -152,14 +153,23 @@ class Log:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         self._fd = os.open(self._path, flags, 0o600)
         self._size = os.lseek(self._fd, 0, os.SEEK_END)
-        self._index = os.open(f"{self._path}.idx", flags, 0o600)
+        self._stamped, self._born, self._index = 0.0, float("inf"), -1
+        with contextlib.suppress(FileNotFoundError):  # it is made with the first line
+            self._open_index(0)
+
+    def _open_index(self, flags: int) -> None:
+        self._index = os.open(f"{self._path}.idx", os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
         whole = os.fstat(self._index).st_size // RECORD.size * RECORD.size  # a torn record is none
-        first = os.pread(self._index, RECORD.size, 0) if whole else b""
+        if whole:
+            self._born = RECORD.unpack(os.pread(self._index, RECORD.size, 0))[1]
         with contextlib.suppress(OSError):
             os.truncate(self._index, whole)
         os.lseek(self._index, 0, os.SEEK_END)
-        self._stamped = 0.0
-        self._born = RECORD.unpack(first)[1] if first else float("inf")
+
+    def _close(self) -> None:
+        for fd in (self._fd, self._index):
+            if fd >= 0:
+                os.close(fd)
 
     def _rotate(self) -> None:
         while self._packer is not None:  # its file is about to be called otherwise
@@ -170,8 +180,7 @@ class Log:
             for kind in ("", ".gz", ".idx"):
                 with contextlib.suppress(OSError):
                     os.rename(self._name(number, kind), self._name(number + 1, kind))  # noqa: PTH104
-        os.close(self._fd)
-        os.close(self._index)
+        self._close()
         self._open()
         self._keep_total()
         self._pack_next()

@@ -65,7 +65,7 @@ def _write_down(folder: str) -> None:
 
 
 def _work(connection: socket.socket, request: dict[str, Any]) -> None:
-    lock = os.open(f"{request['folder']}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = _open_lock(request["folder"])
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -75,6 +75,15 @@ def _work(connection: socket.socket, request: dict[str, Any]) -> None:
         _keep_in(request["folder"], request, connection)
     finally:
         os.close(lock)  # before a problem is told: who hears of it looks whether anything lives
+
+
+def _open_lock(folder: str) -> int:
+    """The file that is locked as long as a keeper lives; those of before had one that was nothing else."""
+    flags = os.O_RDWR | os.O_CLOEXEC
+    try:
+        return os.open(f"{folder}/lock", flags)
+    except FileNotFoundError:
+        return os.open(f"{folder}/spec.json", flags | os.O_CREAT, 0o600)
 
 
 def _keep_in(folder: str, request: dict[str, Any], connection: socket.socket) -> None:

@@ -49,8 +49,8 @@ def spawn(
         os.waitpid(pid, 0)
         raise StartProblem.of(problem) from None
     os.close(gate)
-    with os.fdopen(failure, "rb") as file:  # ends when exec has closed the other end
-        told = file.read()
+    told = os.read(failure, 4096)  # nothing, when exec has closed the other end
+    os.close(failure)
     if told:
         os.waitpid(pid, 0)
         number, text = json.loads(told)

@@ -1,5 +1,6 @@
 """The keeper, run as the daemon runs it, without a daemon."""
 
+import fcntl
 import json
 import os
 import signal
@@ -197,3 +198,11 @@ def test_what_a_keeper_of_an_earlier_version_left_is_taken_over(folder):
     assert folder.wait("gone").code == 8
     assert program.wait() == 8
     assert folder.log.read_text().endswith("term\n")
+
+
+def test_the_lock_file_that_keepers_had_before_counts_as_well(tmp_path):
+    (tmp_path / "spec.json").write_text("{}")
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert processes.look(tmp_path)[0] is Fate.KEPT
+    assert processes.look(tmp_path)[0] is Fate.ENDED
