@@ -19,6 +19,8 @@ JOB = Job(3, "run", "working", "cli", "k", 1.0, steps=[Step("mine", id=7)])
 class Daemon:
     """One session with it; Ctrl-C comes while it answers the question `interrupts`."""
 
+    host = ""  # our own
+
     def __init__(self, interrupts: str = "") -> None:
         self.interrupts = interrupts
         self.asked: list[str] = []
