@@ -40,13 +40,7 @@ class Relaying:
             return True
         payload = packet.payload
         size = wire.HEAD.size + len(payload)
-        if entry.kept + size > MAX_KEPT:
-            # Windows keep honest ends far below; and nobody else shall suffer for this one.
-            self._counters["route_overrun"] += 1
-            return False
-        entry.frames += 1
-        entry.octets += len(payload)
-        onward = entry.onward
+        onward, link = entry.onward, self._links[entry.onward.neighbour]
         head = wire.HEAD.pack(
             wire.VERSION << 4 | packet.type,
             packet.lane,
@@ -55,7 +49,14 @@ class Relaying:
             onward.label,
             packet.counter,
         )
-        self._links[onward.neighbour].forward(head, packet, entry)
+        if entry.kept + size > min(MAX_KEPT, link.room(head)):
+            # Windows keep honest ends far below; and nobody else shall suffer for this one. The more
+            # waits the less may each: so several that push do not have the link cut for all.
+            self._counters["route_overrun"] += 1
+            return False
+        entry.frames += 1
+        entry.octets += len(payload)
+        link.forward(head, packet, entry)
         return True
 
     def echo(self, entry: Entry, came_from: Link, packet: Packet) -> None:

@@ -86,6 +86,10 @@ class Link(Protocol):
         """Whether a DATA frame of `label` and `lane` would have to wait."""
         ...
 
+    def room(self, head: bytes) -> int:
+        """Bytes that the connection for a frame with this head keeps until the link must be cut."""
+        ...
+
     def send(self, head: bytes, payload: bytes | bytearray | memoryview = b"") -> None:
         """Send a frame; what has to be kept is copied, `payload` may be reused at once."""
         ...

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nodes.links.base import Account, LinkOwner, Packet
 
 DATA_CONNECTIONS: Final = 4
+MAX_BACKLOG: Final = 64 << 20  # bytes of one connection, as of links over TCP
 DEAD_AFTER: Final = 3.0  # s without a sign of life
 
 
@@ -133,6 +134,9 @@ class MemoryLink:
 
     def full(self, label: int = 0, lane: int = 1) -> bool:
         return self._ways[self.connection(label, lane)].blocked
+
+    def room(self, head: bytes) -> int:
+        return MAX_BACKLOG - self._ways[self._number(bytearray(head))].waiting
 
     def send(self, head: bytes, payload: bytes | bytearray | memoryview = b"") -> None:
         self._enqueue(bytearray(head) + payload, None)

@@ -102,6 +102,11 @@ class NeighbourLink:
         lines = self._lines
         return (lines[(label + lane) % len(lines)] if lines else self.control).blocked
 
+    def room(self, head: bytes) -> int:
+        if self._lines and head[0] == _DATA and 1 <= head[1] <= wire.DATA_LANES:
+            return self._line(head).room
+        return self.control.room
+
     def send(self, head: bytes, payload: bytes | bytearray | memoryview = b"") -> None:
         if self._lines and head[0] == _DATA and 1 <= head[1] <= wire.DATA_LANES:
             self._line(head).send(head, payload)

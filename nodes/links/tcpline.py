@@ -121,6 +121,11 @@ class TcpLine:
 
     # Out ----------------------------------------------------------------------------------------
 
+    @property
+    def room(self) -> int:
+        """Bytes that are kept before the link is cut."""
+        return MAX_BACKLOG - self.kept
+
     def send(
         self, head: bytes, payload: bytes | bytearray | memoryview, account: Account | None = None
     ) -> None:

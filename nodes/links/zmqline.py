@@ -75,6 +75,11 @@ class ZmqLine:
         self._carrier = carrier
         self._backlog: deque[tuple[bytes | Frame, int, Account | None]] = deque()
 
+    @property
+    def room(self) -> int:
+        """Bytes that are kept before the link is cut."""
+        return MAX_BACKLOG - self.kept
+
     def send(self, head: bytes, payload: bytes | bytearray | memoryview = b"") -> None:
         self._send(head + payload, None)
 

@@ -8,7 +8,7 @@ import pytest
 from bus.identity import to_bytes
 from nodes import wire
 from nodes.engine import Echo
-from nodes.links.memory import Nature
+from nodes.links.memory import MAX_BACKLOG, Nature
 from nodes.liveness import LOST_AFTER
 from nodes.pump import Pump
 from nodes.session import Session
@@ -152,6 +152,23 @@ def test_a_route_that_ignores_its_windows_is_dropped_by_the_relay() -> None:
     assert line.r.counters["route_overrun"] == 1
     assert line.r.mesh.tables == {A: {}, B: {}}
     assert line.r.links.keys() == {A, B}
+
+
+def test_several_routes_that_ignore_their_windows_do_not_cost_the_link() -> None:
+    line = Line()
+    labels = [line.mesh.route("a", "r", "b", standby=True)["r"] for _ in range(4)]
+    line.run(1)
+    line.rb.partition(both=False)
+    line.ra.partition(both=False)  # a does not hear that its routes are dropped
+    for number in range(3000):
+        # All on the same connection.
+        lane = 1 + -labels[number % 4] % 4
+        head = wire.head(FrameType.DATA, labels[number % 4], number, lane=lane, ttl=9)
+        line.ar.send(head, bytes(65536))
+        line.run(0.0005)
+    assert line.r.counters["route_overrun"]
+    assert line.rb.waiting < MAX_BACKLOG * 4
+    assert all(way.waiting < MAX_BACKLOG for way in line.rb._ways)
 
 
 def test_a_stream_goes_on_over_the_standby_when_the_relay_is_lost() -> None:
