@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nodes import wire
+
 if TYPE_CHECKING:
     from nodes.flows import Stream
     from nodes.ways import Way
@@ -21,6 +23,9 @@ class Emit:
     lane: int = 0
     epoch: int = 0
     counter: int = 0
+
+    def head(self, label: int, ttl: int) -> bytes:
+        return wire.head(self.kind, label, self.counter, lane=self.lane, epoch=self.epoch, ttl=ttl)
 
 
 @dataclass(slots=True, frozen=True)

@@ -31,7 +31,7 @@ from nodes.session import Session
 from nodes.switchboard import NOBODY, Listening, Switchboard
 from nodes.ways import Way
 from nodes.windows import Windows
-from nodes.wire import DATAGRAM_LANE, Code, FrameType, WireError
+from nodes.wire import DATAGRAM_LANE, ON_ROUTES, Code, FrameType, WireError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,13 +50,6 @@ MAX_SESSIONS: Final = 4096
 _OPENED: Final = memoryview(bytearray(wire.MAX_PAYLOAD))  # used and left within one call
 _DATAGRAM: Final = bytes([Told.DATAGRAM])
 _NEVER: Final = float("inf")
-_ON_ROUTES: Final = frozenset(
-    {FrameType.DATA, FrameType.HANDSHAKE, FrameType.PROBE, FrameType.ECHO}
-)
-
-
-def _label() -> int:
-    return secrets.randbits(32) or 1
 
 
 class Engine:
@@ -72,7 +65,7 @@ class Engine:
         self.key = keypair.public
         self.observer = Observer()
         self.counters: Counter[str] = Counter()
-        self.mesh = Mesh(_label, said_by=to_bytes(keypair.public))
+        self.mesh = Mesh(lambda: secrets.randbits(32) or 1, said_by=to_bytes(keypair.public))
         self.links: dict[str, Link] = {}
         self.sessions: dict[str, Session] = {}  # by peer
         self._clock = clock
@@ -272,7 +265,7 @@ class Engine:
             code, said_by = wire.parse_close(packet.payload)
             actions = self.mesh.closed(link.neighbour, packet.label, code, said_by)
             self._apply(actions, code.text)
-        elif kind not in _ON_ROUTES:
+        elif kind not in ON_ROUTES:
             self.counters["unexpected_type"] += 1
         elif isinstance(entry, Relay):
             if not self._relaying.pass_on(link, entry, packet):
@@ -378,15 +371,7 @@ class Engine:
         link = self.links.get(onward.neighbour) if onward is not None else None
         if onward is None or link is None:
             return
-        head = wire.head(
-            action.kind,
-            onward.label,
-            action.counter,
-            lane=action.lane,
-            epoch=action.epoch,
-            ttl=TTL,
-        )
-        link.send(head, action.payload)
+        link.send(action.head(onward.label, TTL), action.payload)
 
     def _apply(self, actions: list[TableAction], reason: str) -> None:
         """Do what the tables want done."""

@@ -46,11 +46,7 @@ class Session:
     """See the module."""
 
     def __init__(
-        self,
-        keying: Keying,
-        flows: Callable[[], Flows],
-        now: float,
-        pool: Pool | None = None,
+        self, keying: Keying, flows: Callable[[], Flows], now: float, pool: Pool | None = None
     ) -> None:
         self.keying = keying
         self.actions: deque[Action] = deque()

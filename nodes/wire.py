@@ -54,6 +54,9 @@ class FrameType(IntEnum):
     ECHO = 9  # the answer, the other way along the same route
 
 
+ON_ROUTES: Final = frozenset({FrameType.DATA, FrameType.HANDSHAKE, FrameType.PROBE, FrameType.ECHO})
+
+
 class Kind(IntEnum):
     OPEN = 1
     OPENED = 2

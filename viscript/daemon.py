@@ -390,9 +390,8 @@ def _begin_again(options: Options, teller: Teller) -> None:
     nursery.close()
     processes.keep_no_longer_private()
     descriptors.lower_again()
-    words = ["--home", str(options.home.root), "--config", str(options.config)]
-    if teller.fd is not None:
-        words += ["--events", str(teller.fd)]
+    events = [] if teller.fd is None else ["--events", str(teller.fd)]
+    words = ["--home", str(options.home.root), "--config", str(options.config), *events]
     os.execv(sys.executable, [*PYTHON, "-P", "-m", "viscript.daemon", *words])  # noqa: S606
 
 

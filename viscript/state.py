@@ -143,8 +143,12 @@ class Store:
         return found[0] if found else None
 
     def prune(self) -> list[Record]:
-        """Forget the oldest ended launches; returns them, so that their logs can go too."""
-        old = self._select("WHERE NOT live ORDER BY id DESC LIMIT -1 OFFSET ?", KEPT)
+        """Forget those that ended first; returns them, so that their logs can go too."""
+        old = self._select(
+            "WHERE NOT live AND record != '' "
+            "ORDER BY json_extract(record, '$.ended') DESC, id DESC LIMIT -1 OFFSET ?",
+            KEPT,
+        )
         for record in old:
             self._change("DELETE FROM launches WHERE id = ?", (record.id,))
         return old

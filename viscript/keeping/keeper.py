@@ -250,7 +250,8 @@ class Keeper:
         self._forget(self._pidfd)
         self.state["code"], self.state["signal"] = self._exit()
         self.state.update(state="exited", ended=time.time(), ready=False)
-        if not self.members():
+        # Without a look at all processes of the machine, where there is nothing to find.
+        if (self._ours and kernel.is_only_child(self._leader)) or not self.members():
             self.state["state"] = "gone"
             return
         self.changed()

@@ -104,6 +104,15 @@ def members(
     return mine
 
 
+def is_only_child(pid: int) -> bool:
+    """Whether we have this one child and no other; False where the kernel does not tell.
+
+    When it is a zombie nothing is left below us that it began: whose parent ends becomes our child. Only we
+    reap our children, so the list is whole.
+    """
+    return _read_small("/proc/thread-self/children").split() == [str(pid).encode()]
+
+
 def _ancestors(pid: int, found: dict[int, Stat]) -> Iterator[int]:
     while pid in found and pid > 1:
         pid = found[pid][1]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -38,6 +39,7 @@ def serve(home: Home, settings: Config, events: int) -> int:
     nursery.warm_up()  # while the rest is imported
     from viscript import daemon
 
+    gc.set_threshold(700)  # as it is by itself: what lives long must not let its garbage grow
     return daemon.serve(daemon.Options(home, settings.file, events, down=False, settings=settings))
 
 

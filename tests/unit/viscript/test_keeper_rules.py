@@ -304,7 +304,7 @@ def test_a_keeper_killed_at_any_moment_of_the_start_leaves_nothing_unknown(folde
     state = folder.path / "state.json"
     for attempt in range(12):
         state.unlink(missing_ok=True)
-        seconds = str(5000 + attempt)  # tells this program from all others
+        seconds = f"{os.getpid()}{attempt:02}"  # tells this program from all others
 
         def begin(seconds: str = seconds) -> None:
             with suppress(Failed):  # its keeper was killed before it could answer
@@ -323,7 +323,7 @@ def test_a_keeper_killed_at_any_moment_of_the_start_leaves_nothing_unknown(folde
         if fate is Fate.ENDED:
             until(lambda seconds=seconds: not _running("/bin/sleep", seconds))
         else:
-            assert _running("/bin/sleep", seconds) == [report.pid]
+            until(lambda n=seconds, pid=report.pid: _running("/bin/sleep", n) == [pid])
             os.kill(report.pid, signal.SIGKILL)
             until(lambda: processes.look(folder.path)[0] is Fate.ENDED)
     state.unlink()

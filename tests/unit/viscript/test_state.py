@@ -98,6 +98,20 @@ def test_old_launches_are_forgotten(tmp_path, monkeypatch):
     assert store.live() == [live]
 
 
+def test_what_has_just_ended_is_not_forgotten_however_long_it_ran(tmp_path, monkeypatch):
+    monkeypatch.setattr("viscript.state.KEPT", 2)
+    store = Store(tmp_path / "db")
+    old = store.add(record())
+    for when in (1.0, 2.0, 3.0):
+        ended = store.add(record())
+        ended.ended = when
+        store.save(ended)
+    old.ended = 4.0
+    store.save(old)
+    assert [r.id for r in store.prune()] == [3, 2]
+    assert store.get(old.id) == old
+
+
 def test_sessions_count_the_times_that_all_came_up(tmp_path):
     store = Store(tmp_path / "db")
     assert not store.is_up
