@@ -137,8 +137,6 @@ class Log:
             self._stamped = now
             self._born = min(self._born, now)
             with contextlib.suppress(OSError):
-                if self._index < 0:
-                    self._open_index(os.O_CREAT)
                 os.write(self._index, RECORD.pack(self._size, now))
         self._size += count
 
@@ -153,12 +151,9 @@ class Log:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         self._fd = os.open(self._path, flags, 0o600)
         self._size = os.lseek(self._fd, 0, os.SEEK_END)
-        self._stamped, self._born, self._index = 0.0, float("inf"), -1
-        with contextlib.suppress(FileNotFoundError):  # it is made with the first line
-            self._open_index(0)
-
-    def _open_index(self, flags: int) -> None:
-        self._index = os.open(f"{self._path}.idx", os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+        # Also before the first line: who follows knows a file by its index, over rotations and compression.
+        self._index = os.open(f"{self._path}.idx", flags, 0o600)
+        self._stamped, self._born = 0.0, float("inf")
         whole = os.fstat(self._index).st_size // RECORD.size * RECORD.size  # a torn record is none
         if whole:
             self._born = RECORD.unpack(os.pread(self._index, RECORD.size, 0))[1]
@@ -167,9 +162,8 @@ class Log:
         os.lseek(self._index, 0, os.SEEK_END)
 
     def _close(self) -> None:
-        for fd in (self._fd, self._index):
-            if fd >= 0:
-                os.close(fd)
+        os.close(self._fd)
+        os.close(self._index)
 
     def _rotate(self) -> None:
         while self._packer is not None:  # its file is about to be called otherwise

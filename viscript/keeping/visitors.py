@@ -7,10 +7,14 @@ import json
 import os
 import socket
 import struct
+import time
 from typing import Any
 
 LINE = 1 << 16  # bytes of one order
-BACKLOG = 1 << 18  # bytes that wait for who does not read; then it is cut off
+BACKLOG = (
+    1 << 18
+)  # bytes that wait for who reads slower than a program prints; it misses what comes then
+STALLED = 1.0  # seconds for which such a one may take nothing; then it is cut off
 
 
 class Visitor:
@@ -21,6 +25,7 @@ class Visitor:
         self._connection = connection
         self._heard = b""
         self._waiting = b""
+        self._took = time.monotonic()
         self.viewer = False  # is shown the terminal
         self.writer = False  # may type
 
@@ -51,9 +56,14 @@ class Visitor:
 
     def tell(self, value: dict[str, Any]) -> bool:
         """False when it is to be cut off, as it does not read."""
-        self._waiting += json.dumps(value).encode() + b"\n"
+        if not self._waiting:
+            self._took = time.monotonic()
+        if "out" not in value or len(self._waiting) <= BACKLOG:
+            self._waiting += json.dumps(value).encode() + b"\n"
         self.flush()
-        return len(self._waiting) <= BACKLOG
+        behind = len(self._waiting)
+        stalled = behind > BACKLOG and time.monotonic() - self._took > STALLED
+        return not stalled and behind <= 2 * BACKLOG + LINE
 
     def flush(self) -> None:
         try:
@@ -63,6 +73,7 @@ class Visitor:
         except OSError:  # it has gone, but what it had said before is still to be read
             sent = len(self._waiting)
         self._waiting = self._waiting[sent:]
+        self._took = time.monotonic()
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

@@ -80,7 +80,7 @@ def test_a_keeper_that_comes_after_a_killed_one_compresses_what_that_left(tmp_pa
     (tmp_path / "log.1.gz.new").write_bytes(b"half")
     made(tmp_path, gzip=True).close()
     assert stream(tmp_path) == b"left\n"
-    assert sorted(x.name for x in tmp_path.iterdir()) == ["log", "log.1.gz"]
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["log", "log.1.gz", "log.idx"]
 
 
 def test_one_file_is_kept_as_two_halves_so_that_something_is_left_when_it_is_full(tmp_path):
