@@ -179,7 +179,7 @@ def events(out: report.Report, ours: launchers.Viscript, rounds: int) -> None:
     times = []
     for turn in range(rounds):
         if turn:
-            launchers.quietly([*ours.command, "start", "app-*", "--yes"])
+            launchers.quietly([*ours.command, "start", "--yes", "app-*"])
         launches = [x for x in ours.ask("la") if x["state"] == "running"]
         with following(ours) as following_line:
             for launch in launches:
