@@ -63,6 +63,8 @@ class Middleman:
             first = self._front.recv(copy=False)
             message = [part.bytes for part in self._front.recv_multipart(copy=False)]
             rid = first.bytes
+            # Before it is taken for new: it may have the descriptor of one that is gone.
+            self._forget_gone()
             if rid not in self._backs:
                 pair = self._keys[str(first.get("User-Id")).partition(" ")[0]]
                 back, monitor = sockets.dial(
@@ -70,6 +72,9 @@ class Middleman:
                 )
                 self._backs[rid] = back, monitor, int(first.get(sockets.SRCFD))
             self._backs[rid][0].send_multipart(message)
+        self._forget_gone()
+
+    def _forget_gone(self) -> None:
         for event in sockets.events(self._gone):
             if event.kind == sockets.DISCONNECTED:
                 for rid in [rid for rid, (_, _, fd) in self._backs.items() if fd == event.value]:
