@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from apps.socks.dial import DialError, dial
-from apps.socks.messages import PORT, Refusal, encode, read_destination
+from apps.socks.messages import OFFER, PORT, Destination, Refusal, encode, read_greeting
 from apps.socks.protocol import Reply
 from apps.socks.rules import Allow, AllowError, Policy
 from apps.socks.upkeep import Notes
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 # Names being resolved and targets being dialled at once: what a scan through an exit can occupy.
 MAX_DIALS = 128
-
-OFFER = "socks"  # as what the tracker lists it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +79,11 @@ class Exit:
             self._connections -= 1
 
     async def _connect(self, incoming: Incoming) -> None:
-        destination = read_destination(incoming.greeting)
+        destination = read_greeting(incoming.greeting)
         if destination is None:
             raise DialError(Reply.GENERAL, "a greeting that is none")
+        if not isinstance(destination, Destination):
+            raise DialError(Reply.COMMAND_UNSUPPORTED, "datagrams are not carried yet")
         self._dials += 1
         try:
             target = await dial(destination, self._policy, self._options.connect_timeout)
