@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.ssh import ssh_between
 from nodes.client import Node, connect_node
 from tests.support.namespaces import SpreadMesh, socket_in
 
-CIPHER = "aes128-gcm@openssh.com"
 CHUNK = 1 << 20
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -180,58 +180,8 @@ def ssh_forward(
     folder: Path, mesh: SpreadMesh, near: str, far: str, sink: Sink
 ) -> Iterator[SshForward]:
     """Run sshd beside `far` and `ssh -L` beside `near`; connections end at `sink`."""
-    host, user = folder / "host", folder / "user"
-    for key in (host, user):
-        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)]
-        subprocess.run(command, check=True)
-    address, port, local = mesh.spaces.address(far), 2222, 2223
-    authorized, known, config = folder / "authorized", folder / "known", folder / "sshd_config"
-    authorized.write_text(user.with_suffix(".pub").read_text())
-    known.write_text(f"[{address}]:{port} {host.with_suffix('.pub').read_text()}")
-    config.write_text(
-        f"ListenAddress {address}\nPort {port}\nHostKey {host}\nPidFile none\n"
-        f"AuthorizedKeysFile {authorized}\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n"
-        f"PasswordAuthentication no\nKbdInteractiveAuthentication no\nCiphers {CIPHER}\n"
-    )
-    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where sshd locks itself in
-    options = {
-        "BatchMode": "yes",
-        "Ciphers": CIPHER,
-        "Compression": "no",
-        "ExitOnForwardFailure": "yes",
-        "IdentitiesOnly": "yes",
-        "UserKnownHostsFile": str(known),
-    }
-    client = ["ssh", "-F", "none", "-N", "-L", f"127.0.0.1:{local}:127.0.0.1:{sink.port}"]
-    client += [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    client += ["-i", str(user), "-p", str(port), address]
-    with (folder / "ssh.log").open("wb") as log, contextlib.ExitStack() as stack:
-        running = []
-        for name, at, command in (
-            (far, (address, port), ["/usr/sbin/sshd", "-D", "-e", "-f", str(config)]),
-            (near, ("127.0.0.1", local), client),
-        ):
-            space = mesh.spaces.of(name)
-            started = subprocess.Popen(
-                ["ip", "netns", "exec", space, *command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-            stack.callback(started.wait, 10)
-            stack.callback(started.terminate)
-            running.append(started)
-            if not _answers(space, at, started):
-                raise RuntimeError(f"{command[0]}: {(folder / 'ssh.log').read_text()}")
+    local = 2223
+    forward = ["-L", f"127.0.0.1:{local}:127.0.0.1:{sink.port}"]
+    with ssh_between(folder, mesh.spaces, near, far, local, forward) as running:
         sink.accept().close()  # that the question whether ssh listens led there
         yield SshForward(running, mesh.spaces.of(near), local)
-
-
-def _answers(space: str, at: tuple[str, int], process: subprocess.Popen[bytes]) -> bool:
-    deadline = time.monotonic() + 10
-    while process.poll() is None and time.monotonic() < deadline:
-        with socket_in(space) as probe:
-            if probe.connect_ex(at) == 0:
-                return True
-        time.sleep(0.05)
-    return False
