@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 import psutil
 
+from apps.egress.rules import Address, Policy, address_of
 from apps.socks.messages import Destination, Refusal
 from apps.socks.protocol import Reply
-from apps.socks.rules import Address, Policy, address_of
 
 # Before the next address is tried beside the one that does not answer (RFC 8305 recommends it).
 STAGGER = 0.25  # seconds

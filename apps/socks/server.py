@@ -11,10 +11,10 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from apps.egress.rules import Allow, AllowError, Policy
 from apps.socks.dial import DialError, dial
 from apps.socks.messages import OFFER, PORT, Destination, Refusal, encode, read_greeting
 from apps.socks.protocol import Reply
-from apps.socks.rules import Allow, AllowError, Policy
 from apps.socks.upkeep import Notes
 from bus import logs, process
 from nodes.client import Incoming, Node, NodeError

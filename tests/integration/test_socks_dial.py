@@ -8,11 +8,11 @@ from unittest import mock
 
 import pytest
 
+from apps.egress.rules import Address, Allow, Policy, address_of
 from apps.socks import dial as module
 from apps.socks.dial import DialError, dial
 from apps.socks.messages import Destination
 from apps.socks.protocol import Reply
-from apps.socks.rules import Address, Allow, Policy, address_of
 
 LOOPBACK = Policy([Allow.parse("127.0.0.0/8"), Allow.parse("::1/128")])
 

@@ -2,7 +2,7 @@ import socket
 
 import pytest
 
-from apps.socks.rules import Allow, AllowError, Policy, address_of
+from apps.egress.rules import Allow, AllowError, Policy, address_of
 
 OPEN = Policy()
 

@@ -1,0 +1,1 @@
+"""What all exits share: where they let their users go."""
