@@ -17,6 +17,7 @@ from nodes.channel import Channel
 from nodes.engine import NOBODY, TooManyStreams
 from nodes.errors import Unreachable
 from nodes.local import LocalProtocolError
+from nodes.tunneling import Tunneling
 from nodes.wire import Code
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class App:
         self._ports: set[int] = set()
         self._channel = Channel(sock, self._receive, self._lost, max_queue=_MAX_QUEUE)
         self._posting = posting.Posting(port, self._channel, self._failed)
+        self._tunneling = Tunneling(port, self._channel, self._failed)
 
     def close(self) -> None:
         self._channel.close()
@@ -106,6 +108,13 @@ class App:
                 self._about_port(message)
             case local.Bind() | local.Unbind() | local.Send():
                 self._about_datagrams(message)
+            case local.Tunnel() | local.Untunnel() | local.Peer() | local.AskTunnel():
+                self._tunneling.receive(message)
+            case _:
+                self._about_streams(message)
+
+    def _about_streams(self, message: local.AboutStreams) -> None:
+        match message:
             case local.Open():
                 self._open(message)
             case local.Attach():
@@ -267,6 +276,7 @@ class App:
         log.info("app %s left: %s", self.name, reason)
         self._port.forget(self)
         self._posting.close()
+        self._tunneling.close()
         for port in list(self._ports):
             self._unlisten(port)
         for task in list(self._tasks.values()):

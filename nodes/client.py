@@ -22,9 +22,11 @@ from nodes.errors import (
     PortTaken,
     StreamRefused,
     StreamReset,
+    TunnelRefused,
     Unreachable,
 )
 from nodes.streams import Closed, Flow, Incoming, Listener, Opened, Stream
+from nodes.tunnelport import PeerStats, Tunnel, TunnelEvent, TunnelStats
 from nodes.wire import Code
 
 if TYPE_CHECKING:
@@ -45,11 +47,16 @@ __all__ = [
     "NodeError",
     "NodeLost",
     "Opened",
+    "PeerStats",
     "PortTaken",
     "Received",
     "Stream",
     "StreamRefused",
     "StreamReset",
+    "Tunnel",
+    "TunnelEvent",
+    "TunnelRefused",
+    "TunnelStats",
     "Unreachable",
     "connect_node",
 ]
@@ -85,6 +92,17 @@ class Node:
         Raises StreamReset (NO_LISTENER) when this app does not listen there.
         """
         return await self._connection.vouch(port, statement)
+
+    async def tunnel(
+        self, descriptor: int, name: str, *, mtu: int, offload: local.Offload = "auto"
+    ) -> Tunnel:
+        """Have the node move the packets of a TUN device; one for each connection.
+
+        The device was opened with IFF_TUN, IFF_NO_PI and IFF_VNET_HDR; the caller's own descriptor may
+        be closed then, or kept: so the device stays when the node is gone. `offload` "off": no super-packets.
+        Raises TunnelRefused, NodeLost.
+        """
+        return await self._connection.tunnel(descriptor, name, mtu, offload)
 
     async def open(
         self,

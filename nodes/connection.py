@@ -18,19 +18,21 @@ from nodes.errors import (
     PortTaken,
     StreamRefused,
     StreamReset,
+    TunnelRefused,
     Unreachable,
 )
 from nodes.streams import Closed, Descriptor, Flow, Incoming, Listener, Opened
+from nodes.tunnelport import Tunnel
 from nodes.wire import Code
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
 _MAX_QUEUE: Final = 16 << 20  # bytes for a node that does not read; never seen in health
 _WELCOME_TIMEOUT: Final = 5.0
 
-_Answer = local.Done | local.Opened | local.Bound | local.Vouched
+_Answer = local.Done | local.Opened | local.Bound | local.Vouched | local.TunnelStats
 
 
 async def dial(path: Path | str) -> NodeConnection:
@@ -49,6 +51,19 @@ async def dial(path: Path | str) -> NodeConnection:
     return NodeConnection(sock, str(path))
 
 
+class _Borrowed:
+    """A descriptor that stays the caller's."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def fileno(self) -> int:
+        return self._number
+
+    def close(self) -> None:
+        pass
+
+
 class NodeConnection:
     """The client end of the local protocol: matches answers, owns flows and listeners."""
 
@@ -62,6 +77,7 @@ class NodeConnection:
         self._listeners: dict[int, Listener] = {}
         self._flows: dict[int, Flow] = {}
         self._ports: dict[int, DatagramPort] = {}
+        self._tunnel: Tunnel | None = None
         self._channel = Channel(sock, self._receive, self._on_lost, max_queue=_MAX_QUEUE)
 
     async def hello(self, name: str) -> local.Welcome:
@@ -136,6 +152,34 @@ class NodeConnection:
             raise NodeError(f"the node at {self._path} answered VOUCH with something else")
         return answer.signature
 
+    async def tunnel(self, descriptor: int, name: str, mtu: int, offload: local.Offload) -> Tunnel:
+        number = next(self._ids)
+        message = local.Tunnel(number, name, mtu, offload)
+        tunnel = self._tunnel = Tunnel(self, name)
+        try:
+            await self._request(number, message, _Borrowed(descriptor))
+        except BaseException:
+            self._tunnel = None
+            raise
+        return tunnel
+
+    async def set_peer(self, target: str, prefixes: Sequence[str]) -> None:
+        number = next(self._ids)
+        await self._request(number, local.Peer(number, target, list(prefixes)))
+
+    async def tunnel_stats(self) -> local.TunnelStats:
+        number = next(self._ids)
+        answer = await self._request(number, local.AskTunnel(number))
+        if not isinstance(answer, local.TunnelStats):
+            raise NodeError(f"the node at {self._path} answered TUNNEL_STATS with something else")
+        return answer
+
+    async def untunnel(self) -> None:
+        self._tunnel = None
+        if not self.lost.is_set():
+            number = next(self._ids)
+            await self._request(number, local.Untunnel(number))
+
     def raise_if_lost(self) -> None:
         if self.lost.is_set():
             raise self._lost_error()
@@ -144,11 +188,13 @@ class NodeConnection:
         self._channel.close()
         self._on_lost("this app closed it")
 
-    async def _request(self, number: int, message: local.FromApp) -> _Answer:
+    async def _request(
+        self, number: int, message: local.FromApp, descriptor: Descriptor | None = None
+    ) -> _Answer:
         future: asyncio.Future[_Answer]
         future = self._requests[number] = asyncio.get_running_loop().create_future()
         try:
-            await self.send(message)
+            await self.send(message, descriptor)
             return await future
         finally:
             self._requests.pop(number, None)
@@ -165,15 +211,18 @@ class NodeConnection:
             case local.Welcome():
                 if not self._welcome.done():
                     self._welcome.set_result(message)
-            case local.Done() | local.Opened() | local.Bound() | local.Vouched() | local.Failed():
-                self._answer(message)
-            case local.Datagram(port, origin, source, data):
-                if port in self._ports:
-                    self._ports[port].put(Received(data, origin, source))
             case local.Incoming():
                 self._offer(message)
             case local.Ended() | local.Closed():
                 self._end(message)
+            case local.TunnelEvent():
+                if self._tunnel is not None:
+                    self._tunnel.put(message)
+            case local.Datagram(port, origin, source, data):
+                if port in self._ports:
+                    self._ports[port].put(Received(data, origin, source))
+            case _:
+                self._answer(message)
 
     def _answer(self, message: _Answer | local.Failed) -> None:
         future = self._requests.get(message.id)
@@ -226,6 +275,8 @@ class NodeConnection:
             listener.put(None)
         for bound in self._ports.values():
             bound.put(None)
+        if self._tunnel is not None:
+            self._tunnel.put(None)
         for flow in self._flows.values():
             flow.mark_closed(Closed(Code.LINK_LOST, 0, 0))
         self._flows.clear()
@@ -242,4 +293,6 @@ def _error(message: local.Failed) -> NodeError:
         return Unreachable(message.message, code)
     if code is Code.PORT_TAKEN:
         return PortTaken(message.message)
+    if code is Code.NO_TUNNEL:
+        return TunnelRefused(message.message)
     return StreamReset(code, message.message)

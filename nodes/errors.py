@@ -46,6 +46,10 @@ class StreamReset(NodeError):
         self.code = code
 
 
+class TunnelRefused(NodeError):
+    """The node cannot use the device, a prefix is none or is another peer's; the text says which."""
+
+
 class DatagramTooLarge(NodeError):
     """A datagram has more bytes than one may have."""
 

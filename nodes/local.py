@@ -1,12 +1,13 @@
 """Messages between an app and its node: a 4-byte length and a MessagePack map with a `type`.
 
-Specified in docs/protocol/node-app.md. ATTACH and ACCEPT travel with one file descriptor.
+Specified in docs/protocol/node-app.md. ATTACH, ACCEPT and TUNNEL travel with one file
+descriptor.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -16,6 +17,7 @@ VERSION: Final = 1
 MAX_MESSAGE: Final = 96 * 1024  # a message with 64 KiB of early data and room around it
 MAX_EARLY: Final = 64 * 1024
 MAX_ALLOWED: Final = 1024  # keys that may use a port
+MAX_PREFIXES: Final = 1024  # of one peer of a tunnel
 LENGTH: Final = struct.Struct(">I")
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -30,6 +32,12 @@ Key = Annotated[str, msgspec.Meta(min_length=40, max_length=40)]
 Keys = Annotated[list[Key], msgspec.Meta(max_length=MAX_ALLOWED)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400 * 365)]
 Text = Annotated[str, msgspec.Meta(max_length=256)]
+Device = Annotated[str, msgspec.Meta(max_length=15)]  # name of a network device
+Offload = Literal["auto", "off"]
+Mtu = Annotated[int, msgspec.Meta(ge=576, le=65535)]
+Prefixes = Annotated[
+    list[Annotated[str, msgspec.Meta(max_length=64)]], msgspec.Meta(max_length=MAX_PREFIXES)
+]
 
 
 class _Message(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower):
@@ -125,6 +133,42 @@ class Vouch(_Message, frozen=True):
     statement: Annotated[bytes, msgspec.Meta(max_length=1024)]
 
 
+class Tunnel(_Message, frozen=True):
+    """Hand a TUN device to the node, which moves its packets from now on. One for a connection.
+
+    It was opened with IFF_TUN, IFF_NO_PI and IFF_VNET_HDR; `offload` "off": no packet in it is larger
+    than `mtu`.
+    """
+
+    id: Number
+    name: Device
+    mtu: Mtu
+    offload: Offload = "auto"
+
+
+class Untunnel(_Message, frozen=True):
+    """Give the device back: the node closes it."""
+
+    id: Number
+
+
+class Peer(_Message, frozen=True):
+    """What is sent to `prefixes` goes to the node `target`, and only it may send from there.
+
+    Replaces what was said of it before; without prefixes it is no peer any more.
+    """
+
+    id: Number
+    target: Text
+    prefixes: Prefixes
+
+
+class AskTunnel(_Message, frozen=True, tag="tunnel_stats"):
+    """Ask for TunnelStats."""
+
+    id: Number
+
+
 # From the node ---------------------------------------------------------------------------------
 
 
@@ -184,6 +228,42 @@ class Vouched(_Message, frozen=True):
     signature: bytes
 
 
+class TunnelEvent(_Message, frozen=True, tag="tunnel_event"):
+    """Something about the tunnel changed: `what` is "up", "down" or "offload".
+
+    `peer` is a key, or empty when it concerns the device; `detail` is for people.
+    """
+
+    what: str
+    peer: str = ""
+    detail: str = ""
+
+
+class PeerStats(msgspec.Struct, frozen=True):
+    """Of one peer of a tunnel, since `since`."""
+
+    key: str
+    since: float  # s since the epoch: when it became a peer
+    up: bool  # packets can be sent to it
+    bytes_in: int  # that came from it and were written to the device
+    packets_in: int  # super-packets count once
+    bytes_out: int
+    packets_out: int
+    dropped: dict[str, int]  # packets, by reason
+    round_trip: float | None = None  # s
+    queued: int = 0  # bytes that wait to be sent
+    name: str = ""  # what the app called it
+
+
+class TunnelStats(_Message, frozen=True, tag="tunnel_stats"):
+    """`offload` names what the device gives: of "checksum", "tcp", "udp"."""
+
+    id: Number
+    peers: list[PeerStats]
+    offload: list[str]
+    dropped: dict[str, int]  # packets that belong to no peer, by reason
+
+
 class Ended(_Message, frozen=True):
     """The far end finished sending, and all it sent has been written to the descriptor."""
 
@@ -199,21 +279,23 @@ class Closed(_Message, frozen=True):
     bytes_out: int
 
 
-FromApp = (
-    Hello
-    | Listen
-    | Unlisten
-    | Open
-    | Attach
-    | Accept
-    | Refuse
-    | Reset
-    | Bind
-    | Unbind
-    | Send
-    | Vouch
+AboutStreams = Open | Attach | Accept | Refuse | Reset
+AboutTunnels = Tunnel | Untunnel | Peer | AskTunnel
+FromApp = Hello | Listen | Unlisten | Bind | Unbind | Send | Vouch | AboutStreams | AboutTunnels
+FromNode = (
+    Welcome
+    | Done
+    | Failed
+    | Opened
+    | Incoming
+    | Bound
+    | Datagram
+    | Vouched
+    | TunnelEvent
+    | TunnelStats
+    | Ended
+    | Closed
 )
-FromNode = Welcome | Done | Failed | Opened | Incoming | Bound | Datagram | Vouched | Ended | Closed
 
 
 class LocalProtocolError(Exception):

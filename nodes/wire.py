@@ -85,6 +85,7 @@ class Code(IntEnum):
     STOPPING = 12
     PORT_TAKEN = 13  # only between a node and its app
     NOT_ALLOWED = 14
+    NO_TUNNEL = 15  # only between a node and its app
 
     @property
     def text(self) -> str:
@@ -114,6 +115,7 @@ _TEXT: Final = {
     Code.TIMEOUT: "no answer in time",
     Code.STOPPING: "the node is stopping",
     Code.PORT_TAKEN: "another app listens on that port",
+    Code.NO_TUNNEL: "the device or the peer cannot be used",
     Code.NOT_ALLOWED: "that port of the far node is not for this node",
 }
 

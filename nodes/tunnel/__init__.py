@@ -1,0 +1,1 @@
+"""IP packets between a TUN device and the sessions with other nodes."""
