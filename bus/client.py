@@ -14,6 +14,7 @@ from bus.answers import Answers, Request, RequestHandler, SignalHandler
 from bus.asking import Answer, Asking
 from bus.calls import Calls
 from bus.consumer import DurableTopics, Page, Pulled, Record, Stored
+from bus.egress import Egress
 from bus.errors import (
     BusError,
     LocalProtocolError,
@@ -46,13 +47,16 @@ class Bus(Asking, Answering, DurableTopics):
         keypair: KeyPair,
         name: str = "",
         will: tuple[str, bytes] | None = None,
+        egress: Egress | None = None,
     ) -> None:
         self.address = address
         self.key = keypair.public
         self._loop = asyncio.get_running_loop()
         self._session = ClientSession(name, will)
         self._queue = self._session.queue
-        self._link = Link(address, keypair, self._session, act=self._act, down=self._down)
+        self._link = Link(
+            address, keypair, self._session, act=self._act, down=self._down, egress=egress
+        )
         self._calls = Calls(self._session, self._link)
         link = self._link
         self._answers = Answers(self._session.reply, link.write, link.write_soon, self._calls.room)
@@ -328,14 +332,16 @@ async def connect(
     timeout: float = CONNECT_TIMEOUT,
     prepare: Callable[[Bus], None] | None = None,
     will: tuple[str, bytes] | None = None,
+    egress: Egress | None = None,
 ) -> AsyncIterator[Bus]:
     """Join the bus; the connection heals by itself until the block ends.
 
     `prepare` is called before: what it sets to be answered is answered from the first moment on. `will`
-    (subject, body) is published by the broker if this participant ends without a goodbye. Raises
+    (subject, body) is published by the broker if this participant ends without a goodbye. The connection
+    belongs to `egress`. Raises
     `NotAuthorised` (for a will that may not be published, too), or `Unreachable` when no broker answers.
     """
-    bus = Bus(address, keypair, name, will)
+    bus = Bus(address, keypair, name, will, egress)
     try:
         if prepare is not None:
             prepare(bus)

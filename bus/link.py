@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 from bus import sockets
+from bus.egress import Egress
 from bus.errors import BusError, NotAuthorised, RemoteProtocolError, Unreachable
 from bus.identity import Address, KeyPair
 from bus.session import ClientSession, Event
@@ -42,6 +43,7 @@ class Link:
         *,
         act: Act,
         down: Callable[[], None],
+        egress: Egress | None = None,
     ) -> None:
         self.address = address
         self.key = keypair.public
@@ -55,7 +57,7 @@ class Link:
         self._act = act
         self._down = down
         self._loop = asyncio.get_running_loop()
-        self._context = sockets.new_context()
+        self._context = sockets.new_context(egress=egress)
         self._socket: sockets.Socket | None = None
         self._monitor: sockets.Socket | None = None
         self._watched: list[int] = []

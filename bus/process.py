@@ -24,6 +24,7 @@ import psutil
 
 from bus import keystore, logs, signals
 from bus.client import Bus, Request, connect
+from bus.egress import Egress
 from bus.errors import BusError, KeyFileError, NotAuthorised
 from bus.identity import Address, KeyPair
 from bus.signals import pack
@@ -113,19 +114,19 @@ class Participant:
 Main = Callable[[Participant], Awaitable[int | None]]
 
 
-def run(main: Main, *, uvloop: bool = False) -> NoReturn:
+def run(main: Main, *, uvloop: bool = False, egress: Egress | None = None) -> NoReturn:
     """Join the bus, run `main` until it returns or is told to stop, and exit with its code.
 
     On `signal.shutdown`, SIGTERM or SIGINT `participant.stopping` is set; `main` has `GRACE` seconds to
     return and is then cancelled. Exits 8 when the environment or key file is unusable, 6 when the broker
-    is not there or refuses the key; both say so on standard error.
+    is not there or refuses the key; both say so on standard error. The connection belongs to `egress`.
     """
     logs.configure()
     try:
         environment = Environment.read(os.environ)
         keypair = keystore.load(environment.key_file)
         with asyncio.Runner(loop_factory=_loop_factory(fast=uvloop)) as runner:
-            code = runner.run(_serve(main, environment, keypair))
+            code = runner.run(_serve(main, environment, keypair, egress))
     except (EnvironmentProblem, KeyFileError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the program's own output
         code = EXIT_ENVIRONMENT
@@ -143,11 +144,13 @@ def _loop_factory(*, fast: bool) -> Callable[[], asyncio.AbstractEventLoop] | No
     return uvloop.new_event_loop
 
 
-async def _serve(main: Main, environment: Environment, keypair: KeyPair) -> int:
+async def _serve(
+    main: Main, environment: Environment, keypair: KeyPair, egress: Egress | None
+) -> int:
     stopping = asyncio.Event()
     async with connect(
         environment.address, keypair, name=environment.app, timeout=FIRST_CONNECT,
-        prepare=lambda bus: answer_signals(bus, stopping.set),
+        prepare=lambda bus: answer_signals(bus, stopping.set), egress=egress,
     ) as bus:  # fmt: skip
         participant = Participant(bus, keypair, environment, stopping)
         loop = asyncio.get_running_loop()

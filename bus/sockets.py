@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import zmq
 
+from bus.egress import Egress
 from bus.errors import BusError, EndpointTaken, Unreachable
 from bus.identity import Address, KeyPair
 
@@ -43,8 +44,11 @@ COPY_BELOW = 4096  # bytes; smaller frames are cheaper copied than reference cou
 _ZAP_ENFORCE_DOMAIN = 93  # ZMQ_ZAP_ENFORCE_DOMAIN: a draft in name, works in every 4.3.x
 
 
-def new_context(io_threads: int = 1) -> Context:
-    """The one context of a process; `BusError` when its libzmq is too old or has no CURVE."""
+def new_context(io_threads: int = 1, egress: Egress | None = None) -> Context:
+    """The one context of a process; `BusError` when its libzmq is too old or has no CURVE.
+
+    The connections that its threads make and take belong to `egress`.
+    """
     if zmq.zmq_version_info() < (4, 3, 3):
         raise BusError(f"libzmq {zmq.zmq_version()} has known holes; 4.3.3 or newer is needed")
     if not zmq.has("curve"):
@@ -53,6 +57,9 @@ def new_context(io_threads: int = 1) -> Context:
     ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
     context = Context(io_threads)
     context.setsockopt(zmq.LINGER, 0)
+    if egress is not None:
+        with egress:
+            context.socket(zmq.PAIR).close()  # the first socket starts the threads
     return context
 
 

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bus import logs, process
+from bus import egress, logs, process
 from bus.identity import is_key, to_bytes
 from bus.sockets import new_context
 from nodes import offers
@@ -82,6 +82,13 @@ def _key(text: str) -> str:
     return text
 
 
+def _egress(text: str) -> egress.Egress:
+    try:
+        return egress.chosen(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _arguments(given: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="node", description="A node of the mesh.")
     parser.add_argument("--name", type=_name, required=True, help="what apps and people call it")
@@ -134,6 +141,15 @@ def _arguments(given: list[str]) -> argparse.Namespace:
         metavar="KEY",
         help="the node manager to obey (default: the first one this node registered at)",
     )
+    parser.add_argument(
+        "--egress-uid",
+        dest="egress",
+        type=_egress,
+        default="auto",
+        metavar="UID",
+        help="whose its connections are, so that a VPN can tell them apart; none: this process' own"
+        f" (default: {egress.UID}, if it may: that needs CAP_SETUID)",
+    )
     return parser.parse_args(given)
 
 
@@ -151,7 +167,8 @@ def start() -> None:
     except CannotListen as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the program's own output
         sys.exit(EXIT_TAKEN)
-    process.run(functools.partial(main, arguments=arguments, sock=sock, path=path), uvloop=True)
+    run = functools.partial(main, arguments=arguments, sock=sock, path=path)
+    process.run(run, uvloop=True, egress=arguments.egress)
 
 
 async def main(
@@ -211,11 +228,14 @@ def _running(
     )
     engine = Engine(keypair, ciphers=preferred(_cpu_flags()))
     engine.observer.wake = _Alarm(engine).set
-    context = new_context()
+    context = new_context(egress=arguments.egress)
     with contextlib.ExitStack() as stack:
         stack.callback(context.destroy, linger=0)
         connections = DATA_CONNECTIONS if arguments.data == "tcp" else 0
-        transport = Transport(context, keypair, name, engine, peers.admits, connections=connections)
+        transport = Transport(
+            context, keypair, name, engine, peers.admits, connections=connections,
+            egress=arguments.egress,
+        )  # fmt: skip
         stack.callback(transport.close)
         if arguments.listen != NOWHERE:
             transport.listen(arguments.listen, arguments.data_port)

@@ -20,6 +20,8 @@ from nodes.wire import WireError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from bus.egress import Egress
+
 PATIENCE: Final = 3.0  # s for the first message
 MAX_UNPROVED: Final = 256
 MAX_OF_ADDRESS: Final = 32
@@ -72,15 +74,17 @@ class _Stranger:
 class Entrance:
     """Where the neighbours that dialled this node bring their data connections."""
 
-    def __init__(self, host: str, port: int, count: Callable[[str], None]) -> None:
-        """Listen; port 0 is any free one. Raises CannotListen."""
+    def __init__(self, host: str, port: int, count: Callable[[str], None], egress: Egress) -> None:
+        """Listen; port 0 is any free one. The connections belong to `egress`. Raises CannotListen."""
+        self._egress = egress
         self._count = count
         self._expected: dict[bytes, Expecting] = {}
         self._strangers: dict[_Stranger, None] = {}  # the oldest first
         self._loop = asyncio.get_running_loop()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            self._sock = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+            with egress:
+                self._sock = socket.create_server((host, port), family=family, backlog=_BACKLOG)
         except OSError as error:
             raise CannotListen(
                 f"cannot listen for data of neighbours on {host}:{port}: {error.strerror}"
@@ -131,7 +135,8 @@ class Entrance:
     def _accept(self) -> None:
         for _ in range(ACCEPTS_PER_TURN):
             try:
-                sock, peer = self._sock.accept()
+                with self._egress:
+                    sock, peer = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -168,12 +173,14 @@ class Approach:
         first: bytes,
         done: Callable[[socket.socket], None],
         failed: Callable[[str], None],
+        egress: Egress,
     ) -> None:
         self._first, self._done, self._failed = first, done, failed
         self._where = f"{address[0]}:{address[1]}"
         self._loop = asyncio.get_running_loop()
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self._sock: socket.socket | None = socket.socket(family, socket.SOCK_STREAM)
+        with egress:
+            self._sock: socket.socket | None = socket.socket(family, socket.SOCK_STREAM)
         self._sock.settimeout(0)
         tcp.prepare(self._sock)
         problem = self._sock.connect_ex(address)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import asyncio
     import socket
 
+    from bus.egress import Egress
     from nodes.links.base import Account, LinkOwner, Packet
     from nodes.links.entrance import Entrance
     from nodes.links.zmqline import ZmqLine
@@ -48,6 +49,7 @@ class Surroundings(Protocol):
     buffer: memoryview  # into which data connections read
     connections: int  # for data, at most; 0: all goes over ZeroMQ
     entrance: Entrance | None
+    egress: Egress
 
     def count(self, what: str) -> None: ...
 
@@ -244,7 +246,8 @@ class NeighbourLink:
             ) -> None:
                 self._joining[number] = self._new_line(sock, number, ends)
 
-            self._approaches.append(Approach((host, port), first, done, self.fail))
+            approach = Approach((host, port), first, done, self.fail, self._around.egress)
+            self._approaches.append(approach)
 
     def line_arrived(self, sock: socket.socket, number: int, proof: bytes) -> None:
         """See nodes.links.entrance.Expecting."""

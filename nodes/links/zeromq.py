@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import zmq
 
 from bus import sockets as bus_sockets
+from bus.egress import Egress
 from bus.zap import ZapHandler
 from nodes import wire
 from nodes.errors import CannotListen
@@ -37,7 +38,8 @@ _ZAP_ENFORCE_DOMAIN: Final = 93  # ZMQ_ZAP_ENFORCE_DOMAIN, without it a missing 
 class Transport:
     """All links of one node. `admits(key)` says who may dial in; `counters` count misuse.
 
-    `connections` is how many data connections a link has at most: with 0 all goes over ZeroMQ.
+    `connections` is how many data connections a link has at most: with 0 all goes over ZeroMQ. The
+    connections belong to `egress`; those of ZeroMQ, if the context was made with it.
     """
 
     def __init__(
@@ -49,11 +51,13 @@ class Transport:
         admits: Callable[[str], bool],
         *,
         connections: int = DATA_CONNECTIONS,
+        egress: Egress | None = None,
     ) -> None:
         self.key = keypair.public
         self.name = name
         self.owner = owner
         self.connections = connections
+        self.egress = egress or Egress()
         self.counters: Counter[str] = Counter()
         self.loop = asyncio.get_running_loop()
         self.buffer = memoryview(bytearray(BUFFER if connections else 0))
@@ -80,7 +84,8 @@ class Transport:
         socket.setsockopt(_ZAP_ENFORCE_DOMAIN, 1)
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         try:
-            socket.bind(endpoint)
+            with self.egress:
+                socket.bind(endpoint)
         except zmq.ZMQError as error:
             socket.close(linger=0)
             raise CannotListen(
@@ -90,7 +95,7 @@ class Transport:
         host = _host(bound)
         if self.connections and host:
             try:
-                self.entrance = Entrance(host, data_port, self.count)
+                self.entrance = Entrance(host, data_port, self.count, self.egress)
             except CannotListen:
                 socket.close(linger=0)
                 raise
