@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import socket
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from nodes import local, posting
@@ -40,6 +41,26 @@ class Host(posting.Host, Protocol):
     def forget(self, app: App) -> None: ...
 
 
+@dataclass(slots=True)
+class _Asked:
+    """A stream that was asked for: the request's id, and the descriptor if one came with it."""
+
+    number: int
+    sock: socket.socket | None = None
+    idle: float = 0.0  # s
+    head: bytes = b""
+
+    def take(self) -> socket.socket | None:
+        sock, self.sock = self.sock, None
+        return sock
+
+    def discard(self) -> None:
+        """Close it without a word: the app has another of the same, and will say why."""
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+
+
 class App:
     """One app's connection: Holder of its streams, Listening on its ports."""
 
@@ -51,7 +72,7 @@ class App:
         self._handles = itertools.count(1)
         self._pumps: dict[int, Pump] = {}  # answered, or waiting for this app's answer
         self._offered: set[Pump] = set()  # those that wait for this app's answer
-        self._opening: dict[Pump, int] = {}  # those that wait for the far app's; request id
+        self._opening: dict[Pump, _Asked] = {}  # those that wait for the far app's
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._ports: set[int] = set()
         self._channel = Channel(sock, self._receive, self._lost, max_queue=_MAX_QUEUE)
@@ -65,22 +86,27 @@ class App:
     # Holder -------------------------------------------------------------------------------------
 
     def opened(self, pump: Pump, reply: bytes) -> None:
-        number = self._opening.pop(pump)
+        asked = self._opening.pop(pump)
         self._hold(pump)
-        self._send(local.Opened(number, pump.handle, reply))
+        self._send(local.Opened(asked.number, pump.handle, reply))
+        sock = asked.take()
+        if sock is not None:
+            pump.attach(sock, self._port.loop, idle=asked.idle, head=asked.head)
 
     def declined(self, pump: Pump, code: int, reply: bytes) -> None:
-        number = self._opening.pop(pump)
+        asked = self._opening.pop(pump)
         text = "the far app refused the stream"
-        self._send(local.Failed(number, Code.REFUSED, text, code, reply))
+        asked.discard()
+        self._send(local.Failed(asked.number, Code.REFUSED, text, code, reply))
 
     def ended(self, pump: Pump) -> None:
         self._send(local.Ended(pump.handle))
 
     def closed(self, pump: Pump, code: Code) -> None:
-        number = self._opening.pop(pump, None)
-        if number is not None:
-            self._send(local.Failed(number, code, f"the stream was not opened: {code.text}"))
+        asked = self._opening.pop(pump, None)
+        if asked is not None:
+            asked.discard()
+            self._send(local.Failed(asked.number, code, f"the stream was not opened: {code.text}"))
             return
         self._offered.discard(pump)
         if self._pumps.pop(pump.handle, None) is not None:
@@ -116,7 +142,9 @@ class App:
     def _about_streams(self, message: local.AboutStreams) -> None:
         match message:
             case local.Open():
-                self._open(message)
+                self._open(message, _Asked(message.id))
+            case local.Connect():
+                self._connect(message)
             case local.Attach():
                 self._attach(message)
             case local.Accept():
@@ -181,42 +209,58 @@ class App:
         signature = self._port.vouch(message.port, message.statement)
         self._send(local.Vouched(message.id, signature))
 
-    def _open(self, message: local.Open) -> None:
+    def _connect(self, message: local.Connect) -> None:
+        try:
+            sock = _stream_socket(self._channel.take_descriptor())
+        except OSError as error:
+            text = f"the descriptor is no use: {error}"
+            self._send(local.Failed(message.id, Code.TARGET_RESET, text))
+            return
+        self._open(message, _Asked(message.id, sock, message.idle, message.head))
+
+    def _open(self, message: local.Open | local.Connect, asked: _Asked) -> None:
         if message.id in self._tasks:
+            asked.discard()
             raise LocalProtocolError(f"request id {message.id} is in use")
         if len(self._tasks) >= MAX_OPENING:
             text = f"an app may open {MAX_OPENING} streams at a time"
+            asked.discard()
             self._send(local.Failed(message.id, Code.LIMIT, text))
             return
-        task = self._port.tasks.create_task(self._ask(message))
+        task = self._port.tasks.create_task(self._ask(message, asked))
         self._tasks[message.id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(message.id, None))
+        task.add_done_callback(lambda _: self._over(asked))
 
-    async def _ask(self, message: local.Open) -> None:
+    def _over(self, asked: _Asked) -> None:
+        self._tasks.pop(asked.number, None)
+        asked.discard()
+
+    async def _ask(self, message: local.Open | local.Connect, asked: _Asked) -> None:
         """Find a way and ask; the answer comes to `opened`, `declined` or `closed`."""
         pump: Pump | None = None
         try:
             async with asyncio.timeout(message.timeout):
                 lane = await self._port.route(message.target)
                 pump = self._engine.open(lane, message.port, message.greeting, self, message.early)
-                self._opening[pump] = message.id
+                self._opening[pump] = asked
                 await pump.answer()
         except TimeoutError:
             text = f"node {message.target!r} did not answer within {message.timeout:g} s"
-            self._fail_opening(pump, message.id, Code.TIMEOUT, text)
+            self._fail_opening(pump, asked, Code.TIMEOUT, text)
         except Unreachable as error:
-            self._fail_opening(pump, message.id, error.code, str(error))
+            self._fail_opening(pump, asked, error.code, str(error))
         except TooManyStreams:
             text = f"there are too many streams to node {message.target!r}"
-            self._fail_opening(pump, message.id, Code.LIMIT, text)
+            self._fail_opening(pump, asked, Code.LIMIT, text)
 
-    def _fail_opening(self, pump: Pump | None, number: int, code: Code, text: str) -> None:
+    def _fail_opening(self, pump: Pump | None, asked: _Asked, code: Code, text: str) -> None:
         if pump is not None:
             if self._opening.pop(pump, None) is None:
                 return
             pump.holder = NOBODY
             pump.reset(code)
-        self._send(local.Failed(number, code, text))
+        asked.discard()
+        self._send(local.Failed(asked.number, code, text))
 
     def _attach(self, message: local.Attach) -> None:
         descriptor = self._channel.take_descriptor()

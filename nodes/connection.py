@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 _MAX_QUEUE: Final = 16 << 20  # bytes for a node that does not read; never seen in health
 _WELCOME_TIMEOUT: Final = 5.0
 
-_Answer = local.Done | local.Opened | local.Bound | local.Vouched | local.TunnelStats
+_Answer = local.Done | Opened | local.Bound | local.Vouched | local.TunnelStats
+_Told = local.Failed | local.Done | local.Opened | local.Bound | local.Vouched | local.TunnelStats
 
 
 async def dial(path: Path | str) -> NodeConnection:
@@ -141,9 +142,20 @@ class NodeConnection:
         number = next(self._ids)
         message = local.Open(number, target, port, greeting, patience, early)
         answer = await self._request(number, message)
-        if not isinstance(answer, local.Opened):
-            raise NodeError(f"the node at {self._path} answered OPEN with DONE")
-        return Opened(self, self._flow(answer.stream), answer)
+        if not isinstance(answer, Opened):
+            raise NodeError(f"the node at {self._path} answered OPEN with something else")
+        return answer
+
+    async def connect(self, sock: Descriptor, message: local.Connect) -> Flow:
+        answer = await self._request(message.id, message, _Borrowed(sock.fileno()))
+        if not isinstance(answer, Opened):
+            raise NodeError(f"the node at {self._path} answered CONNECT with something else")
+        sock.close()
+        return answer.flow
+
+    def new_id(self) -> int:
+        """A number for a request."""
+        return next(self._ids)
 
     async def vouch(self, port: int, statement: bytes) -> bytes:
         number = next(self._ids)
@@ -224,24 +236,33 @@ class NodeConnection:
             case _:
                 self._answer(message)
 
-    def _answer(self, message: _Answer | local.Failed) -> None:
+    def _answer(self, message: _Told) -> None:
         future = self._requests.get(message.id)
-        wanted = future is not None and not future.done()
-        if isinstance(message, local.Opened):
-            self._flow(message.stream)
-            if not wanted:  # the caller stopped waiting
-                self._channel.send(local.encode(local.Reset(message.stream)))
-        elif isinstance(message, local.Bound):
-            if wanted:
-                self._ports[message.port] = DatagramPort(self, message.port)
-            else:
-                self._channel.send(local.encode(local.Unbind(message.port)))
-        if future is None or not wanted:
+        if future is None or future.done():
+            self._unwanted(message)
             return
-        if isinstance(message, local.Failed):
-            future.set_exception(_error(message))
-        else:
-            future.set_result(message)
+        match message:
+            case local.Failed():
+                future.set_exception(_error(message))
+            case local.Opened():
+                # With the flow, which may be over before the caller wakes up.
+                future.set_result(Opened(self, self._flow(message.stream), message))
+            case local.Bound(_, port):
+                self._ports[port] = DatagramPort(self, port)
+                future.set_result(message)
+            case _:
+                future.set_result(message)
+
+    def _unwanted(self, message: _Told) -> None:
+        """The caller stopped waiting."""
+        match message:
+            case local.Opened(_, stream):
+                self._flow(stream)
+                self._channel.send(local.encode(local.Reset(stream)))
+            case local.Bound(_, port):
+                self._channel.send(local.encode(local.Unbind(port)))
+            case _:
+                pass
 
     def _end(self, message: local.Ended | local.Closed) -> None:
         match message:

@@ -1,6 +1,6 @@
 """Messages between an app and its node: a 4-byte length and a MessagePack map with a `type`.
 
-Specified in docs/protocol/node-app.md. ATTACH, ACCEPT and TUNNEL travel with one file
+Specified in docs/protocol/node-app.md. ATTACH, ACCEPT, CONNECT and TUNNEL travel with one file
 descriptor.
 """
 
@@ -75,6 +75,19 @@ class Open(_Message, frozen=True):
     greeting: Greeting = b""
     timeout: Seconds = 10.0
     early: FirstData = b""  # goes with the request, and into the stream before its bytes
+
+
+class Connect(_Message, frozen=True):
+    """OPEN and ATTACH in one: `head` is written to the descriptor once the far app has accepted."""
+
+    id: Number
+    target: Text
+    port: Port
+    greeting: Greeting = b""
+    timeout: Seconds = 10.0
+    early: FirstData = b""
+    head: Greeting = b""
+    idle: Seconds = 0.0  # 0: never
 
 
 class Attach(_Message, frozen=True):
@@ -279,7 +292,7 @@ class Closed(_Message, frozen=True):
     bytes_out: int
 
 
-AboutStreams = Open | Attach | Accept | Refuse | Reset
+AboutStreams = Open | Connect | Attach | Accept | Refuse | Reset
 AboutTunnels = Tunnel | Untunnel | Peer | AskTunnel
 FromApp = Hello | Listen | Unlisten | Bind | Unbind | Send | Vouch | AboutStreams | AboutTunnels
 FromNode = (

@@ -97,9 +97,15 @@ class Pump:
     # The local side -----------------------------------------------------------------------------
 
     def attach(
-        self, sock: socket.socket, loop: asyncio.AbstractEventLoop, *, idle: float, early: bytes
+        self,
+        sock: socket.socket,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        idle: float,
+        early: bytes = b"",
+        head: bytes = b"",
     ) -> None:
-        """Take `sock` over and begin."""
+        """Take `sock` over and begin: first `head` is written to it, which is little."""
         sock.settimeout(0)
         if sock.family != socket.AF_UNIX:
             # If this process is killed, the kernel resets the connection instead of ending it.
@@ -109,6 +115,8 @@ class Pump:
         self._sock, self._fd, self._loop = sock, sock.fileno(), loop
         self._idle, self._early, self._still = idle, memoryview(early), 0
         self._phase = _Phase.RUNNING
+        if head and not self._write_head(sock, head):
+            return
         if self._pending:
             self._write()
         self._end_writing()
@@ -288,6 +296,16 @@ class Pump:
         else:
             self._stop_writing()
             self._end_writing()
+
+    def _write_head(self, sock: socket.socket, head: bytes) -> bool:
+        """Before anything of the stream; whether all of it went out at once."""
+        try:
+            if sock.send(head) == len(head):
+                return True
+        except OSError:
+            pass
+        self.reset(Code.TARGET_RESET)  # gone, or one that has not read for long
+        return False
 
     def _took(self, size: int) -> None:
         lane = self.lane

@@ -156,6 +156,10 @@ class Opened:
         ours, theirs = _socket_pair()
         return Stream(ours, await self.attach(theirs), self.reply)
 
+    @property
+    def flow(self) -> Flow:
+        return self._flow
+
     async def reset(self) -> None:
         await self._flow.reset()
 
