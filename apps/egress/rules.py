@@ -1,21 +1,31 @@
-"""Where an exit lets its users go: the policy, on the **resolved** address and port.
+"""Where an exit lets its users go: the policy, on the name, the **resolved** address and the port.
 
-Whatever the spelling was, what arrives here is the address that would be dialled. Two lists:
-`DENIED` is fixed, and is everything that is not the public internet. An allow entry opens a hole in
-it: what it names is allowed, whatever `DENIED` says, because to reach a denied place is the only
-reason to write one. What neither names is allowed. So an exit without entries reaches the public
-internet and nothing of its own.
+Whatever the spelling was, what arrives here is the address that would be dialled. In this order:
 
-Addresses that carry an IPv4 address inside (mapped, NAT64, 6to4, Teredo) are denied as such: an
-entry for `127.0.0.1/32` does not open `::ffff:127.0.0.1`.
+1. a deny entry refuses, whatever else is said;
+2. an allow entry that names the address opens it, whatever follows: to reach a denied place is the only
+   reason to write one;
+3. `DENIED` is fixed, and is everything that is not the public internet; so are the exit's own addresses
+   and the ports of mail;
+4. the rest is allowed, or, with `only`, what an allow entry names: by address, or by the name that was
+   asked for.
+
+A name that is allowed opens nothing of 3: whoever holds a name decides where it points. Addresses that
+carry an IPv4 address inside (mapped, NAT64, 6to4, Teredo) are denied as such: an entry for `127.0.0.1/32`
+does not open `::ffff:127.0.0.1`.
 """
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
-Address = IPv4Address | IPv6Address
+from apps.egress.hostnames import Address, address_of
+
+__all__ = ["Address", "Allow", "AllowError", "Network", "Policy", "Rule", "RuleError", "address_of"]
+
 Network = IPv4Network | IPv6Network
+ALL_PORTS = range(65536)
 
 # Spam is what exits are shut down for. An entry that names the port opens it.
 MAIL_PORTS = frozenset({25, 465, 587})
@@ -56,64 +66,110 @@ DENIED: dict[Network, str] = {
 }
 
 
-class AllowError(ValueError):
-    """An allow entry is not CIDR[:PORT[-PORT]]."""
+class RuleError(ValueError):
+    """An entry is neither CIDR[:PORT[-PORT]] nor NAME[:PORT[-PORT]]."""
 
 
 @dataclass(frozen=True)
-class Allow:
-    """One entry: these addresses, on these ports."""
+class Rule:
+    """One entry: these addresses, or these names, on these ports."""
 
-    network: Network
+    network: Network | None
+    names: re.Pattern[str] | None  # None for a network; of all names and addresses: `everywhere`
     ports: range
+    text: str
+    everywhere: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> "Allow":
-        """Read `127.0.0.1/32`, `10.0.0.0/8:80`, `[::1]/128:8000-9000`; raise AllowError."""
-        cidr, ports = _split(text)
+    def parse(cls, text: str) -> "Rule":
+        """Read `127.0.0.1/32`, `10.0.0.0/8:80`, `[::1]/128:1-99`, `*.example.com:443`; raise RuleError.
+
+        In a name `*` stands for any run of characters, dots too; alone, for every name and address.
+        """
+        place, ports = _split(text)
+        found = _parse_ports(text, ports)
+        if _NAMES.fullmatch(place) and not _NUMBER.search(place):
+            pattern = ".*".join(map(re.escape, place.lower().removesuffix(".").split("*")))
+            return cls(None, re.compile(pattern), found, text, everywhere=place == "*")
         try:
-            network = ip_network(cidr)
+            return cls(ip_network(place), None, found, text)
         except ValueError as error:
-            raise AllowError(f"allow entry {text!r}: {error}") from None
-        return cls(network, _parse_ports(text, ports))
+            raise RuleError(
+                f"entry {text!r}: {error}; or write a name: *.example.com:443"
+            ) from None
 
     def covers(self, address: Address, port: int) -> bool:
-        return address.version == self.network.version and (
-            address in self.network and port in self.ports
+        """Whether this names the address; a name never does."""
+        return (
+            self.network is not None
+            and address.version == self.network.version
+            and address in self.network
+            and port in self.ports
         )
+
+    def covers_name(self, name: str | None, port: int) -> bool:
+        """Whether this names what was asked for; None when that was an address."""
+        if self.names is None or port not in self.ports:
+            return False
+        return self.everywhere or (name is not None and self.names.fullmatch(name) is not None)
 
 
 class Policy:
-    """What one exit allows; immutable."""
+    """What one exit allows; immutable. With `only`, nothing that no allow entry names."""
 
-    def __init__(self, allow: Iterable[Allow] = ()) -> None:
+    def __init__(
+        self, allow: Iterable[Rule] = (), deny: Iterable[Rule] = (), *, only: bool = False
+    ) -> None:
         self._allow = tuple(allow)
+        self._deny = tuple(deny)
+        self._only = only
 
-    def refusal(self, address: Address, port: int, own: Collection[Address] = ()) -> str | None:
+    def refusal_of_name(self, name: str | None, port: int) -> str | None:
+        """Say why not, before anything is resolved; None to go on. `name` is None for an address."""
+        for rule in self._deny:
+            if rule.covers_name(name, port):
+                return f"{name or 'this address'} port {port} is denied by {rule.text}"
+        return None
+
+    def refusal(
+        self, address: Address, port: int, own: Collection[Address] = (), name: str | None = None
+    ) -> str | None:
         """Say why not, or None when it may be dialled.
 
         `own` are the exit's own addresses: what listens there is nobody's business, however public
-        the address is.
+        the address is. `name` is what was asked for, None if it was the address.
         """
-        if any(entry.covers(address, port) for entry in self._allow):
+        for rule in self._deny:
+            if rule.covers(address, port) or rule.covers_name(name, port):
+                return f"{address} port {port} is denied by {rule.text}"
+        if any(rule.covers(address, port) for rule in self._allow):
             return None
-        for network, name in DENIED.items():
+        for network, what in DENIED.items():
             if address.version == network.version and address in network:
-                return f"{address} is {name}"
+                return f"{address} is {what}"
         if address in own:
             return f"{address} is this machine itself"
-        if port in MAIL_PORTS:
+        return self._refusal_of_public(port, name)
+
+    def _refusal_of_public(self, port: int, name: str | None) -> str | None:
+        named = [rule for rule in self._allow if rule.covers_name(name, port)]
+        if port in MAIL_PORTS and not any(rule.ports != ALL_PORTS for rule in named):
             return f"port {port} is for mail"
+        if self._only and not named:
+            return f"{name or 'this address'} port {port} is not among what is allowed here"
         return None
 
 
-def address_of(text: str) -> Address:
-    """Read an address as a resolver gives it: without the scope of a link-local one; ValueError."""
-    return ip_address(text.partition("%")[0])
+# What the first of both exits called them.
+Allow = Rule
+AllowError = RuleError
+
+_NAMES = re.compile(r"[A-Za-z0-9_*.-]+")
+_NUMBER = re.compile(r"(?:^|\.)[0-9]+\.?$")  # an address, or what was to be one
 
 
 def _split(text: str) -> tuple[str, str]:
-    """Split CIDR and ports; an IPv6 network with ports has its address in brackets."""
+    """Split place and ports; an IPv6 network with ports has its address in brackets."""
     if text.startswith("["):
         address, bracket, rest = text[1:].partition("]")
         prefix, _, ports = rest.partition(":")
@@ -126,12 +182,12 @@ def _split(text: str) -> tuple[str, str]:
 
 def _parse_ports(text: str, ports: str) -> range:
     if not ports:
-        return range(65536)
+        return ALL_PORTS
     first, _, last = ports.partition("-")
     try:
         found = range(int(first), int(last or first) + 1)
     except ValueError:
-        raise AllowError(f"allow entry {text!r}: {ports!r} is no port or range of ports") from None
+        raise RuleError(f"entry {text!r}: {ports!r} is no port or range of ports") from None
     if not found or found[0] < 1 or found[-1] > 65535:
-        raise AllowError(f"allow entry {text!r}: ports go from 1 to 65535, the smaller first")
+        raise RuleError(f"entry {text!r}: ports go from 1 to 65535, the smaller first")
     return found

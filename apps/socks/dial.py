@@ -1,32 +1,39 @@
 """Dialling at the exit: resolve, check every address found, connect to one that was checked.
 
 Names are resolved here and nowhere else, and what is connected is the address that the policy saw:
-a second lookup, which could answer something else, never happens.
+a second lookup, which could answer something else, never happens. Both families are asked for at once and
+raced as RFC 8305 (happy eyeballs) says.
 """
 
 import asyncio
-import contextlib
 import errno
-import itertools
 import socket
-import threading
-from collections.abc import Sequence
+import time
+from typing import Final
 
 import psutil
 
-from apps.egress.rules import Address, Policy, address_of
+from apps.egress.hostnames import Address, NotAName, address_of, read_host
+from apps.egress.rules import Policy
+from apps.socks.dnscache import Family, Outcome
 from apps.socks.messages import Destination, Refusal
 from apps.socks.protocol import Reply
+from apps.socks.resolver import Resolver
 
-# Before the next address is tried beside the one that does not answer (RFC 8305 recommends it).
-STAGGER = 0.25  # seconds
+# RFC 8305 section 8. STAGGER: before the next address is tried beside one that does not answer.
+STAGGER: Final = 0.25  # seconds
+# How long IPv4 addresses that came first wait for those of IPv6.
+RESOLUTION_DELAY: Final = 0.05  # seconds
 # A name with hundreds of addresses is no reason to dial hundreds.
-MAX_ADDRESSES = 8
+MAX_ADDRESSES: Final = 8
+
+OWN_EVERY: Final = 1.0  # seconds between two looks at the addresses of this machine
 
 _REPLIES = {
     errno.ECONNREFUSED: Reply.REFUSED,
     errno.ENETUNREACH: Reply.NETWORK_UNREACHABLE,
     errno.EADDRNOTAVAIL: Reply.NETWORK_UNREACHABLE,  # no source address of that family
+    errno.EAFNOSUPPORT: Reply.NETWORK_UNREACHABLE,
     errno.EHOSTUNREACH: Reply.HOST_UNREACHABLE,
     errno.EHOSTDOWN: Reply.HOST_UNREACHABLE,
     errno.ETIMEDOUT: Reply.TIMED_OUT,
@@ -43,13 +50,52 @@ class DialError(Exception):
         self.refusal = Refusal(code, reason)
 
 
-async def dial(destination: Destination, policy: Policy, seconds: float) -> socket.socket:
+class Gate:
+    """What may be reached from here: the policy, the resolver, and which addresses are our own."""
+
+    def __init__(self, policy: Policy, resolver: Resolver) -> None:
+        self.policy = policy
+        self.resolver = resolver
+        self._own: set[Address] = set()
+        self._looked = 0.0  # monotonic seconds; 0: never
+
+    def own(self) -> set[Address]:
+        """The addresses of this machine."""
+        now = time.monotonic()
+        if not self._looked or now - self._looked >= OWN_EVERY:
+            self._looked, self._own = now, _own_addresses()
+        return self._own
+
+    def permitted(
+        self, found: tuple[Address, ...], port: int, name: str | None
+    ) -> tuple[list[Address], str | None]:
+        """Those that may be reached, and why the first of the others may not."""
+        refusals = {
+            address: self.policy.refusal(address, port, self.own(), name) for address in found
+        }
+        why = next((text for text in refusals.values() if text is not None), None)
+        return [address for address, text in refusals.items() if text is None], why
+
+    def place(self, host: str, port: int) -> Address | str:
+        """The address or name that is meant; raises DialError for one that is none, or denied."""
+        try:
+            place = read_host(host)
+        except NotAName as error:
+            raise DialError(Reply.HOST_UNREACHABLE, f"{host[:80]}: {error}") from None
+        why = self.policy.refusal_of_name(place if isinstance(place, str) else None, port)
+        if why is not None:
+            raise DialError(Reply.NOT_ALLOWED, why)
+        return place
+
+
+async def dial(destination: Destination, gate: Gate, seconds: float) -> socket.socket:
     """Give a connected, non-blocking socket; raise DialError."""
     host, port = destination.host, destination.port
+    place = gate.place(host, port)
+    race = _Race(gate, place, port)
     try:
         async with asyncio.timeout(seconds):
-            found = await _resolve(host, port)
-            return await _connect_first(_permitted(found, port, policy), port)
+            return await race.run()
     except TimeoutError:
         raise DialError(Reply.TIMED_OUT, f"{host}:{port}: no answer in {seconds:g} s") from None
     except OSError as error:
@@ -57,22 +103,126 @@ async def dial(destination: Destination, policy: Policy, seconds: float) -> sock
         raise DialError(code, f"{host}:{port}: {error.strerror or error}") from None
 
 
-def _permitted(found: Sequence[Address], port: int, policy: Policy) -> list[Address]:
-    own = _own_addresses()
-    refusals = {address: policy.refusal(address, port, own) for address in found}
-    permitted = [address for address, refusal in refusals.items() if refusal is None]
-    if not permitted:
-        raise DialError(Reply.NOT_ALLOWED, next(iter(refusals.values())) or "no address")
-    return _alternate(permitted)[:MAX_ADDRESSES]
+class _Race:
+    """The addresses of one target, each tried a little after the last, to the first that answers."""
 
+    def __init__(self, gate: Gate, place: Address | str, port: int) -> None:
+        self._gate = gate
+        self._port = port
+        self._name = place if isinstance(place, str) else None
+        self._place = place
+        self._waiting: list[Address] = []
+        self._tried = 0
+        self._due = 0.0  # loop time of the next attempt, while others run
+        self._last: Address | None = (
+            None  # tried last: the next is of the other family, if there is one
+        )
+        self._attempts: set[asyncio.Task[socket.socket]] = set()
+        self._lookups: dict[asyncio.Task[Outcome], Family] = {}
+        self._forbidden: str | None = None
+        self._unresolved: Outcome | None = None
+        self._failed: OSError | None = None  # the first: of the address that was preferred
 
-def _alternate(addresses: Sequence[Address]) -> list[Address]:
-    """Keep the resolver's order but take the families in turn: one that is broken costs one try."""
-    first = addresses[0].version
-    same = [address for address in addresses if address.version == first]
-    other = [address for address in addresses if address.version != first]
-    pairs = itertools.zip_longest(same, other)
-    return [address for pair in pairs for address in pair if address is not None]
+    async def run(self) -> socket.socket:
+        """Raises DialError or OSError."""
+        try:
+            await self._look_up()
+            while True:
+                self._begin()
+                if not self._attempts and not self._lookups:
+                    raise self._problem()
+                won = await self._step()
+                if won is not None:
+                    return won
+        finally:
+            await self._clear()
+
+    async def _look_up(self) -> None:
+        """Give what is known at once, or ask for both families and wait for what to begin with."""
+        if self._name is None:
+            self._found((self._place,) if not isinstance(self._place, str) else ())
+            return
+        known = self._gate.resolver.known(self._name)
+        if known is not None:
+            if not known:
+                self._unresolved = Outcome((), "no such name")
+            self._found(known)
+            return
+        resolver = self._gate.resolver
+        families: tuple[Family, ...] = ("AAAA", "A")
+        self._lookups = {
+            asyncio.create_task(resolver.ask(self._name, family)): family for family in families
+        }
+        await asyncio.wait(self._lookups, return_when=asyncio.FIRST_COMPLETED)
+        self._take_lookups()
+        if self._waiting and self._waiting[0].version == 4 and self._lookups:
+            await asyncio.wait(self._lookups, timeout=RESOLUTION_DELAY)
+            self._take_lookups()
+
+    def _take_lookups(self) -> None:
+        for task in [task for task in self._lookups if task.done()]:
+            del self._lookups[task]
+            outcome = task.result()
+            if outcome.addresses:
+                self._found(outcome.addresses)
+            elif self._unresolved is None or outcome.silent:
+                self._unresolved = outcome
+
+    def _found(self, addresses: tuple[Address, ...]) -> None:
+        permitted, why = self._gate.permitted(addresses, self._port, self._name)
+        self._forbidden = self._forbidden or why
+        # IPv6 first, as RFC 6724 would have it, if nothing was tried yet.
+        self._waiting = sorted(self._waiting + permitted, key=lambda each: each.version == 4)
+
+    def _begin(self) -> None:
+        """Start the next attempt; the families take turns, so that one that is broken costs one try."""
+        now = asyncio.get_running_loop().time()
+        if self._tried >= MAX_ADDRESSES:
+            self._waiting.clear()
+        if not self._waiting or (self._attempts and now < self._due):
+            return
+        self._due = now + STAGGER
+        other = [a for a in self._waiting if self._last and a.version != self._last.version]
+        address = self._last = (other or self._waiting)[0]
+        self._waiting.remove(address)
+        self._tried += 1
+        self._attempts.add(asyncio.create_task(_connect(address, self._port)))
+
+    async def _step(self) -> socket.socket | None:
+        """Wait until something ends or the next address is due."""
+        now = asyncio.get_running_loop().time()
+        limit = max(0.0, self._due - now) if self._waiting else None
+        running = {*self._attempts, *self._lookups}
+        await asyncio.wait(running, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        self._take_lookups()
+        for attempt in [each for each in self._attempts if each.done()]:
+            problem = attempt.exception()
+            if problem is None:
+                self._attempts.discard(attempt)
+                return attempt.result()
+            self._attempts.discard(attempt)
+            if not isinstance(problem, OSError):
+                raise problem
+            self._failed = self._failed or problem
+            self._due = 0.0
+        return None
+
+    def _problem(self) -> DialError | OSError:
+        if self._failed is not None:
+            return self._failed
+        if self._forbidden is not None:
+            return DialError(Reply.NOT_ALLOWED, self._forbidden)
+        outcome = self._unresolved or Outcome((), "no address")
+        code = Reply.TIMED_OUT if outcome.silent else Reply.HOST_UNREACHABLE
+        return DialError(code, f"{self._name}: {outcome.reason}")
+
+    async def _clear(self) -> None:
+        for task in (*self._attempts, *self._lookups):
+            task.cancel()
+        left = await asyncio.gather(*self._attempts, *self._lookups, return_exceptions=True)
+        for each in left:
+            if isinstance(each, socket.socket):
+                each.close()
 
 
 def _own_addresses() -> set[Address]:
@@ -81,68 +231,6 @@ def _own_addresses() -> set[Address]:
     return {
         address_of(entry.address) for each in interfaces for entry in each if entry.family in inet
     }
-
-
-async def _resolve(host: str, port: int) -> list[Address]:
-    """Resolve in a thread that nobody waits for: a slow resolver must not delay the end."""
-    host = host.removeprefix("[").removesuffix("]")
-    try:
-        return [address_of(host)]
-    except ValueError:
-        pass
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[list[Address] | OSError] = loop.create_future()
-
-    def settle(result: list[Address] | OSError) -> None:
-        if not answer.done():
-            answer.set_result(result)
-
-    def work() -> None:
-        result = _lookup(host, port)
-        with contextlib.suppress(RuntimeError):  # the loop is gone, and with it who asked
-            loop.call_soon_threadsafe(settle, result)
-
-    threading.Thread(target=work, name="resolver", daemon=True).start()
-    result = await answer
-    if isinstance(result, OSError):
-        raise DialError(Reply.HOST_UNREACHABLE, f"{host}: {result.strerror or result}")
-    return result
-
-
-def _lookup(host: str, port: int) -> list[Address] | OSError:
-    try:
-        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        return [address_of(str(entry[4][0])) for entry in entries]
-    except OSError as error:
-        return error
-    except ValueError:  # a label that is empty or too long, a zero byte
-        return OSError(errno.EINVAL, "not a host name")
-
-
-async def _connect_first(addresses: Sequence[Address], port: int) -> socket.socket:
-    """Race to the first that answers, each started a little after the last; raise OSError."""
-    waiting = list(addresses)
-    attempts: list[asyncio.Task[socket.socket]] = []
-    try:
-        while True:
-            if waiting:
-                attempts.append(asyncio.create_task(_connect(waiting.pop(0), port)))
-            running = [attempt for attempt in attempts if not attempt.done()]
-            if running:
-                limit = STAGGER if waiting else None
-                await asyncio.wait(running, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-            for attempt in attempts:
-                if attempt.done() and attempt.exception() is None:
-                    attempts.remove(attempt)
-                    return attempt.result()
-            if not waiting and all(attempt.done() for attempt in attempts):
-                return attempts[0].result()  # raises what the preferred address failed with
-    finally:
-        for attempt in attempts:
-            attempt.cancel()
-        for left in await asyncio.gather(*attempts, return_exceptions=True):
-            if isinstance(left, socket.socket):
-                left.close()
 
 
 async def _connect(address: Address, port: int) -> socket.socket:

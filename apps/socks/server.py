@@ -11,10 +11,11 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from apps.egress.rules import Allow, AllowError, Policy
-from apps.socks.dial import DialError, dial
+from apps.egress.rules import Policy, Rule, RuleError
+from apps.socks.dial import DialError, Gate, dial
 from apps.socks.messages import OFFER, PORT, Destination, Refusal, encode, read_greeting
 from apps.socks.protocol import Reply
+from apps.socks.resolver import Resolver
 from apps.socks.upkeep import Notes
 from bus import logs, process
 from nodes.client import Incoming, Node, NodeError
@@ -34,7 +35,7 @@ class Options:
 
     node: str
     port: int
-    allow: tuple[Allow, ...]
+    allow: tuple[Rule, ...]
     idle: float  # seconds
     connect_timeout: float  # seconds, resolving included
     max_connections: int
@@ -46,7 +47,7 @@ class Exit:
     def __init__(self, options: Options, bus: "Bus") -> None:
         self._options = options
         self._bus = bus
-        self._policy = Policy(options.allow)
+        self._gate = Gate(Policy(options.allow), Resolver())
         self._connections = 0
         self._dials = 0
         self._note = Notes()
@@ -86,7 +87,7 @@ class Exit:
             raise DialError(Reply.COMMAND_UNSUPPORTED, "datagrams are not carried yet")
         self._dials += 1
         try:
-            target = await dial(destination, self._policy, self._options.connect_timeout)
+            target = await dial(destination, self._gate, self._options.connect_timeout)
         finally:
             self._dials -= 1
         with target:
@@ -114,7 +115,7 @@ def parse(arguments: list[str]) -> Options:
     parser.add_argument("--port", type=int, default=PORT, help=f"mesh port ({PORT})")
     parser.add_argument(
         "--allow",
-        type=_allow,
+        type=_rule,
         action="append",
         default=[],
         metavar="CIDR[:PORT[-PORT]]",
@@ -127,10 +128,10 @@ def parse(arguments: list[str]) -> Options:
     return Options(**{**vars(found), "allow": tuple(found.allow)})
 
 
-def _allow(text: str) -> Allow:
+def _rule(text: str) -> Rule:
     try:
-        return Allow.parse(text)
-    except AllowError as error:
+        return Rule.parse(text)
+    except RuleError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 

@@ -2,7 +2,8 @@ import socket
 
 import pytest
 
-from apps.egress.rules import Allow, AllowError, Policy, address_of
+from apps.egress.hostnames import address_of
+from apps.egress.rules import ALL_PORTS, Policy, Rule, RuleError
 
 OPEN = Policy()
 
@@ -89,17 +90,17 @@ def test_the_reason_names_the_address_and_what_it_is():
 @pytest.mark.parametrize("port", [25, 465, 587])
 def test_mail_is_denied_unless_an_entry_names_it(port: int):
     assert refused("1.1.1.1", port)
-    assert not refused("1.1.1.1", port, Policy([Allow.parse(f"1.1.1.0/24:{port}")]))
+    assert not refused("1.1.1.1", port, Policy([Rule.parse(f"1.1.1.0/24:{port}")]))
 
 
 def test_the_own_public_address_is_denied_unless_allowed():
     address = address_of("1.2.3.4")
     assert OPEN.refusal(address, 80, own=[address])
-    assert not Policy([Allow.parse("1.2.3.4/32")]).refusal(address, 80, own=[address])
+    assert not Policy([Rule.parse("1.2.3.4/32")]).refusal(address, 80, own=[address])
 
 
 def test_an_entry_opens_its_addresses_on_its_ports_and_nothing_else():
-    policy = Policy([Allow.parse("127.0.0.1/32:8000-9000"), Allow.parse("[::1]/128:80")])
+    policy = Policy([Rule.parse("127.0.0.1/32:8000-9000"), Rule.parse("[::1]/128:80")])
     assert not refused("127.0.0.1", 8000, policy)
     assert not refused("127.0.0.1", 9000, policy)
     assert refused("127.0.0.1", 9001, policy)
@@ -121,15 +122,18 @@ def test_an_entry_opens_its_addresses_on_its_ports_and_nothing_else():
     ],
 )
 def test_entries_are_read(text: str, ports: range):
-    assert Allow.parse(text).ports == ports
+    assert Rule.parse(text).ports == ports
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "",
-        "localhost",
         "127.0.0.1/8",
+        "127.0.0",
+        "exa mple.com",
+        "münchen.de",
+        "*.example.com:web",
         "127.0.0.1/33",
         "[::1",
         "10.0.0.0/8:http",
@@ -140,6 +144,87 @@ def test_entries_are_read(text: str, ports: range):
     ],
 )
 def test_an_entry_that_cannot_be_read_is_named(text: str):
-    with pytest.raises(AllowError) as caught:
-        Allow.parse(text)
+    with pytest.raises(RuleError) as caught:
+        Rule.parse(text)
     assert repr(text) in str(caught.value)
+
+
+def names(policy: Policy, name: str | None, port: int = 443, address: str = "1.1.1.1") -> bool:
+    """Whether a name that resolves to this address may be reached."""
+    return (
+        policy.refusal_of_name(name, port) is None
+        and policy.refusal(address_of(address), port, name=name) is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("entry", "name", "meant"),
+    [
+        ("example.com", "example.com", True),
+        ("example.com", "www.example.com", False),
+        ("example.com.", "example.com", True),
+        ("EXAMPLE.com", "example.com", True),
+        ("*.example.com", "www.example.com", True),
+        ("*.example.com", "a.b.example.com", True),
+        ("*.example.com", "example.com", False),
+        ("*.example.com", "badexample.com", False),
+        ("ads*.example.com", "ads7.example.com", True),
+        ("example.com", "exampleXcom", False),
+        ("*", "anything.test", True),
+        ("*", None, True),
+        ("example.com", None, False),
+    ],
+)
+def test_an_entry_names_names(entry: str, name: str | None, meant: bool):
+    assert Rule.parse(entry).covers_name(name, 443) is meant
+    assert names(Policy(deny=[Rule.parse(entry)]), name) is not meant
+    assert names(Policy([Rule.parse(entry)], only=True), name) is meant
+
+
+def test_a_denied_name_is_refused_before_it_is_resolved():
+    policy = Policy(deny=[Rule.parse("*.tracker.test:443")])
+    assert policy.refusal_of_name("a.tracker.test", 443)
+    assert policy.refusal_of_name("a.tracker.test", 80) is None
+
+
+def test_denied_wins_over_allowed():
+    policy = Policy([Rule.parse("10.0.0.0/8")], [Rule.parse("10.1.0.0/16"), Rule.parse("*:22")])
+    assert not refused("10.0.0.1", 80, policy)
+    assert refused("10.1.0.1", 80, policy)
+    assert refused("10.0.0.1", 22, policy)
+    assert refused("1.1.1.1", 22, policy)
+
+
+@pytest.mark.parametrize("entry", ["evil.test", "*.test", "*", "evil.test:80"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1"])
+def test_a_name_that_is_allowed_opens_no_private_address(entry: str, address: str):
+    """Whoever holds the name decides where it points: DNS rebinding."""
+    policy = Policy([Rule.parse(entry)], only=True)
+    assert names(policy, "evil.test", 80)
+    assert not names(policy, "evil.test", 80, address)
+    assert not names(Policy([Rule.parse(entry)]), "evil.test", 80, address)
+
+
+def test_with_only_what_no_entry_names_is_refused():
+    policy = Policy([Rule.parse("*.example.com:443"), Rule.parse("9.9.9.0/24:53")], only=True)
+    assert names(policy, "www.example.com")
+    assert not names(policy, "www.example.com", 80)
+    assert not names(policy, None)
+    assert names(policy, None, 53, "9.9.9.9")
+    assert names(policy, "any.test", 53, "9.9.9.9")
+
+
+def test_the_ports_of_mail_are_opened_by_a_name_that_names_the_port():
+    assert not names(Policy([Rule.parse("mx.test")]), "mx.test", 587)
+    assert names(Policy([Rule.parse("mx.test:587")]), "mx.test", 587)
+    assert not names(Policy([Rule.parse("mx.test:587")]), "mx.test", 25)
+
+
+def test_the_own_address_stays_closed_to_a_name_that_is_allowed():
+    address = address_of("1.2.3.4")
+    policy = Policy([Rule.parse("me.test:80")])
+    assert policy.refusal(address, 80, own=[address], name="me.test")
+
+
+def test_entries_without_ports_mean_all():
+    assert Rule.parse("*.example.com").ports is ALL_PORTS
