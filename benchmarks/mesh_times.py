@@ -201,7 +201,7 @@ def routes_1000(changes: int) -> list[float]:
 
     for _ in range(1000):
         a, b = rnd.sample(keys, 2)
-        carry_out(planner.wanted(a, b, None, 2.0), 2.0)
+        carry_out(planner.wanted(a, b, 2.0), 2.0)
     took = []
     for a, b in rnd.sample(sorted(delays), changes):
         begun = time.perf_counter()

@@ -55,7 +55,12 @@ _APP = Rights(
     request=("app.>", "$SRV.>", "$SYS.topics", "$SYS.consumers", "$SYS.consumer.>", "tracker.>"),
 )  # fmt: skip
 _MEMBERS = ["$SYS.access.>", "$SYS.enrol.>"]
-_ROUTES = ["mesh.route", "mesh.release", "mesh.lay", "mesh.free"]
+_ROUTES = ["mesh.route", "mesh.release", "mesh.policy", "mesh.lay", "mesh.free"]
+# What a node asks its manager; which ways are good people say, and no node.
+_OF_A_NODE = (
+    "mesh.register", "mesh.standing", "mesh.link", "mesh.resolve", "mesh.dial", "mesh.route",
+    "mesh.release",
+)  # fmt: skip
 
 ROLES: Mapping[str, Rights] = {
     "admin": Rights(*((">",),) * 5),
@@ -70,8 +75,8 @@ ROLES: Mapping[str, Rights] = {
     ),
     "app": _APP,
     "node": Rights(
-        publish=(*_APP.publish, "mesh.event.>"), subscribe=_APP.subscribe, serve=_APP.serve,
-        request=(*_APP.request, "mesh.>"),
+        publish=_APP.publish, subscribe=_APP.subscribe, serve=_APP.serve,
+        request=(*_APP.request, *_OF_A_NODE),
     ),
     "manager": Rights(
         publish=(*_APP.publish, "mesh.>"), subscribe=(*_APP.subscribe, "$SYS.presence.>"),

@@ -15,11 +15,13 @@ STANDING: Final = "mesh.standing"  # Standing -> {}
 LINK: Final = "mesh.link"  # LinkReport -> {}
 RESOLVE: Final = "mesh.resolve"  # Query -> Resolved
 DIAL: Final = "mesh.dial"  # Query -> Dial
-ROUTE: Final = "mesh.route"  # RouteQuery -> Route
+ROUTE: Final = "mesh.route"  # Query -> Route
 RELEASE: Final = "mesh.release"  # Release -> {}
+POLICY: Final = "mesh.policy"  # Wanted -> Route
 LAY: Final = "mesh.lay"  # Lay -> Route
 FREE: Final = "mesh.free"  # Pair -> {}
 NODES: Final = "mesh.nodes"  # Look -> Nodes
+WISHES: Final = "mesh.wishes"  # After -> Wishes
 WHY: Final = "mesh.why"  # Pair -> Why
 
 ORDER: Final = "node.order"  # nodes.orders.Signed -> Installed or {}
@@ -31,7 +33,6 @@ EVENT_LINK: Final = "mesh.event.link"  # LinkEvent
 EVENT_ROUTE: Final = "mesh.event.route"  # RouteEvent
 
 MAX_PATH: Final = 17  # nodes: what lives longer than 16 links is slower than any detour
-MAX_TOLD: Final = 4_000  # routes, and edges, in one Nodes: a message has its limit
 MAX_STANDING: Final = 128  # routes in one Standing
 
 Key = Annotated[str, msgspec.Meta(min_length=40, max_length=40)]
@@ -140,12 +141,12 @@ class Policy(msgspec.Struct, frozen=True):
     avoid: Annotated[list[Target], msgspec.Meta(max_length=64)] = []
 
 
-class RouteQuery(msgspec.Struct, frozen=True):
-    """A way to a node; without a policy that of the standing route, or the default."""
+class Wanted(msgspec.Struct, frozen=True):
+    """Which way is good between two nodes, by name or key, from now on."""
 
-    to: Target
-    policy: Policy | None = None
-    of: Annotated[str, msgspec.Meta(max_length=64)] = ""  # the other end, if the asker is no node
+    a: Target
+    b: Target
+    policy: Policy
 
 
 class Hop(msgspec.Struct, frozen=True):
@@ -220,19 +221,43 @@ class RouteInfo(msgspec.Struct, frozen=True):
 
 
 class Look(msgspec.Struct, frozen=True):
-    """What is wanted beside the nodes."""
+    """What is wanted beside the nodes; `after` is `next` of the answer before, empty for the first."""
 
     routes: bool = True
     edges: bool = True
+    after: Annotated[str, msgspec.Meta(max_length=128)] = ""
 
 
 class Nodes(msgspec.Struct, frozen=True):
-    """`left`: routes and edges that are not told, as there are more than `MAX_TOLD` of a kind."""
+    """As much as a message holds: first nodes, then routes, then edges; `next` if there is more."""
 
     nodes: list[NodeInfo]
     routes: list[RouteInfo] = []
     edges: list[EdgeInfo] = []
-    left: int = 0
+    next: str = ""
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What people want for the ways between two nodes; all nodes are keys, `a` the smaller end."""
+
+    a: Key
+    b: Key
+    policy: Policy = Policy()
+    by_hand: Path | None = None  # from `a` to `b`
+
+
+class After(msgspec.Struct, frozen=True):
+    """What comes after this pair, in the order of the keys; empty: from the first on."""
+
+    a: Annotated[str, msgspec.Meta(max_length=40)] = ""
+    b: Annotated[str, msgspec.Meta(max_length=40)] = ""
+
+
+class Wishes(msgspec.Struct, frozen=True):
+    """`more` when others follow."""
+
+    wishes: list[Wish]
+    more: bool = False
 
 
 class Considered(msgspec.Struct, frozen=True):

@@ -121,7 +121,7 @@ class Control:
 
     async def _ask_for_route(self, target: str) -> Lane | None:
         """Have the manager lay a route; by the time it answers both ends have their orders."""
-        body = await self._bus.request(api.ROUTE, api.pack(api.RouteQuery(target)), timeout=10)
+        body = await self._bus.request(api.ROUTE, api.pack(api.Query(target)), timeout=10)
         route = api.unpack(body, api.Route)
         if not is_key(target):
             if len(self._names) >= _MAX_NAMES:

@@ -1,17 +1,18 @@
-"""What a request to the manager must not contain, whatever it asks."""
+"""What a request to the manager must not contain, whatever it asks, and who is meant in it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from bus import Refused
-from bus.identity import is_key
+from bus.identity import is_key, short
 from nodes import api
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from bus import Request
+    from nodes.manager.topology import Node, Topology
 
 
 def must_be_keys(texts: Iterable[str]) -> None:
@@ -30,3 +31,21 @@ def guarded(
             raise Refused(400, "bad_body", str(error)) from None
 
     return handle
+
+
+def find(topology: Topology, target: str) -> Node:
+    """A node by name or key; raises Refused."""
+    node = topology.find(target)
+    if node is None:
+        known = ", ".join(sorted(node.name for node in topology.nodes.values())[:20])
+        text = f"no node {target!r} is registered (there are: {known or 'none'})"
+        raise Refused(404, "unknown_node", text)
+    return node
+
+
+def name_of(topology: Topology, key: str) -> str:
+    """What a node calls itself, else a short form of its key."""
+    node = topology.nodes.get(key)
+    if node is not None:
+        return node.name
+    return short(key) if is_key(key) else "?"

@@ -11,11 +11,10 @@ Whoever runs it carries out the actions, in order, and tells the outcome. The ru
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter, deque
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from nodes.api import Policy
-from nodes.manager import weighing
+from nodes.manager import roster, weighing
 from nodes.manager.choosing import Conditions, choose, stand_in
 from nodes.manager.claims import Claims
 from nodes.manager.ledger import Ledger, digest_of
@@ -38,7 +37,9 @@ from nodes.manager.pairs import (
     gone,
     suspected,
 )
+from nodes.manager.roster import Roster
 from nodes.manager.topology import Topology, link_of
+from nodes.manager.wishes import Wishes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -51,54 +52,53 @@ EVALUATE_EVERY: Final = 3.0  # s for a pair, if there are few
 EVALUATED: Final = 32  # pairs a tick: 10 to 15 ms in a mesh of 1,000 nodes
 DRAIN: Final = 2.0  # s that a route stands which nobody sends on any more
 LINGER: Final = 120.0  # s that a pair is kept whose ends are both gone
-MAX_PAIRS: Final = 20_000
-MAX_PAIRS_OF_ONE: Final = 2_048  # that one node asked for
 
 
 class Planner:
     """See the module. `new_route` returns names that were never used."""
 
-    def __init__(self, topology: Topology, new_route: Callable[[], str]) -> None:
-        self.pairs: dict[Ends, Pair] = {}
+    def __init__(
+        self, topology: Topology, new_route: Callable[[], str], wishes: Wishes | None = None
+    ) -> None:
+        self._roster = Roster(wishes or Wishes())
+        self.pairs = self._roster.pairs
         self._topology = topology
         self._new_route = new_route
         self._ledger = Ledger()
         self._claims = Claims()
-        self._asked: Counter[str] = Counter()  # pairs, by who asked
         self._draining: deque[tuple[float, Route]] = deque()
-        self._turn: deque[Pair] = deque()  # whose evaluation comes next
 
     # What is asked for --------------------------------------------------------------------------
 
-    def wanted(self, asker: str, other: str, policy: Policy | None, now: float) -> list[Action]:
+    @property
+    def wishes(self) -> Wishes:
+        return self._roster.wishes
+
+    def wanted(self, asker: str, other: str, now: float) -> list[Action]:
         """A node wants a way to another: Ready or NoWay will follow. Raises TooManyRoutes."""
-        pair = self._pair(ends_of(asker, other), asker)
-        if policy is not None:
-            conditions = weighing.conditions(self._topology, policy, pair.ends)
-            if conditions != pair.conditions or pair.by_hand:
-                pair.conditions, pair.by_hand = conditions, None
-                pair.better, pair.retry_at, pair.evaluate_at = STEADY, 0.0, 0.0  # at once
+        pair = self._roster.enter(ends_of(asker, other), asker)
         if pair.active is None:
             pair.retry_at = 0.0
-        actions = self._reconsider(pair, now)
-        return [*actions, *weighing.verdict(pair, asked=policy is not None)]
+        return [*self._reconsider(pair, now), *weighing.verdict(pair, asked=False)]
 
-    def by_hand(self, asker: str, path: Sequence[str], now: float) -> list[Action]:
-        """Somebody lays the active route of a pair, along links that are there; else as `wanted`."""
-        pair = self._pair(ends_of(path[0], path[-1]), asker)
-        pair.by_hand = tuple(path if path[0] == pair.ends[0] else path[::-1])
-        pair.retry_at = 0.0
-        if pair.active is not None and pair.active.path == pair.by_hand:
-            return [Ready(pair.ends)]
-        return self._reconsider(pair, now)
+    def wish(self, wishes: Wishes, ends: Ends, now: float) -> list[Action]:
+        """People want something for this pair, and a way: as `wanted`, when it is as they want it."""
+        self._roster.wishes = wishes
+        pair, wish = self._roster.enter(ends, ends[0]), wishes.of(ends)
+        wanted = roster.conditions(wish), roster.by_hand(wish)
+        if wanted != (pair.conditions, pair.by_hand):
+            pair.conditions, pair.by_hand = wanted
+            pair.better, pair.retry_at, pair.evaluate_at = STEADY, 0.0, 0.0  # at once
+        if pair.active is None:
+            pair.retry_at = 0.0
+        return [*self._reconsider(pair, now), *weighing.verdict(pair, asked=True)]
 
-    def free(self, ends: Ends, now: float) -> list[Action]:
-        """Undo `by_hand`."""
-        pair = self.pairs.get(ends)
-        if pair is None or pair.by_hand is None:
-            return []
-        pair.by_hand, pair.better = None, STEADY
-        return self._reconsider(pair, now)
+    def freed(self, wishes: Wishes, ends: Ends, now: float) -> list[Action]:
+        """The same when nobody waits for a way, and nobody need have one."""
+        if ends in self.pairs:
+            return self.wish(wishes, ends, now)
+        self._roster.wishes = wishes
+        return []
 
     def unused(self, end: str, route: str, now: float) -> list[Action]:
         """An end has no more use for the other one."""
@@ -137,12 +137,13 @@ class Planner:
         pair = self.pairs.get(ends)
         if pair is None or pair.building is None or pair.building.name != name:
             return []
+        standby = pair.building.role == "standby" and pair.active is not None
         pair.building, pair.problem = None, problem
         pair.postpone(now)
         if at not in ends:
             neighbours = self._topology.graph.get(at, {})
             pair.suspect((link_of(at, other) for other in neighbours), now)
-        return [NoWay(ends, problem, found=True)]
+        return [] if standby else [NoWay(ends, problem, found=True)]
 
     def switched(self, ends: Ends, name: str) -> None:
         """Both ends send on a route."""
@@ -171,7 +172,7 @@ class Planner:
                     pair = self._ledger.pair(name)
                     if pair is not None:
                         actions += self._break(pair, name, "a link on the way was lost", now)
-        waiting = [p for p in self._turn if p.failures and not p.routes] if came else []
+        waiting = [p for p in self.pairs.values() if p.failures and not p.routes] if came else []
         for pair in waiting:  # the way may be there now
             pair.retry_at = min(pair.retry_at, now + FIRST_RETRY)
         return actions
@@ -217,7 +218,7 @@ class Planner:
         ends = ends_of(path[0], path[-1])
         path = path if path[0] == ends[0] else path[::-1]
         try:
-            pair = self._pair(ends, ends[0])
+            pair = self._roster.enter(ends, ends[0])
         except TooManyRoutes:
             return [Drop(said.route, path)]
         route = Route(said.route, path, now)
@@ -241,11 +242,8 @@ class Planner:
             _, route = self._draining.popleft()
             actions += gone(route, "a better one has taken its place")
         actions += [Drop(said.route, (key,)) for key, said in self._claims.expired(now)]
-        for _ in range(min(EVALUATED, len(self._turn))):
-            pair = self._turn.popleft()
-            if self.pairs.get(pair.ends) is pair:
-                self._turn.append(pair)
-                actions += self._look_at(pair, now)
+        for pair in self._roster.turns(EVALUATED):
+            actions += self._look_at(pair, now)
         return actions
 
     def _look_at(self, pair: Pair, now: float) -> list[Action]:
@@ -302,8 +300,9 @@ class Planner:
 
     def _way(self, pair: Pair) -> Path | None:
         """The active way as it should be."""
-        if pair.by_hand is not None:
-            return pair.by_hand
+        by_hand = weighing.by_hand(self._topology, pair)
+        if by_hand is not None:
+            return by_hand
         choice = choose(self._topology.graph, *pair.ends, self.conditions(pair))
         return tuple(choice.active) if choice is not None else None
 
@@ -311,9 +310,9 @@ class Planner:
         """Hysteresis: only what is better for long enough replaces what stands."""
         if pair.building is not None or now < pair.retry_at:
             return []
-        if pair.by_hand is not None:
-            path: Path | None = None if pair.by_hand == active.path else pair.by_hand
-            pair.better = STEADY
+        path: Path | None = weighing.by_hand(self._topology, pair)
+        if path is not None:
+            path, pair.better = (None if path == active.path else path), STEADY
         else:
             path = weighing.better_way(self._topology, pair, active, self.conditions(pair))
             pair.better = pair.better + 1 if path is not None else 0
@@ -364,16 +363,6 @@ class Planner:
         pair.better, pair.evaluate_at = 0, now + EVALUATE_EVERY
         return [*pair.prefer(now), Ready(pair.ends), *self._complete(pair, now)]
 
-    def _pair(self, ends: Ends, asker: str) -> Pair:
-        pair = self.pairs.get(ends)
-        if pair is None:
-            if len(self.pairs) >= MAX_PAIRS or self._asked[asker] >= MAX_PAIRS_OF_ONE:
-                raise TooManyRoutes
-            pair = self.pairs[ends] = Pair(ends, asker, Conditions(Policy()))
-            self._asked[asker] += 1
-            self._turn.append(pair)
-        return pair
-
     def _build(self, pair: Pair, path: Path, role: Role) -> list[Action]:
         name = self._new_route()
         pair.building = Building(name, role)
@@ -387,10 +376,7 @@ class Planner:
         return []
 
     def _forget(self, pair: Pair, reason: str) -> list[Action]:
-        del self.pairs[pair.ends]
-        self._asked[pair.asked_by] -= 1
-        if not self._asked[pair.asked_by]:
-            del self._asked[pair.asked_by]
+        self._roster.strike(pair)
         actions: list[Action] = []
         for route in pair.routes:
             self._ledger.strike(pair, route)

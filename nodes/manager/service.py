@@ -1,6 +1,7 @@
 """The node manager as a program: `python -P -m nodes.manager.service`, started by viscript.
 
-It keeps no file: nodes report what there is and what stands, also routes that an earlier manager laid.
+Nodes report what there is and what stands, also routes that an earlier manager laid. It keeps only what
+people want for the ways between two nodes.
 """
 
 from __future__ import annotations
@@ -8,17 +9,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import itertools
 import logging
 import secrets
 import time
 from typing import TYPE_CHECKING, Final
 
 from bus import Bus, Overflow, Refused, Unreachable, process
-from bus.identity import KeyPair, is_key, short
+from bus.identity import KeyPair, short
 from nodes import api
-from nodes.manager import describing, routes
-from nodes.manager.bodies import guarded, must_be_keys
+from nodes.manager import keeping, routes
+from nodes.manager.bodies import find, guarded, must_be_keys, name_of
 from nodes.manager.commands import Commands, NotDone
 from nodes.manager.pairs import (
     Build,
@@ -31,6 +31,7 @@ from nodes.manager.pairs import (
     TooManyRoutes,
     ends_of,
 )
+from nodes.manager.people import People
 from nodes.manager.planner import Planner
 from nodes.manager.suggesting import suggest
 from nodes.manager.topology import Change, NameTaken, Node, TooManyNodes, Topology
@@ -39,6 +40,7 @@ from nodes.shared import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
+    from pathlib import Path
 
     from bus import Request
     from nodes.manager.pairs import Action
@@ -49,18 +51,30 @@ TICK: Final = 0.25  # s; at each some pairs are looked at, so 1,000 have had the
 ROUTE_PATIENCE: Final = 8.0  # s that a node waits for its route
 SUGGEST_EVERY: Final = 10.0  # s
 MAX_TOLD: Final = 8_192  # routes that end at one node
+WISHES: Final = "ways.json"  # in the state folder
+EXIT_FILE: Final = 8
 DIFFERING: Final = 2  # registrations in a row; one may have crossed an order
 
 
 class Manager:
-    """Answers mesh.*; `tasks` is where routes are laid and taken away."""
+    """Answers mesh.*; `tasks` is where routes are laid and taken away, `file` what people want.
 
-    def __init__(self, bus: Bus, keypair: KeyPair, tasks: asyncio.TaskGroup) -> None:
+    Raises WishFileError when the file is there and cannot be used.
+    """
+
+    def __init__(self, bus: Bus, keypair: KeyPair, tasks: asyncio.TaskGroup, file: Path) -> None:
         self._bus = bus
         self._tasks = tasks
         self._commands = Commands(bus, keypair.secret)
         self._topology = Topology()
-        self._planner = Planner(self._topology, lambda: secrets.token_hex(8))
+        self._planner = Planner(self._topology, lambda: secrets.token_hex(8), keeping.load(file))
+        self._people = People(
+            self._topology,
+            self._planner,
+            self._outcome,
+            self._carry_out,
+            lambda wishes: keeping.save(file, wishes),
+        )
         self._waiting: dict[Ends, list[asyncio.Future[None]]] = {}
         self._differing: dict[str, int] = {}  # by node: registrations in a row
         self._told: dict[str, list[api.StandingRoute]] = {}  # by node: the part that has come
@@ -75,10 +89,7 @@ class Manager:
             (api.DIAL, self._dial),
             (api.ROUTE, self._route),
             (api.RELEASE, self._release),
-            (api.LAY, self._lay),
-            (api.FREE, self._free),
-            (api.NODES, self._nodes),
-            (api.WHY, self._why),
+            *self._people.handlers,
         ):
             await self._serve(subject, guarded(handler))
         # Nodes register again when they hear this, and all is known as before.
@@ -172,7 +183,7 @@ class Manager:
         except NotDone as error:
             log.info("a suggestion was not heard: %s", error)
 
-    # What is asked ------------------------------------------------------------------------------
+    # What nodes ask -----------------------------------------------------------------------------
 
     async def _resolve(self, request: Request) -> bytes:
         node = self._find(api.unpack(request.body, api.Query).to)
@@ -193,47 +204,15 @@ class Manager:
         return api.pack(api.Dial(node.key, node.endpoint))
 
     async def _route(self, request: Request) -> bytes:
-        query = api.unpack(request.body, api.RouteQuery)
-        by_hand = query.of and request.sender not in self._topology.nodes
-        caller = self._find(query.of) if by_hand else self._sender(request)
-        node = self._find(query.to)
+        caller, node = self._sender(request), self._find(api.unpack(request.body, api.Query).to)
         if node.key == caller.key:
             raise Refused(400, "itself", f"{node.name!r} is this node itself")
         now = time.monotonic()
         return await self._outcome(
             ends_of(caller.key, node.key),
             node.key,
-            lambda: self._planner.wanted(caller.key, node.key, query.policy, now),
+            lambda: self._planner.wanted(caller.key, node.key, now),
         )
-
-    async def _lay(self, request: Request) -> bytes:
-        path = [self._find(target).key for target in api.unpack(request.body, api.Lay).path]
-        if len(set(path)) != len(path):
-            raise Refused(400, "loop", "a route passes a node once")
-        for here, other in itertools.pairwise(path):
-            if other not in self._topology.graph[here]:
-                text = f"there is no link {self._name(here)} - {self._name(other)}"
-                raise Refused(409, "no_link", text)
-        ends = ends_of(path[0], path[-1])
-        self._must_concern(request, ends)
-        now = time.monotonic()
-        return await self._outcome(
-            ends, path[-1], lambda: self._planner.by_hand(request.sender, path, now)
-        )
-
-    async def _free(self, request: Request) -> bytes:
-        ends = self._ends(request)
-        self._must_concern(request, ends)
-        self._carry_out(self._planner.free(ends, time.monotonic()))
-        return api.pack(api.Empty())
-
-    async def _nodes(self, request: Request) -> bytes:
-        look = api.unpack(request.body, api.Look)
-        return api.pack(describing.nodes(self._topology, self._planner, look))
-
-    async def _why(self, request: Request) -> bytes:
-        pair = self._planner.pairs.get(self._ends(request))
-        return api.pack(describing.why(self._topology, self._planner, pair))
 
     async def _outcome(self, ends: Ends, peer: str, begin: Callable[[], list[Action]]) -> bytes:
         """Begin something that ends in Ready or NoWay for a pair, and wait for that."""
@@ -324,21 +303,7 @@ class Manager:
         return node
 
     def _find(self, target: str) -> Node:
-        node = self._topology.find(target)
-        if node is None:
-            known = ", ".join(sorted(n.name for n in self._topology.nodes.values())[:20])
-            text = f"no node {target!r} is registered (there are: {known or 'none'})"
-            raise Refused(404, "unknown_node", text)
-        return node
-
-    def _ends(self, request: Request) -> Ends:
-        pair = api.unpack(request.body, api.Pair)
-        return ends_of(self._find(pair.a).key, self._find(pair.b).key)
-
-    def _must_concern(self, request: Request, ends: Ends) -> None:
-        """A node lays its own routes only; people's programs, which are no nodes, may lay all."""
-        if request.sender in self._topology.nodes and request.sender not in ends:
-            raise Refused(403, "not_yours", "a node lays only routes that begin or end at it")
+        return find(self._topology, target)
 
     def _tell(self, change: Change, reason: str) -> None:
         state = "up" if change.up else "down"
@@ -351,10 +316,7 @@ class Manager:
             log.info("link %s - %s is %s: %s", a, self._name(change.b), state, reason)
 
     def _name(self, key: str) -> str:
-        node = self._topology.nodes.get(key)
-        if node is not None:
-            return node.name
-        return short(key) if is_key(key) else "?"
+        return name_of(self._topology, key)
 
     def _publish(self, subject: str, event: api.NodeEvent | api.LinkEvent | api.RouteEvent) -> None:
         """Tell whoever listens; while the broker is away nobody does."""
@@ -370,16 +332,20 @@ class Manager:
 
 
 async def main(participant: process.Participant) -> int:
+    file, code = participant.environment.state_dir / WISHES, 0
     try:
         async with asyncio.TaskGroup() as tasks:
-            manager = Manager(participant.bus, participant.keypair, tasks)
+            manager = Manager(participant.bus, participant.keypair, tasks, file)
             await manager.serve()
             tasks.create_task(_tick(manager))
             await participant.stopping.wait()
             raise Stopped
     except* Stopped:
         log.info("stopped")
-    return 0
+    except* keeping.WishFileError as group:
+        log.error("%s", group.exceptions[0])  # noqa: TRY400 - the user's business, no traceback
+        code = EXIT_FILE
+    return code
 
 
 async def _tick(manager: Manager) -> None:

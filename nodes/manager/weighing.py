@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from nodes import api
@@ -10,22 +11,19 @@ from nodes.manager.metrics import METRICS
 from nodes.manager.pairs import NoWay, Ready
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from nodes.manager.pairs import Action, Ends, Pair, Path, Route
+    from nodes.manager.pairs import Action, Pair, Path, Route
     from nodes.manager.topology import Topology
 
 BETTER: Final = 0.8  # of the present cost
 
 
-def conditions(topology: Topology, policy: api.Policy, ends: Ends) -> Conditions:
-    """The policy with keys for names; a name that nobody has stays, and is met by nobody."""
-
-    def keys(targets: Iterable[str]) -> frozenset[str]:
-        found = [(topology.find(target), target) for target in targets]
-        return frozenset(node.key if node else target for node, target in found)
-
-    return Conditions(policy, keys(policy.must) - {*ends}, keys(policy.avoid) - {*ends})
+def by_hand(topology: Topology, pair: Pair) -> Path | None:
+    """The path that somebody laid by hand, while it can be had: else the policy decides."""
+    path = pair.by_hand
+    if path is None or links(path) & pair.suspects.keys():
+        return None
+    there = all(other in topology.graph.get(here, {}) for here, other in pairwise(path))
+    return path if there else None
 
 
 def better_way(
@@ -95,12 +93,18 @@ def verdict(pair: Pair, *, asked: bool) -> list[Action]:
     """What somebody hears at once who wants a way; with `asked` only one that his policy allows."""
     if pair.active is None:
         return []
-    if not asked or allowed(pair.active.path, pair.conditions):
+    if not asked or _as_wanted(pair, pair.active.path):
         return [Ready(pair.ends)]
     return [] if pair.building else [NoWay(pair.ends, why_no_way(pair))]
 
 
+def _as_wanted(pair: Pair, path: Path) -> bool:
+    return path == pair.by_hand if pair.by_hand else allowed(path, pair.conditions)
+
+
 def why_no_way(pair: Pair) -> str:
+    if pair.by_hand is not None and pair.active is not None:
+        return "the route by hand cannot be laid just now"
     text = "there is no path of links between them"
     return text if pair.conditions.policy == api.Policy() else f"{text} that the policy allows"
 

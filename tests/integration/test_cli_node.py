@@ -208,6 +208,11 @@ def test_a_route_laid_by_hand_is_used_until_it_is_given_up(desk: Desk):
         assert sorted(laid["path"]) == sorted(desk.key(name) for name in ("a", middle, "d"))
         desk.goes_over(middle)
         assert "by hand" in desk.run("why", "d", "--at", "a")
+        (wish,) = desk.ask("route", "ls")
+        assert sorted(wish["by_hand"]) == sorted(laid["path"])
+        assert f"by hand: a - {middle} - d" in desk.run("route", "ls").replace(
+            f"d - {middle} - a", f"a - {middle} - d"
+        )
     desk.run("route", "free", "a", "d", by="chief")
     assert not desk.ask("why", "d", "--at", "a")["by_hand"]
     assert "no link" in desk.run("route", "add", "a", "d", by="chief", code=9)
@@ -219,8 +224,10 @@ def test_a_policy_keeps_traffic_away_from_a_node(desk: Desk):
         assert desk.key(avoided) not in laid["path"]
         desk.goes_over("c" if avoided == "b" else "b")
         assert desk.ask("why", "d", "--at", "a")["policy"]["avoid"] == [desk.key(avoided)]
-    assert f"around {'b'}" in desk.run("why", "d", "--at", "a")
+    for shown in (desk.run("why", "d", "--at", "a"), desk.run("route", "ls")):
+        assert "the fastest way around b" in shown
     desk.run("route", "policy", "a", "d", by="chief")
+    assert desk.ask("route", "ls") == []
 
 
 # Names -------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from bus import Refused, Request
 from nodes import api
 from nodes.manager.claims import MAX_OF_ONE
-from nodes.manager.planner import MAX_PAIRS_OF_ONE
+from nodes.manager.roster import MAX_PAIRS_OF_ONE
 from tests.support.memory_mesh import keypair
 from tests.support.small_bus import Participant
 from tests.support.whole_mesh import WholeMesh
@@ -46,13 +46,9 @@ class League:
             self.standing,
             lambda: (api.LINK, api.LinkReport(self.key(), up=self.maybe())),
             lambda: (api.DIAL, api.Query(self.key())),
-            lambda: (api.ROUTE, api.RouteQuery(self.key(), self.policy())),
-            lambda: (api.ROUTE, api.RouteQuery(self.key())),
+            lambda: (api.ROUTE, api.Query(self.key())),
+            lambda: (api.ROUTE, api.Query("n0")),
             lambda: (api.RELEASE, api.Release(self.route(), "", self.key(), self.maybe())),
-            lambda: (api.LAY, api.Lay(self.path())),
-            lambda: (api.FREE, api.Pair(self.key(), self.key())),
-            lambda: (api.WHY, api.Pair(self.key(), self.key())),
-            lambda: (api.NODES, api.Empty()),
         ]
 
     async def obey(self, _order: Request) -> bytes:
@@ -91,16 +87,6 @@ class League:
         assert manager is not None
         there = [r.name for pair in manager._planner.pairs.values() for r in pair.routes]
         return self.chance.choice([f"{self.chance.randrange(8):016x}", *there])
-
-    def policy(self) -> api.Policy:
-        choice, some = self.chance.choice, range(self.chance.randrange(8))
-        return api.Policy(
-            choice(["fastest", "shortest", "widest"]),
-            self.chance.randint(1, 16),
-            self.chance.randint(1, 16),
-            [self.key() for _ in some],
-            [self.key() for _ in some],
-        )
 
     def registration(self) -> Said:
         choice = self.chance.choice

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from bus import Bus, BusError, Refused, connect, keystore
+from bus import Bus, BusError, NotAuthorised, Refused, connect, keystore
 from nodes import api
 from nodes.client import connect_node
 from nodes.manager.choosing import links
@@ -170,22 +170,94 @@ async def test_a_node_cannot_disturb_the_routes_of_others(shared: Mesh) -> None:
                 await evil.request(api.RELEASE, api.pack(given))
             said = api.StandingRoute(route.route, [shared.key("evil"), shared.key("d")], True)
             await evil.request(api.STANDING, api.pack(api.Standing([said])))
-        with pytest.raises(Refused) as caught:
-            await evil.request(api.LAY, api.pack(api.Lay(["a", "b", "d"])))
-        assert caught.value.err == "not_yours"
-        with pytest.raises(Refused) as caught:
-            await evil.request(api.FREE, api.pack(api.Pair("a", "d")))
-        assert caught.value.err == "not_yours"
         assert [r.route for r in await routes(bus, 2)] == [r.route for r in before]
 
 
-async def test_a_policy_that_cannot_be_met_is_refused_by_name(shared: Mesh) -> None:
-    async with liar(shared) as evil:
-        query = api.RouteQuery("d", api.Policy("widest", must=["c"], avoid=["b"]))
+@pytest.mark.parametrize("registered", [True, False])
+async def test_a_node_has_no_say_in_which_ways_are_good(shared: Mesh, registered: bool) -> None:
+    """Also not one that is silent, so that the manager does not know it for a node."""
+    evil = connect(shared.address, keystore.load(shared.folder / "evil.key"), name="evil")
+    async with liar(shared) if registered else evil as bus:
+        for subject, body in (
+            (api.POLICY, api.Wanted("a", "d", api.Policy(avoid=["b"]))),
+            (api.LAY, api.Lay(["a", "b", "d"])),
+            (api.FREE, api.Pair("a", "d")),
+        ):
+            with pytest.raises(NotAuthorised):
+                await bus.request(subject, api.pack(body))
+
+
+async def test_a_node_cannot_tell_the_others_what_the_manager_would(shared: Mesh) -> None:
+    async with liar(shared) as evil, shared.bus() as bus:
+        heard = await bus.subscribe(api.EVENT_MANAGER)
+        await evil.publish(api.EVENT_MANAGER, b"forged")
+        await evil.request(api.RESOLVE, api.pack(api.Query("a")))  # the broker has seen it by now
+        await bus.publish(api.EVENT_MANAGER, b"an admin may")
+        assert (await anext(aiter(heard))).body == b"an admin may"
+
+
+@pytest.mark.parametrize(
+    ("policy", "err", "word"),
+    [
+        (api.Policy("widest", must=["c"], avoid=["c"]), "no_route", "policy"),
+        (api.Policy(avoid=["bb"]), "unknown_node", "bb"),
+    ],
+)
+async def test_a_policy_that_cannot_be_met_is_refused_by_name(
+    shared: Mesh, policy: api.Policy, err: str, word: str
+) -> None:
+    async with shared.bus() as bus:
+        wanted = api.pack(api.Wanted("a", "d", policy))
         with pytest.raises(Refused) as caught:
-            await evil.request(api.ROUTE, api.pack(query))
-        assert caught.value.err == "no_route"
-        assert "policy" in str(caught.value)
+            await bus.request(api.POLICY, wanted, timeout=10)
+        assert caught.value.err == err
+        assert word in str(caught.value)
+        await bus.request(api.POLICY, api.pack(api.Wanted("a", "d", api.Policy())), timeout=10)
+
+
+async def wish(bus: Bus) -> api.Wish:
+    """The only one that there is."""
+    async with asyncio.timeout(15):
+        while True:
+            with contextlib.suppress(BusError):
+                found = api.unpack(await bus.request(api.WISHES), api.Wishes)
+                (only,) = found.wishes
+                return only
+            await asyncio.sleep(0.05)
+
+
+async def test_a_policy_outlives_the_manager_and_both_ends(mesh: Mesh) -> None:
+    policy = api.Policy("shortest", must=["c"])
+    async with used(mesh) as bus:
+        wanted = api.pack(api.Wanted("d", "a", policy))
+        laid = api.unpack(await bus.request(api.POLICY, wanted, timeout=10), api.Route)
+        assert laid.path == [mesh.key(name) for name in "acd"] or laid.path[::-1] == [
+            mesh.key(name) for name in "acd"
+        ]
+        kept = await wish(bus)
+        assert (kept.policy.metric, kept.policy.must) == ("shortest", [mesh.key("c")])
+    for name in ("manager", "a", "d"):
+        mesh.kill(name)
+    mesh.start_manager()
+    for name in "ad":
+        mesh.start_node(name, *SQUARE[name])
+    await mesh.linked(*LINKED)
+    async with used(mesh) as bus:
+        (active,) = [route for route in (await seen(bus)).routes if route.active]
+        assert active.path[1] == mesh.key("c")
+        assert await wish(bus) == kept
+        ends = api.pack(api.Wanted("a", "d", api.Policy()))
+        await bus.request(api.POLICY, ends, timeout=10)
+        assert not api.unpack(await bus.request(api.WISHES), api.Wishes).wishes
+
+
+async def test_a_damaged_file_of_policies_is_not_taken_for_an_empty_one(mesh: Mesh) -> None:
+    mesh.kill("manager")
+    (mesh.folder / "ways.json").write_text('{"version": 1, "wishes": [{"a": "x"}]}')
+    mesh.start_manager()
+    process = mesh.processes.pop("manager")
+    assert process.wait(20) == 8
+    assert "ways.json is damaged" in mesh.log("manager")
 
 
 async def test_a_node_that_is_started_again_gets_new_routes(mesh: Mesh) -> None:

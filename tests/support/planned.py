@@ -30,16 +30,30 @@ class Ordered:
         self.start_manager()
 
     def start_manager(self) -> None:
-        """A manager that knows nothing, as after a crash; what was being built is lost."""
-        self.planner = Planner(self.topology, lambda: f"{next(self.numbers):016x}")
+        """A manager that knows what people want and nothing else; what was being built is lost."""
+        wishes = self.planner.wishes if hasattr(self, "planner") else None
+        self.planner = Planner(self.topology, lambda: f"{next(self.numbers):016x}", wishes)
         self.under_way.clear()
 
-    def wanted(self, pair: str, policy: Policy | None = None) -> None:
+    def wanted(self, pair: str) -> None:
         a, b = pair
-        self.carry_out(self.planner.wanted(a, b, policy, self.now))
+        self.carry_out(self.planner.wanted(a, b, self.now))
+
+    def policy(self, pair: str, policy: Policy) -> None:
+        ends = ends_of(*pair)
+        wishes = self.planner.wishes.with_policy(ends, policy)
+        self.carry_out(self.planner.wish(wishes, ends, self.now))
 
     def by_hand(self, path: str) -> None:
-        self.carry_out(self.planner.by_hand("operator", list(path), self.now))
+        ends = ends_of(path[0], path[-1])
+        ordered = list(path if path[0] == ends[0] else path[::-1])
+        wishes = self.planner.wishes.by_hand(ends, ordered)
+        self.carry_out(self.planner.wish(wishes, ends, self.now))
+
+    def free(self, pair: str) -> None:
+        ends = ends_of(*pair)
+        wishes = self.planner.wishes.freed(ends)
+        self.carry_out(self.planner.freed(wishes, ends, self.now))
 
     def later(self, seconds: int) -> None:
         """Time goes by, in ticks of a second."""

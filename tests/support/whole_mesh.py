@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -182,6 +183,8 @@ class WholeMesh:
         self.links: dict[tuple[str, str], MemoryLink] = {}
         self.conversations: list[Conversation] = []
         self._clocks = contextlib.ExitStack()
+        folder = self._clocks.enter_context(tempfile.TemporaryDirectory(prefix="whole-mesh-"))
+        self.manager_file = Path(folder) / service_module.WISHES
         for module in _CLOCKED:
             self._clocks.enter_context(patch.object(module, "time", Clock(self.world)))
         self.manager: Manager | None = None
@@ -241,7 +244,7 @@ class WholeMesh:
     async def _manage(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             bus = cast("Bus", Participant(self.broker, self.manager_pair.public))
-            manager = Manager(bus, self.manager_pair, tasks)
+            manager = Manager(bus, self.manager_pair, tasks, self.manager_file)
             draw = random.Random(self.world.now)
             manager._planner._new_route = lambda: draw.randbytes(8).hex()
             await manager.serve()

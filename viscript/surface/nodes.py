@@ -43,7 +43,7 @@ name = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None,
 )  # fmt: skip
 route = typer.Typer(
-    help="Which way traffic goes between two nodes. Needs the home's admin key, or a context with that role.",
+    help="Which way traffic goes between two nodes. Choosing needs the home's admin key, or a context so.",
     no_args_is_help=True, rich_markup_mode=None,
 )  # fmt: skip
 app.add_typer(name, name="name")
@@ -265,6 +265,14 @@ def route_add(
     from viscript.commands.node import ways
 
     ways.add(path, as_json=options.as_json())
+
+
+@route.command("ls", epilog=examples("viscript node route ls", "viscript node route ls --json"))
+def route_ls() -> None:
+    """List the policies and routes by hand that hold; between other nodes the fastest way is used."""
+    from viscript.commands.node import ways
+
+    ways.ls()
 
 
 @route.command("free", epilog=examples("viscript node route free alpha beta"))

@@ -12,7 +12,7 @@ from bus.signals import AccessEntry, Rules
 from tests.support.dialogue import key_of
 
 VERBS = ("publish", "subscribe", "request", "serve", "signal")
-SOME = ["app.x", "topic.a.b", "mesh.link", "mesh.event.up", "node.routes", "viscript.list",
+SOME = ["app.x", "topic.a.b", "mesh.link", "mesh.lay", "mesh.event.up", "node.routes", "viscript.list",
         "signal.ping", "$SYS.sessions", "$SYS.info", "$SYS.access.put", "$SYS.presence.00", "$SYS.kick",
         "$SYS.topics", "$SYS.consumers", "$SYS.consumer.put", "$SYS.topic.put", "$SYS.enrol.list",
         "$SRV.INFO", "other", ">", "app.>"]  # fmt: skip
@@ -26,16 +26,16 @@ ALLOWED = {
     ("app", "subscribe"): {"app.x", "app.>", "topic.a.b", "mesh.event.up"},
     ("app", "request"): {"app.x", "app.>", "$SRV.INFO", *DURABLE},
     ("app", "serve"): {"app.x", "app.>", "$SRV.INFO"},
-    ("node", "publish"): {"app.x", "app.>", "topic.a.b", "mesh.event.up"},
+    ("node", "publish"): {"app.x", "app.>", "topic.a.b"},
     ("node", "subscribe"): {"app.x", "app.>", "topic.a.b", "mesh.event.up"},
-    ("node", "request"): {"app.x", "app.>", "mesh.link", "mesh.event.up", "$SRV.INFO", *DURABLE},
+    ("node", "request"): {"app.x", "app.>", "mesh.link", "$SRV.INFO", *DURABLE},
     ("node", "serve"): {"app.x", "app.>", "$SRV.INFO"},
-    ("manager", "publish"): {"app.x", "app.>", "topic.a.b", "mesh.link", "mesh.event.up"},
+    ("manager", "publish"): {"app.x", "app.>", "topic.a.b", "mesh.link", "mesh.lay", "mesh.event.up"},
     ("manager", "subscribe"): {
         "app.x", "app.>", "topic.a.b", "mesh.event.up", "$SYS.presence.00",
     },
     ("manager", "request"): {"app.x", "app.>", "node.routes", "$SRV.INFO", *DURABLE},
-    ("manager", "serve"): {"app.x", "app.>", "mesh.link", "mesh.event.up", "$SRV.INFO"},
+    ("manager", "serve"): {"app.x", "app.>", "mesh.link", "mesh.lay", "mesh.event.up", "$SRV.INFO"},
     ("host", "subscribe"): {"$SYS.presence.00"},
     ("host", "request"): {"$SYS.sessions", "signal.ping"},
 }  # fmt: skip
@@ -61,7 +61,7 @@ def test_an_operator_does_not_decide_who_belongs(verb: access.Verb) -> None:
     allowed = {s for s in SOME if may(rights_of(["operator"]), verb, s)}
     without = {
         "publish": SYS, "serve": SYS, "subscribe": set(),
-        "request": {"$SYS.access.put", "$SYS.enrol.list"},
+        "request": {"$SYS.access.put", "$SYS.enrol.list", "mesh.lay"},
         "signal": {"$SYS.access.put", "$SYS.enrol.list"},
     }  # fmt: skip
     assert allowed == set(SOME) - without[verb]

@@ -121,16 +121,21 @@ class Mesh:
             raise as_shown(error, self.place) from None
 
     def _look(self) -> None:
+        look = self._look_for
         try:
-            found = self.ask(api.NODES, self._look_for, api.Nodes, timeout=LOOK)
+            while True:
+                found = self.ask(api.NODES, look, api.Nodes, timeout=LOOK)
+                self.nodes += found.nodes
+                self.routes += found.routes
+                self.edges += found.edges
+                if not found.next:
+                    break
+                look = msgspec.structs.replace(look, after=found.next)
         except (NoManager, Unknown) as error:
             self.missing = error
             self._names = _remembered(self.home)
             return
-        self.nodes = sorted(found.nodes, key=lambda node: node.name)
-        self.routes, self.edges = found.routes, found.edges
-        if found.left:
-            note(f"{found.left} routes and links are not shown.")
+        self.nodes.sort(key=lambda node: node.name)
         self._names = {node.key: node.name for node in self.nodes}
         _remember(self.home, self._names)
 

@@ -8,7 +8,7 @@ from nodes import api
 from viscript.commands.node.mesh import Mesh
 from viscript.commands.node.words import seconds
 from viscript.errors import BadUsage
-from viscript.output import document, say
+from viscript.output import document, listing, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,10 @@ def why(word: str, at: str | None, *, as_json: bool) -> None:
 def policy_text(mesh: Mesh, found: api.Why) -> str:
     if found.by_hand:
         return "a route laid by hand; give it up: viscript node route free"
-    policy = found.policy
+    return _policy_text(mesh, found.policy)
+
+
+def _policy_text(mesh: Mesh, policy: api.Policy) -> str:
     said = [f"the {policy.metric} way"]
     if policy.min_hops > 1:
         said.append(f"of at least {policy.min_hops} links")
@@ -86,11 +89,36 @@ def policy(  # noqa: PLR0913 - its options
             cast("Metric", metric), min_hops, max_hops,
             [mesh.find(word) for word in must], [mesh.find(word) for word in avoid],
         )  # fmt: skip
-        query = api.RouteQuery(b, meant, of=a)
-        _told(mesh, _wait(mesh, api.ROUTE, query, api.Route), a, as_json=as_json)
+        query = api.Wanted(a, b, meant)
+        _told(mesh, _wait(mesh, api.POLICY, query, api.Route), a, as_json=as_json)
 
 
-def _wait(mesh: Mesh, subject: str, query: api.Lay | api.RouteQuery, kind: type[T]) -> T:
+def ls() -> None:
+    """What was said for which two nodes."""
+    found: list[api.Wish] = []
+    with Mesh() as mesh:
+        mesh.must_have_manager()
+        after, more = api.After(), True
+        while more:
+            page = mesh.ask(api.WISHES, after, api.Wishes)
+            found += page.wishes
+            more = page.more and bool(page.wishes)
+            if more:
+                after = api.After(page.wishes[-1].a, page.wishes[-1].b)
+    found.sort(key=lambda wish: (mesh.name(wish.a), mesh.name(wish.b)))
+    cells = [(mesh.name(wish.a), mesh.name(wish.b), _wish_text(mesh, wish)) for wish in found]
+    none = "Nothing was said: between all nodes the fastest way is used. See: viscript node route policy"
+    listing(found, ("NODE", "NODE", "WAY"), cells, none)
+
+
+def _wish_text(mesh: Mesh, wish: api.Wish) -> str:
+    policy = _policy_text(mesh, wish.policy)
+    if wish.by_hand is None:
+        return policy
+    return f"by hand: {mesh.path(wish.by_hand)}; else {policy}"
+
+
+def _wait(mesh: Mesh, subject: str, query: api.Lay | api.Wanted, kind: type[T]) -> T:
     mesh.must_have_manager()
     return mesh.ask(subject, query, kind, timeout=PATIENCE)
 

@@ -4,6 +4,7 @@ import pytest
 
 from nodes.api import Policy, StandingRoute
 from nodes.manager import planner as planning
+from nodes.manager import roster
 from nodes.manager.pairs import UNUSED_FOR, Drop, Switch, TooManyRoutes
 from nodes.manager.planner import DRAIN, EVALUATE_EVERY, LINGER, STEADY
 from nodes.manager.topology import FORGET_AFTER, Change
@@ -192,11 +193,11 @@ def test_a_node_that_is_silent_on_the_bus_keeps_its_routes() -> None:
 def test_a_policy_moves_a_standing_pair_at_once() -> None:
     mesh = square()
     mesh.wanted("ad")
-    mesh.wanted("ad", Policy(avoid=["B"]))
+    mesh.policy("ad", Policy(avoid=["b"]))
     assert mesh.active("ad") == "acd"
     mesh.wanted("ad")  # who has no wish leaves it
     assert mesh.active("ad") == "acd"
-    mesh.wanted("ad", Policy())
+    mesh.policy("ad", Policy())
     assert mesh.active("ad") == "abd"
 
 
@@ -205,14 +206,14 @@ def test_who_gives_a_policy_hears_of_it_when_the_route_is_as_it_says() -> None:
     mesh.wanted("ad")
     mesh.told.clear()
     mesh.slow = True
-    mesh.wanted("ad", Policy(avoid=["b"]))
+    mesh.policy("ad", Policy(avoid=["b"]))
     assert not mesh.told
     mesh.finish()
     assert [what for _, what in mesh.told] == ["ready"]
     assert mesh.active("ad") == "acd"
     mesh.told.clear()
     mesh.slow = False
-    mesh.wanted("ad", Policy(avoid=["b", "c"]))
+    mesh.policy("ad", Policy(avoid=["b", "c"]))
     assert [what for _, what in mesh.told] == [
         "there is no path of links between them that the policy allows"
     ]
@@ -220,7 +221,7 @@ def test_who_gives_a_policy_hears_of_it_when_the_route_is_as_it_says() -> None:
 
 def test_a_policy_that_nothing_meets_says_so() -> None:
     mesh = square()
-    mesh.wanted("ad", Policy(min_hops=5))
+    mesh.policy("ad", Policy(min_hops=5))
     assert mesh.told[-1][1] == "there is no path of links between them that the policy allows"
 
 
@@ -232,7 +233,7 @@ def test_a_route_by_hand_stays_until_it_is_freed() -> None:
     assert mesh.standby("ad") == "abd"
     mesh.later(60)
     assert mesh.active("ad") == "acd"
-    mesh.carry_out(mesh.planner.free(("a", "d"), mesh.now))
+    mesh.free("ad")
     assert mesh.active("ad") == "abd"
 
 
@@ -346,7 +347,7 @@ def test_a_pair_whose_ends_are_both_gone_is_forgotten() -> None:
 
 
 def test_one_node_cannot_ask_for_all_routes_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "MAX_PAIRS_OF_ONE", 2)
+    monkeypatch.setattr(roster, "MAX_PAIRS_OF_ONE", 2)
     mesh = square()
     mesh.wanted("ab")
     mesh.wanted("ac")
