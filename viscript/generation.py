@@ -100,6 +100,8 @@ class Generation:
     async def follow(self, feed: Feed) -> None:
         """Until nothing of it is left, whatever happens to its keeper."""
         misses = 0
+        if self.report is not None:  # from now on its end is seen, should its keeper be killed
+            self._hold(self.report)
         while not self._ended.is_set():
             if await self._listen(feed):
                 misses = 0

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from viscript.cluster.registry import RoleName
     from viscript.home import Home
 
+PATIENCE = 10.0  # seconds for the broker of the cluster, which may be busy, to answer
 PAUSE = 5.0  # seconds between two looks whether an admin has decided: too many are turned away
 
 
@@ -83,7 +84,7 @@ def _ask(address: Address, keypair: KeyPair, name: str, token: str, deadline: fl
     while True:
         try:
             with translated(Where(address, Path(), address.endpoint)):
-                answer = join.enrol(address, keypair, name, token)
+                answer = join.enrol(address, keypair, name, token, timeout=PATIENCE)
         except Denied:
             raise Denied(
                 f"{address.endpoint} has nobody join now: the join string was used or has expired, or this "
