@@ -12,15 +12,17 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nodes.acks import LANES
+from nodes.capacity import Capacity
 from nodes.sealing import TAG
-from nodes.wire import MAX_SESSION_WINDOW, SESSION_WINDOW, WireError
+from nodes.wire import MAX_SESSION_WINDOW, WireError
 
 if TYPE_CHECKING:
     from nodes.sealing import Seal
 
 MAX_FRAMES: Final = 16_384  # kept for one session: small ones cost more than their bytes
-ACK_BYTES: Final = 512 * 1024  # of data after which they are acknowledged at once
-MEASURE_FOR: Final = 0.05  # s, at least
+LEAST_ACK: Final = 16 * 1024  # bytes after which they are acknowledged at once, on a slow way
+MOST_ACK: Final = 512 * 1024  # the same, on a fast one
+ACK_EVERY: Final = 0.005  # s between two acknowledgements, as often as bytes ask for them
 ACK_AFTER: Final = 0.025  # s after which they are at the latest
 FIRST_PATIENCE: Final = 1.5  # s without an acknowledgement until frames are sent again, at least
 LAST_PATIENCE: Final = 12.0  # s
@@ -72,25 +74,26 @@ class Outgoing:
 
     def __init__(self, pool: Pool | None = None) -> None:
         self.lanes = tuple(_SendingLane() for _ in range(LANES))
-        self.window = SESSION_WINDOW
+        self.capacity = Capacity()
         self.kept = 0  # bytes
         self.acknowledged_bytes = 0  # all that ever were
         self.frames = 0  # kept
         self.resent = 0  # frames, in all
         self._pool = pool or Pool()
-        self._rate_at = 0.0  # when it was measured last how fast the far end takes
-        self._rate_bytes = 0  # acknowledged then
-        self._was_tight = False  # since then: the window held somebody up
+
+    @property
+    def window(self) -> int:
+        return self.capacity.window
 
     @property
     def room(self) -> int:
         """Bytes that may be sealed now; control records do not ask."""
-        return self.window - self.kept if self.frames < MAX_FRAMES else 0
+        return self.capacity.window - self.kept if self.frames < MAX_FRAMES else 0
 
     @property
     def overrun(self) -> bool:
         """The far end makes us answer and acknowledges nothing."""
-        return self.frames > 2 * MAX_FRAMES or self.kept > 2 * self.window + (1 << 20)
+        return self.frames > 2 * MAX_FRAMES or self.kept > 2 * MAX_SESSION_WINDOW + (1 << 20)
 
     def seal(
         self, seal: Seal, first: int, epoch: int, lane: int, plain: bytes | memoryview, now: float
@@ -104,6 +107,8 @@ class Outgoing:
         state.next = counter + 1
         if not state.unacked:
             state.moved = now
+            if not self.frames:
+                self.capacity.woke(now)
         kept = Kept(counter, epoch, data)
         state.unacked.append(kept)
         self.kept += size
@@ -112,7 +117,7 @@ class Outgoing:
 
     def acknowledged(self, expected: tuple[int, ...], now: float) -> bool:
         """The far end's next counters; whether it is news. Raises WireError for what was not sent."""
-        news = False
+        kept = self.kept
         for state, due in zip(self.lanes, expected, strict=True):
             if due > state.next:
                 raise WireError(f"frame {due - 1} acknowledged, of {state.next - 1} sent")
@@ -123,31 +128,16 @@ class Outgoing:
                 self.acknowledged_bytes += len(data)
                 self.frames -= 1
                 self._pool.give_back(data)
-                news = True
                 state.moved = now
                 state.patience = FIRST_PATIENCE
                 state.rounds = 0
             waiting = state.waiting
             while waiting and waiting[0].counter < due:
                 waiting.popleft()
-        return news
-
-    def widen(self, now: float, round_trip: float) -> None:
-        """After an acknowledgement: a window that held senders up grows to what the way can hold.
-
-        That is twice what arrives in `round_trip`, the shortest of the way: else its queues would count
-        as its length, and grow themselves.
-        """
-        self._was_tight |= self.kept * 4 > self.window * 3
-        elapsed = now - self._rate_at
-        if elapsed < max(round_trip, MEASURE_FOR):
-            return
-        rate = (self.acknowledged_bytes - self._rate_bytes) / elapsed
-        if self._was_tight:
-            unacknowledged = min(rate * ACK_AFTER, ACK_BYTES)  # though it has arrived
-            wanted = int(2 * (rate * round_trip + unacknowledged))
-            self.window = min(max(self.window, wanted), MAX_SESSION_WINDOW)
-        self._rate_at, self._rate_bytes, self._was_tight = now, self.acknowledged_bytes, False
+        if self.kept == kept:
+            return False
+        self.capacity.acknowledged(kept - self.kept, kept, now)
+        return True
 
     def again(self, lane: int, now: float) -> None:
         """Let everything of `lane` that is not acknowledged wait to be sent once more."""
@@ -192,16 +182,28 @@ class Outgoing:
 class Incoming:
     """All lanes of one session, the receiver's side: which counter is next, and what to tell."""
 
-    __slots__ = ("_asked", "ack_due", "arrived", "duplicates", "expected", "gaps", "missing")
+    __slots__ = (
+        "_asked",
+        "_told_at",
+        "ack_bytes",
+        "ack_due",
+        "arrived",
+        "duplicates",
+        "expected",
+        "gaps",
+        "missing",
+    )
 
     def __init__(self) -> None:
         self.expected = [1] * LANES
         self.ack_due = float("inf")  # when the peer must be told
         self.arrived = 0  # bytes that came since it was
+        self.ack_bytes = LEAST_ACK  # after which it must be at once
         self.missing = 0  # bit n: lane n has a gap that the far end must fill
         self.duplicates = 0
         self.gaps = 0
         self._asked = float("-inf")  # when a gap was told of last
+        self._told_at = 0.0
 
     def is_new(self, lane: int, counter: int, now: float) -> bool:
         """Whether a frame is worth opening."""
@@ -222,10 +224,20 @@ class Incoming:
             return False
         self.expected[lane] = counter + 1
         self.arrived += size
-        due = now if self.arrived >= ACK_BYTES else now + ACK_AFTER
+        due = now if self.arrived >= self.ack_bytes else now + ACK_AFTER
         self.ack_due = min(self.ack_due, due)
         return True
 
-    def told(self) -> None:
-        """An acknowledgement goes out."""
+    def told(self, now: float) -> None:
+        """An acknowledgement goes out.
+
+        The next is due after so many bytes that they come neither too often, for each costs as much as
+        a frame, nor too seldom: the far end sends as it hears, and what it sends at once stands in queues.
+        """
+        elapsed = now - self._told_at
+        if elapsed > 2 * ACK_EVERY:
+            self.ack_bytes = max(self.ack_bytes // 2, LEAST_ACK)
+        elif elapsed < ACK_EVERY and self.arrived >= self.ack_bytes:
+            self.ack_bytes = min(self.ack_bytes * 2, MOST_ACK)
+        self._told_at = now
         self.arrived = self.missing = 0

@@ -96,6 +96,7 @@ class Lane:
     def park(self, waiting: Waiting, stream: Stream) -> None:
         """Call `waiting.unpark()` when it may send; its turn comes after those who wait already."""
         self._was_crowded = True
+        self.session.outgoing.capacity.press()
         self._turns.add(waiting, stream.lane, urgent=self._is_light(stream))
 
     def resume(self) -> None:

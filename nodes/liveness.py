@@ -18,7 +18,6 @@ class Liveness:
 
     def __init__(self, now: float) -> None:
         self.round_trip: float | None = None  # s, smoothed
-        self.shortest = LOST_AFTER  # s, of those on this way
         self.proved = now  # the peer showed that what was sent then, on some way, came
         self.heard = now  # a frame of the peer's opened
         self._switched = now
@@ -34,26 +33,30 @@ class Liveness:
     def switched(self, now: float) -> None:
         """Another way is used: give it time."""
         self._switched = now
-        self.shortest = LOST_AFTER
 
     def times(self, now: float) -> tuple[int, int, int]:
         """For an Ack: our time, the peer's newest, and µs since that came."""
         held = int((now - self._echo_at) * 1e6) if self._echo else 0
         return micros(now), self._echo, held
 
-    def told(self, ack: Ack, now: float) -> None:
-        """An Ack came: note the peer's time, and measure by our own that came back."""
+    def told(self, ack: Ack, now: float) -> tuple[float, float] | None:
+        """An Ack came: note the peer's time, and measure by our own that came back.
+
+        The s that it took there and back, and when it was told.
+        """
         if not self._echo or is_later(ack.stamp, self._echo):
             self._echo, self._echo_at = ack.stamp, now
         if not ack.echo:
-            return
+            return None
         ago = since(now, ack.echo)
         sample = ago - ack.held / 1e6
-        if 0 <= sample < LOST_AFTER:
-            self.proved = max(self.proved, now - ago)
-            old = self.round_trip
-            self.shortest = min(self.shortest, sample)
-            self.round_trip = sample if old is None else old + (sample - old) / 8
+        if not 0 <= sample < LOST_AFTER:
+            return None
+        self.proved = max(self.proved, now - ago)
+        old = self.round_trip
+        self.round_trip = sample if old is None else old + (sample - old) / 8
+        # What was told before the switch went another way.
+        return (sample, now - ago) if now - ago > self._switched else None
 
     def is_dead(self, now: float) -> bool:
         """Whether the way in use brings nothing there, or nothing back."""

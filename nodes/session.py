@@ -142,6 +142,7 @@ class Session:
     def _switch(self, now: float) -> None:
         """What is on the old way may be lost: all of it goes again on the new one."""
         self.liveness.switched(now)
+        self.outgoing.capacity.switched()
         self.switches += 1
         for lane in range(LANES):
             self.outgoing.again(lane, now)
@@ -262,7 +263,7 @@ class Session:
         flags = Flag.SUSPECT if self._suspect else 0
         expected = tuple(self.incoming.expected)
         ack = Ack(flags, self.incoming.missing, *self.liveness.times(now), expected)
-        self.incoming.told()
+        self.incoming.told(now)
         self._ack_at = now
         self._suspect = False
         self.tell(ack.pack())
@@ -328,10 +329,12 @@ class Session:
             self.pings.heard(record, now)
 
     def _acknowledged(self, ack: Ack, now: float) -> None:
+        if (timed := self.liveness.told(ack, now)) is not None:
+            self.outgoing.capacity.timed(*timed, now)
         if self.outgoing.acknowledged(ack.expected, now):
             self.actions.append(Again())
-        self.liveness.told(ack, now)
-        self.outgoing.widen(now, self.liveness.shortest)
+        if self.outgoing.capacity.asks(now):
+            self.acknowledge(now)
         if ack.missing and self.outgoing.fill(ack.missing, now, self._pause):
             self.actions.append(Again())
         if ack.flags & Flag.SUSPECT and (used := self.ways.used) is not None:

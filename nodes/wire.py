@@ -37,8 +37,7 @@ DATAGRAM_LANE: Final = 15  # in any order, may be dropped
 FIRST_WINDOW: Final = 64 * 1024  # bytes a sender may have on the way before its reader took any
 STREAM_WINDOW: Final = 1 << 20  # the same, once the stream has shown that it can use it
 MAX_WINDOW: Final = 16 << 20  # the same, on ways that are long and fast
-SESSION_WINDOW: Final = 4 << 20  # bytes one session may have inside the mesh, all streams together
-MAX_SESSION_WINDOW: Final = 16 << 20  # the same, on ways that are long and fast
+MAX_SESSION_WINDOW: Final = 16 << 20  # bytes one session may have inside the mesh
 MAX_CREDIT: Final = 1 << 30
 
 

@@ -175,7 +175,7 @@ class Churn(RuleBasedStateMachine):
             engine = node.engine
             assert len(engine.sessions) < NODES
             for session in engine.sessions.values():
-                assert session.outgoing.kept <= session.outgoing.window + wire.MAX_FRAME
+                assert session.outgoing.kept <= wire.MAX_SESSION_WINDOW + wire.MAX_FRAME
                 assert session.outgoing.frames <= MAX_FRAMES
                 assert len(session.ways.all) <= MAX_WAYS
                 assert len(session.keys.into) <= 80

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from nodes.capacity import Capacity
 from nodes.lane import Lane
 from nodes.mesh import Onward
 
@@ -46,7 +47,11 @@ def road() -> Road:
 def lane(road: Road) -> Lane:
     lanes = tuple(SimpleNamespace(waiting=[]) for _ in range(5))
     outgoing = SimpleNamespace(
-        room=1 << 20, lanes=lanes, take_waiting=lambda _lane: None, acknowledged_bytes=0
+        room=1 << 20,
+        lanes=lanes,
+        take_waiting=lambda _lane: None,
+        acknowledged_bytes=0,
+        capacity=Capacity(),
     )
     session = SimpleNamespace(up=True, outgoing=outgoing, flows=SimpleNamespace(outbox=[]))
     lane = Lane("peer", session, lambda: 0.0)

@@ -1,11 +1,8 @@
-"""Windows of streams and sessions grow with what the way and the reader take, and not beyond bounds."""
+"""Windows of streams grow with what the way and the reader take, and not beyond bounds."""
 
 from types import SimpleNamespace
 
-import pytest
-
 from nodes import wire
-from nodes.delivery import Outgoing
 from nodes.flows import Flows, State
 from nodes.windows import Windowed, Windows
 from nodes.wire import Code, Kind
@@ -56,31 +53,6 @@ def test_all_windows_of_a_node_together_are_bounded_and_given_back() -> None:
     again = stream()
     read(windows, again, rate=1e9, round_trip=0.2, seconds=5)
     assert again.window == wire.MAX_WINDOW
-
-
-def session_after(rate: float, round_trip: float, *, tight: bool) -> Outgoing:
-    outgoing, now = Outgoing(), 0.0
-    for _ in range(200):
-        now += round_trip
-        outgoing.kept = outgoing.window if tight else 1000
-        outgoing.acknowledged_bytes += int(min(rate * round_trip, outgoing.kept))
-        outgoing.widen(now, round_trip)
-    return outgoing
-
-
-@pytest.mark.parametrize(
-    ("rate", "round_trip", "tight", "window"),
-    [
-        (5e6, 0.04, True, wire.SESSION_WINDOW),
-        (50e6, 0.1, True, 2 * (50e6 * 0.1 + 512 * 1024)),
-        (1e9, 0.2, True, wire.MAX_SESSION_WINDOW),
-        (1e9, 0.2, False, wire.SESSION_WINDOW),
-    ],
-)
-def test_the_window_of_a_session_grows_when_it_holds_senders_up(
-    rate: float, round_trip: float, tight: bool, window: float
-) -> None:
-    assert session_after(rate, round_trip, tight=tight).window == pytest.approx(window, rel=0.01)
 
 
 def ask(flows: Flows, count: int, early: bytes = b"") -> None:
