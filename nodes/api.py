@@ -55,7 +55,7 @@ class LinkState(msgspec.Struct, frozen=True):
     """A link that is up, as the node at this end measured it; None is not measured yet."""
 
     neighbour: Key
-    rtt: Amount | None = None  # s, smoothed
+    rtt: Amount | None = None  # s, the shortest of late
     rttvar: Amount = 0.0  # s
     retransmits: Amount = 0.0  # a second
     rate: Amount | None = None  # bytes/s it could carry

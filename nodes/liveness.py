@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from nodes.acks import is_later, micros, since
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from nodes.acks import Ack
 
 LOST_AFTER: Final = 30.0  # s without proof of the peer, then the streams are cut
+RECENT: Final = 8  # round trips that count
 DEAD_AFTER: Final = 3.0  # s without proof that what was sent on the way in use has come
 
 
@@ -17,7 +19,10 @@ class Liveness:
     """Of one session."""
 
     def __init__(self, now: float) -> None:
-        self.round_trip: float | None = None  # s, smoothed
+        # s from end to end, the shortest of late: what is more is a queue, or a busy node
+        self.round_trip: float | None = None
+        self.longest = 0.0  # s, of late
+        self._trips: deque[tuple[int, float]] = deque(maxlen=RECENT)  # time told, s until it was back
         self.proved = now  # the peer showed that what was sent then, on some way, came
         self.heard = now  # a frame of the peer's opened
         self._switched = now
@@ -53,14 +58,17 @@ class Liveness:
         if not 0 <= sample < LOST_AFTER:
             return None
         self.proved = max(self.proved, now - ago)
-        old = self.round_trip
-        self.round_trip = sample if old is None else old + (sample - old) / 8
+        if self._trips and self._trips[-1][0] == ack.echo:
+            sample = min(sample, self._trips.pop()[1])
+        self._trips.append((ack.echo, sample))
+        trips = [trip for _, trip in self._trips]
+        self.round_trip, self.longest = min(trips), max(trips)
         # What was told before the switch went another way.
         return (sample, now - ago) if now - ago > self._switched else None
 
     def is_dead(self, now: float) -> bool:
         """Whether the way in use brings nothing there, or nothing back."""
-        return now - max(self.proved, self._switched) > DEAD_AFTER + (self.round_trip or 0.0)
+        return now - max(self.proved, self._switched) > DEAD_AFTER + self.longest
 
     def is_lost(self, now: float) -> bool:
         return now - self.proved > LOST_AFTER

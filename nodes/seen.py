@@ -93,7 +93,7 @@ class Session(msgspec.Struct, frozen=True):
     up: bool
     since: float  # unix s
     epoch: int
-    rtt: float | None  # smoothed, from end to end
+    rtt: float | None  # from end to end, the shortest of late
     heard: float  # s since the last frame that opened
     streams: int
     unacknowledged: int  # bytes

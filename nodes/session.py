@@ -78,11 +78,11 @@ class Session:
 
     @property
     def _pause(self) -> float:
-        return max(GAP_PAUSE, self.round_trip or 0.0)
+        return max(GAP_PAUSE, self.liveness.longest)
 
     @property
     def round_trip(self) -> float | None:
-        """Seconds, smoothed; from end to end."""
+        """Seconds from end to end, the shortest of late."""
         return self.liveness.round_trip
 
     @property
@@ -391,7 +391,7 @@ class Session:
             self.hang_up(Code.PROTOCOL)
 
     def _repeat(self, used: Way, now: float) -> None:
-        for lane in self.outgoing.overdue(now, self.round_trip or 0.0):
+        for lane in self.outgoing.overdue(now, self.liveness.longest):
             rounds = self.outgoing.repeat(lane, now)
             self.actions.append(Again())
             if rounds > ROUNDS:

@@ -49,7 +49,7 @@ class Account(Protocol):
 class Metrics:
     """What a link has measured. Times in seconds; None where nothing is known yet."""
 
-    rtt: float | None = None  # smoothed, of PINGs between the two nodes
+    rtt: float | None = None  # the shortest of late, of PINGs between the two nodes
     rttvar: float = 0.0
     retransmits: float = 0.0  # TCP segments sent again, a second
     bytes_in: int = 0  # since the link came up, frames with their heads

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 BUSY: Final = 16 * 1024  # bytes acknowledged in an interval, below which a rate says nothing
+RECENT: Final = 8  # round trips of which the shortest counts
 _OUTSTANDING: Final = 8  # PINGs that may still be answered
 
 
@@ -27,12 +28,21 @@ class TcpInfo:
 
 
 class RoundTrip:
-    """Smoothed as in RFC 6298; PINGs carry the time at which they were sent, in microseconds."""
+    """How long a link is there and back: the shortest round trip of late.
+
+    What it takes more is a queue, a busy node or a machine that starts, of which smoothing would keep a
+    part for long. PINGs carry the time at which they were sent, in microseconds.
+    """
 
     def __init__(self) -> None:
-        self.smoothed: float | None = None
-        self.variation = 0.0
+        self.variation = 0.0  # smoothed as in RFC 6298
+        self._smoothed = 0.0
+        self._recent: deque[float] = deque(maxlen=RECENT)
         self._asked: deque[int] = deque(maxlen=_OUTSTANDING)
+
+    @property
+    def shortest(self) -> float | None:
+        return min(self._recent, default=None)
 
     def ask(self, now: float) -> int:
         """The counter of a PING that goes out now."""
@@ -46,11 +56,12 @@ class RoundTrip:
             return
         self._asked.remove(counter)
         sample = max(0.0, now - counter / 1e6)
-        if self.smoothed is None:
-            self.smoothed, self.variation = sample, sample / 2
-            return
-        self.variation += (abs(sample - self.smoothed) - self.variation) / 4
-        self.smoothed += (sample - self.smoothed) / 8
+        if self._recent:
+            self.variation += (abs(sample - self._smoothed) - self.variation) / 4
+            self._smoothed += (sample - self._smoothed) / 8
+        else:
+            self._smoothed, self.variation = sample, sample / 2
+        self._recent.append(sample)
 
 
 class Throughput:

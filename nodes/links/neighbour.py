@@ -125,7 +125,7 @@ class NeighbourLink:
         lines: list[ZmqLine | TcpLine] = [self.control, *self._joining.values()]
         flow = self._throughput
         return Metrics(
-            rtt=self._round_trip.smoothed,
+            rtt=self._round_trip.shortest,
             rttvar=self._round_trip.variation,
             retransmits=flow.retransmits,
             bytes_in=sum(line.bytes_in for line in lines),

@@ -6,19 +6,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.links import tcp
-from nodes.links.estimate import BUSY, RoundTrip, TcpInfo, Throughput
+from nodes.links.estimate import BUSY, RECENT, RoundTrip, TcpInfo, Throughput
 
 
 def info(acked: int, rate: int = 0, again: int = 0, *, limited: bool = False) -> TcpInfo:
     return TcpInfo(0.01, 0.001, again, acked, 0, rate, limited)
 
 
-def test_the_first_round_trip_counts_whole_and_later_ones_by_an_eighth() -> None:
+def test_what_was_slow_at_the_beginning_is_forgotten_with_the_first_that_is_not() -> None:
     trip = RoundTrip()
-    trip.answered(trip.ask(10.0), 10.08)
-    assert round(trip.smoothed or 0, 6) == 0.08
-    trip.answered(trip.ask(11.0), 11.16)
-    assert round(trip.smoothed or 0, 6) == 0.09
+    trip.answered(trip.ask(10.0), 10.8)
+    assert round(trip.shortest or 0, 6) == 0.8
+    trip.answered(trip.ask(11.0), 11.02)
+    assert round(trip.shortest or 0, 6) == 0.02
+
+
+def test_a_link_that_became_longer_is_known_to_be_after_some_round_trips() -> None:
+    trip = RoundTrip()
+    for second in range(RECENT + 1):
+        assert round(trip.shortest or 0, 6) == (0.01 if second else 0)
+        trip.answered(trip.ask(second), second + (0.2 if second else 0.01))
+    assert round(trip.shortest or 0, 6) == 0.2
 
 
 def test_an_answer_that_was_not_asked_for_is_ignored() -> None:
@@ -26,10 +34,10 @@ def test_an_answer_that_was_not_asked_for_is_ignored() -> None:
     counter = trip.ask(10.0)
     trip.answered(counter - 5, 10.1)
     trip.answered(0, 10.1)
-    assert trip.smoothed is None
+    assert trip.shortest is None
     trip.answered(counter, 10.1)
     trip.answered(counter, 99.0)
-    assert round(trip.smoothed or 0, 6) == 0.1
+    assert round(trip.shortest or 0, 6) == 0.1
 
 
 @given(st.lists(st.floats(0, 3), min_size=1, max_size=50))
@@ -38,8 +46,8 @@ def test_a_round_trip_stays_within_what_was_measured(samples: list[float]) -> No
     for sample in samples:
         now += 10
         trip.answered(trip.ask(now), now + sample)
-    assert trip.smoothed is not None
-    assert min(samples) - 1e-5 <= trip.smoothed <= max(samples) + 1e-5
+    assert trip.shortest is not None
+    assert min(samples) - 1e-5 <= trip.shortest <= max(samples) + 1e-5
     assert trip.variation >= 0
 
 
