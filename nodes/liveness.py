@@ -22,7 +22,9 @@ class Liveness:
         # s from end to end, the shortest of late: what is more is a queue, or a busy node
         self.round_trip: float | None = None
         self.longest = 0.0  # s, of late
-        self._trips: deque[tuple[int, float]] = deque(maxlen=RECENT)  # time told, s until it was back
+        self._trips: deque[tuple[int, float]] = deque(
+            maxlen=RECENT
+        )  # time told, s until it was back
         self.proved = now  # the peer showed that what was sent then, on some way, came
         self.heard = now  # a frame of the peer's opened
         self._switched = now
