@@ -122,7 +122,7 @@ class Node:
         """
         return await self._connection.open(target, port, greeting, timeout, early)
 
-    async def connect(
+    async def connect(  # noqa: PLR0913 - those of `open` and of `attach`
         self,
         sock: Descriptor,
         target: str,
@@ -130,6 +130,7 @@ class Node:
         greeting: bytes = b"",
         *,
         timeout: float = 10.0,
+        early: bytes = b"",
         head: bytes = b"",
         idle: float = 0,
     ) -> Flow:
@@ -140,7 +141,7 @@ class Node:
         as it was. Cancelled, it may have been handed over: close it.
         """
         number = self._connection.new_id()
-        message = local.Connect(number, target, port, greeting, timeout, b"", head, idle)
+        message = local.Connect(number, target, port, greeting, timeout, early, head, idle)
         return await self._connection.connect(sock, message)
 
     async def open_stream(

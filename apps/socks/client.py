@@ -1,4 +1,4 @@
-"""socks-client: the SOCKS5 port on this machine; what it is asked for is dialled by the exit.
+"""socks-client: a port for SOCKS5 and HTTP CONNECT on this machine; the exit dials what it is asked for.
 
 Exit codes: 0 stopped, 2 wrong arguments, 4 user file unreadable or open to others, 9 port taken.
 """
@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import errno
 import functools
+import resource
 import socket
 import sys
 from ipaddress import ip_address
@@ -51,6 +52,7 @@ def listen(options: Options) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # and those that come by it
         listener.bind((host, port))
         listener.listen(BACKLOG)
         listener.settimeout(0)
@@ -61,7 +63,7 @@ def listen(options: Options) -> socket.socket:
         raise ListenError(
             f"--listen {place}: {error.strerror}{way_out if taken else ''}"
         ) from error
-    log.info("SOCKS5 on %s:%d", *listener.getsockname()[:2])
+    log.info("SOCKS5 and HTTP CONNECT on %s:%d", *listener.getsockname()[:2])
     return listener
 
 
@@ -102,13 +104,15 @@ def _place(text: str) -> tuple[str, int]:
 def start() -> None:
     """Take the port before joining the bus: who sees the app there can use it."""
     logs.configure()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a descriptor a client
     try:
         options = parse(sys.argv[1:])
         listener = listen(options)
     except (UserFileError, ListenError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the program's own output
         sys.exit(CONFLICT if isinstance(error, ListenError) else NOT_PERMITTED)
-    process.run(functools.partial(main, options=options, listener=listener))
+    process.run(functools.partial(main, options=options, listener=listener), uvloop=True)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,15 @@
 """SOCKS5 (RFC 1928, RFC 1929), the side that is asked: bytes in, events out; no socket, no clock.
 
-The machine says how much it wants next (`wanted`), so a caller that reads no more than that never
-takes a byte of the stream behind the handshake: what an eager client sent early stays in the
-kernel, in order, for whoever carries the stream. A caller that reads more finds it in `surplus`.
+What an eager client sent behind the handshake stands in `surplus`: it is the beginning of the stream.
 
-Only CONNECT is spoken. BIND and UDP ASSOCIATE are read to their end and answered 0x07.
+CONNECT and UDP ASSOCIATE are spoken. BIND is read to its end and answered 0x07.
 """
 
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum, auto
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import assert_never
 
 VERSION = 5
@@ -19,8 +17,8 @@ AUTH_VERSION = 1
 NO_AUTH, PASSWORD, NO_METHOD = 0x00, 0x02, 0xFF
 CONNECT, BIND, UDP_ASSOCIATE = 1, 2, 3
 
-# Of a caller that hands over everything it read: one read of the usual size, with room to spare.
-MAX_SURPLUS = 64 * 1024
+# What may be sent before the reply: what travels with the request for the stream.
+MAX_SURPLUS = 32 * 1024
 
 
 class Kind(IntEnum):
@@ -61,13 +59,24 @@ class ConnectRequested:
 
 
 @dataclass(frozen=True)
+class AssociateRequested:
+    """The client wants to send datagrams; answer with `Handshake.answer` and where to send them.
+
+    `host` and `port` are what the client says it will send from; zeros if it does not know.
+    """
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
 class Failed:
     """The handshake is over: write what `Send` said before, then close."""
 
     reason: str  # for the log: what the client did
 
 
-Event = Send | ConnectRequested | Failed
+Event = Send | ConnectRequested | AssociateRequested | Failed
 
 
 class State(Enum):
@@ -76,13 +85,18 @@ class State(Enum):
     GREETING = auto()
     CREDENTIALS = auto()
     REQUEST = auto()
-    ANSWERING = auto()  # CONNECT was asked for and not answered yet
+    ANSWERING = auto()  # something was asked for and not answered yet
     DONE = auto()  # answered or failed: what comes now is no handshake
 
 
-def reply(code: Reply) -> bytes:
-    """Encode a reply, without a bound address: clients ignore it, and it tells about the exit."""
-    return bytes((VERSION, code, 0, Kind.IPV4, 0, 0, 0, 0, 0, 0))
+def reply(code: Reply, bound: tuple[str, int] = ("0.0.0.0", 0)) -> bytes:  # noqa: S104 - unknown
+    """Encode a reply. For CONNECT no bound address: clients ignore it, and it tells about the exit."""
+    address = ip_address(bound[0])
+    kind = Kind.IPV4 if address.version == 4 else Kind.IPV6
+    return bytes((VERSION, code, 0, kind)) + address.packed + bound[1].to_bytes(2)
+
+
+SUCCEEDED = reply(Reply.SUCCEEDED)
 
 
 class Handshake:
@@ -96,33 +110,38 @@ class Handshake:
         self.state = State.GREETING
 
     @property
-    def wanted(self) -> int:
-        """How many more bytes the next step needs, at least 1; 0 when the handshake wants none."""
-        if self.state in (State.ANSWERING, State.DONE):
-            return 0
-        return max(1, self._need() - len(self._buffer))
+    def over(self) -> bool:
+        """Whether it is asked for something, or has failed: what comes now is no handshake."""
+        return self.state in (State.ANSWERING, State.DONE)
 
     @property
     def surplus(self) -> bytes:
         """Bytes after the request: the beginning of the stream."""
-        return bytes(self._buffer) if self.state in (State.ANSWERING, State.DONE) else b""
+        return bytes(self._buffer) if self.over else b""
 
     def receive(self, data: bytes) -> list[Event]:
         """Take what the client sent, in pieces of any size."""
         if self.state is not State.DONE:
             self._buffer += data
         events: list[Event] = []
-        while self.state not in (State.ANSWERING, State.DONE) and len(self._buffer) >= self._need():
+        while not self.over and len(self._buffer) >= self._need():
             events += self._read()
         if self.state is State.ANSWERING and len(self._buffer) > MAX_SURPLUS:
             events += self._fail(f"more than {MAX_SURPLUS} bytes before the reply", Reply.GENERAL)
         return events
 
-    def answer(self, code: Reply) -> bytes:
-        """Give the bytes that answer the CONNECT."""
+    @property
+    def success(self) -> bytes:
+        """What answers a CONNECT that was carried out."""
+        return SUCCEEDED
+
+    def answer(self, code: Reply, bound: tuple[str, int] | None = None) -> bytes:
+        """Give the bytes that answer the request; `bound` is where datagrams are to be sent."""
         if self.state is not State.ANSWERING:
-            raise RuntimeError(f"no CONNECT awaits an answer in state {self.state.name}")
+            raise RuntimeError(f"no request awaits an answer in state {self.state.name}")
         self.state = State.DONE
+        if bound is not None:
+            return reply(code, bound)
         return reply(code)
 
     def _need(self) -> int:
@@ -189,14 +208,17 @@ class Handshake:
             return self._fail(f"request of version {version}", Reply.GENERAL)
         if kind not in set(Kind):
             return self._fail(f"address type {kind}", Reply.ADDRESS_UNSUPPORTED)
-        if command != CONNECT:
-            names = {BIND: "BIND", UDP_ASSOCIATE: "UDP ASSOCIATE"}
-            return self._fail(names.get(command, f"command {command}"), Reply.COMMAND_UNSUPPORTED)
+        if command not in (CONNECT, UDP_ASSOCIATE):
+            name = "BIND" if command == BIND else f"command {command}"
+            return self._fail(name, Reply.COMMAND_UNSUPPORTED)
         host = _read_host(kind, message[4:-2])
         if host is None:
             return self._fail("a host name that is none", Reply.GENERAL)
         self.state = State.ANSWERING
-        return [ConnectRequested(host, int.from_bytes(message[-2:]))]
+        port = int.from_bytes(message[-2:])
+        if command == UDP_ASSOCIATE:
+            return [AssociateRequested(host, port)]
+        return [ConnectRequested(host, port)]
 
     def _fail(self, reason: str, code: Reply | None = None) -> list[Event]:
         self.state = State.DONE
@@ -250,6 +272,4 @@ def _read_host(kind: int, data: bytes) -> str | None:
 def _describe_stranger(first: int) -> str:
     if first == 4:
         return "SOCKS4; only SOCKS5 is spoken here"
-    if chr(first) in "CDGHOPT":
-        return "looks like HTTP; this is a SOCKS5 port (curl: --socks5-hostname)"
-    return f"not SOCKS5: first byte {first:#04x}"
+    return f"neither SOCKS5 nor HTTP: first byte {first:#04x}"

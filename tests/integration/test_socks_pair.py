@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import resource
 import socket
 import struct
 import subprocess
@@ -109,10 +110,9 @@ def test_failures_have_their_codes(pair: Pair, host: str, code: int):
         assert sock.recv(1) == b""  # an orderly end, not a reset
 
 
-@pytest.mark.parametrize("command", [2, 3])
-def test_bind_and_udp_are_not_spoken(pair: Pair, command: int):
+def test_bind_is_not_spoken(pair: Pair):
     with connect(pair.socks_port) as sock:
-        sock.sendall(GREETING + request("127.0.0.1", 80, command))
+        sock.sendall(GREETING + request("127.0.0.1", 80, 2))
         assert receive(sock, 12)[:4] == b"\5\0\5\7"
         assert sock.recv(1) == b""
 
@@ -131,10 +131,27 @@ def test_garbage_is_cut_off_and_leaves_the_app_working(pair: Pair, web: Web):
     assert "Traceback" not in pair.log("near")
 
 
-def test_http_at_the_socks_port_is_closed_at_once(pair: Pair):
-    with connect(pair.socks_port, timeout=5) as sock:
-        sock.sendall(b"GET http://example.com/ HTTP/1.1\r\n\r\n")
-        assert receive_all(sock) == b""
+def test_http_connect_at_the_same_port(pair: Pair, web: Web):
+    with connect(pair.socks_port) as sock:
+        sock.sendall(b"CONNECT localhost:%d HTTP/1.1\r\n\r\n" % web.port + GET)  # at once
+        answer = receive_all(sock)
+        established = b"HTTP/1.1 200 Connection established\r\n\r\n"
+        assert answer.startswith(established)
+        assert body_of(answer.removeprefix(established)) == PAGE
+
+
+@pytest.mark.parametrize(
+    ("first", "status"),
+    [
+        (b"CONNECT 127.0.0.1:%d HTTP/1.1", b"502"),
+        (b"CONNECT 10.0.0.1:%d HTTP/1.1", b"403"),
+        (b"GET http://127.0.0.1:%d/ HTTP/1.1", b"405"),
+    ],
+)
+def test_http_failures_have_their_status(pair: Pair, first: bytes, status: bytes):
+    with connect(pair.socks_port, timeout=20) as sock:
+        sock.sendall(first % free_port() + b"\r\n\r\n")
+        assert receive_all(sock).startswith(b"HTTP/1.1 " + status)
 
 
 def test_a_target_that_resets_is_a_reset(pair: Pair):
@@ -194,15 +211,24 @@ def test_with_users_a_password_is_needed(pair: Pair, web: Web, tmp_path: Path):
 def test_beyond_the_cap_clients_are_turned_away(pair: Pair):
     with (
         pair.another_near("--max-connections", "2") as port,
+        counting_server() as target,
         connect(port) as first,
         connect(port) as second,
         connect(port, timeout=5) as third,
     ):
-        first.sendall(GREETING)
-        second.sendall(GREETING)
-        assert receive(first, 2) == receive(second, 2) == b"\5\0"
-        with contextlib.suppress(ConnectionResetError):
-            assert third.recv(1) == b""
+        assert ask(first, "127.0.0.1", target) == ask(second, "127.0.0.1", target) == 0
+        assert ask(third, "127.0.0.1", target) == 1
+        assert third.recv(1) == b""
+
+
+def test_2000_clients_that_say_nothing_keep_nobody_out(pair: Pair, web: Web):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as opened:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(2000):
+            opened.enter_context(connect(pair.socks_port))
+        assert fetch(pair.socks_port, web) == PAGE
 
 
 def test_clients_that_wait_when_the_app_is_stopped_do_not_delay_it(pair: Pair):
