@@ -57,7 +57,9 @@ class Chaos:
     def look_at(self, launch: Json) -> None:
         """Whether anybody is there who would see this launch end, should it do so now."""
         try:
-            report = json.loads((self.made.root / f"launches/{launch['id']}/state.json").read_text())
+            report = json.loads(
+                (self.made.root / f"launches/{launch['id']}/state.json").read_text()
+            )
         except FileNotFoundError:  # it is over, and written down
             return
         info = json.loads((self.made.root / "daemon.json").read_text())
