@@ -1,7 +1,7 @@
 """Everything is killed in an order nobody has thought of. `VISCRIPT_FAULT_SEED=N` plays one again.
 
-The exit code of a program is told by the kernel to those who watch it at that moment: its keeper, and the daemon. Only
-what ends while both are dead ends unseen.
+The exit code of a program is told by the kernel to those who watch it at that moment: its keeper, and the
+daemon. Only what ends while both are dead ends unseen.
 """
 
 import json
