@@ -126,7 +126,7 @@ class SpreadMesh(Mesh):
     def __init__(self, folder: Path, spaces: Namespaces) -> None:
         super().__init__(folder)
         self.spaces = spaces
-        self._inside: set[str] = set()
+        self._inside: dict[str, str] = {}  # programs, and in whose namespace they run
 
     def start_broker(self, names: Sequence[str]) -> None:
         self._key("manager", "manager")
@@ -142,13 +142,20 @@ class SpreadMesh(Mesh):
         self.run_broker()
 
     def start_node(self, name: str, *links: str, options: Sequence[str] = ()) -> None:
-        self._inside.add(name)
+        self._inside[name] = name
         where = ("--listen", f"tcp://{self.spaces.address(name)}:0")
         super().start_node(name, *links, options=(*where, *options))
 
+    def start_beside(self, node: str, name: str, arguments: list[str], key: str = "") -> None:
+        """Start an app in the namespace of a node, with the key of `key`, else its own."""
+        self._inside[name] = node
+        self._spawn(name, arguments, self._environment(key or name))
+
     def _spawn(self, name: str, arguments: list[str], environment: dict[str, str]) -> None:
         before = (
-            ["ip", "netns", "exec", self.spaces.of(name)] if name in self._inside else []
+            ["ip", "netns", "exec", self.spaces.of(self._inside[name])]
+            if name in self._inside
+            else []
         )  # which becomes the node: it has the same process id
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(

@@ -1,0 +1,177 @@
+"""Holds the tunnel: one exit after the other, while the block stands."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from apps.vpn import leasing, machine
+from apps.vpn.leasing import NoExit, Place
+from apps.vpn.machine import Incapable, MachineError
+from apps.vpn.standing import Figures, Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from ipaddress import IPv4Address, IPv6Address
+    from pathlib import Path
+
+    from apps.vpn.killswitch import Policy
+    from apps.vpn.leasing import Held
+    from apps.vpn.machine import Machine
+    from apps.vpn.messages import Status
+    from nodes.client import Node, Tunnel, TunnelEvent
+
+log = logging.getLogger("vpn")
+
+LOOK: Final = 2.0  # seconds between two looks at what may have changed on this machine
+MEND: Final = 30.0  # seconds between two looks whether kill switch and rules are there
+RETRY: Final = 0.5, 10.0  # seconds between two rounds of asking all exits: the first, and the most
+
+
+@dataclass(frozen=True)
+class Device:
+    """The TUN device as it is handed to the node."""
+
+    descriptor: int
+    mtu: int  # until the exit says another
+    offload: Literal["auto", "off"]
+
+
+class Holder:
+    """`find` tells which exits there are, the best first; with `fastest` the first to answer is taken."""
+
+    def __init__(
+        self,
+        owner: Machine,
+        policy: Policy,
+        device: Device,
+        find: Callable[[Node], Awaitable[Sequence[Place]]],
+        *,
+        fastest: bool,
+    ) -> None:
+        self.standing = Standing()
+        self._machine = owner
+        self._policy = policy
+        self._device = device
+        self._find = find
+        self._stagger = 0.0 if fastest else leasing.STAGGER
+        self._lost = ""  # the exit that was lost last: the others come first
+        self._addresses: tuple[IPv4Address | IPv6Address, ...] = ()
+        self._down = asyncio.Event()
+        self._refreshed: object = None
+
+    async def use(self, node: Node, path: Path) -> None:
+        """Hold a tunnel through this node until it is lost; raises NodeError, Incapable."""
+        await asyncio.to_thread(self._check_links, path)
+        device = self._device
+        tunnel = await node.tunnel(
+            device.descriptor, self._policy.tun, mtu=device.mtu, offload=device.offload
+        )
+        self.standing.node = node.name
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                working = [
+                    tasks.create_task(self._hold(node, tunnel)),
+                    tasks.create_task(self._hear(tunnel)),
+                    tasks.create_task(self._look(tunnel)),
+                ]
+                await node.lost.wait()
+                for task in working:
+                    task.cancel()
+        finally:
+            self.standing.lost(f"the node {node.name} went away")
+
+    async def _hold(self, node: Node, tunnel: Tunnel) -> None:
+        pause = RETRY[0]
+        while True:
+            try:
+                held = await leasing.first(node, self._order(await self._find(node)), self._stagger)
+            except NoExit as error:
+                self.standing.lost(str(error))
+                log.info("no exit: %s", error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, RETRY[1])
+                continue
+            pause = RETRY[0]
+            why = await self._through(node, tunnel, held)
+            self._lost = held.place.node
+            self.standing.lost(why)
+            log.warning("lost the exit %s: %s; nothing leaves meanwhile", held.place.node, why)
+
+    async def _through(self, node: Node, tunnel: Tunnel, held: Held) -> str:
+        """Use this exit until it is lost; returns why."""
+        lease, key = held.lease, held.place.node
+        self._addresses = (lease.address4, lease.address6)
+        prefixes = [str(network) for network in self._policy.tunnelled]
+        prefixes += [f"{each}/{each.max_prefixlen}" for each in lease.resolvers]
+        self._down.clear()
+        try:
+            async with held.stream:
+                await tunnel.set_peer(key, list(dict.fromkeys(prefixes)))
+                await asyncio.to_thread(
+                    self._machine.lease, self._policy, self._addresses, lease.resolvers, lease.mtu
+                )
+                self.standing.connected(held, time.time())
+                log.info("connected to the exit %s, as %s and %s", key, *self._addresses)
+                return await leasing.attend(held, self._said, self._down)
+        except MachineError as error:
+            return str(error)
+        finally:
+            if not node.lost.is_set():
+                await tunnel.set_peer(key, [])
+
+    def _order(self, places: Sequence[Place]) -> list[Place]:
+        """The one that was just lost comes last."""
+        return sorted(places, key=lambda place: place.node == self._lost)
+
+    def _said(self, status: Status) -> None:
+        self.standing.status = status
+
+    async def _hear(self, tunnel: Tunnel) -> None:
+        async for event in tunnel.events():
+            self._happened(event)
+
+    def _happened(self, event: TunnelEvent) -> None:
+        log.info("tunnel: %s %s %s", event.what, event.peer, event.detail)
+        if event.what == "up":
+            self._down.clear()
+        elif event.what == "down":
+            self._down.set()
+        else:
+            self.standing.note = event.detail
+
+    async def _look(self, tunnel: Tunnel) -> None:
+        """Follow what others change on the machine, and take the figures."""
+        loop, due = asyncio.get_running_loop(), 0.0
+        while True:
+            stats = await tunnel.stats()
+            self.standing.figures = Figures.of(stats, time.monotonic(), self.standing.figures)
+            try:
+                if loop.time() >= due:
+                    due = loop.time() + MEND
+                    if await asyncio.to_thread(self._machine.mend, self._policy):
+                        log.warning("others had taken rules away; they are there again")
+                await asyncio.to_thread(self._keep_up)
+            except MachineError as error:
+                log.warning("%s", error)
+                self.standing.note = str(error)
+            await asyncio.sleep(LOOK)
+
+    def _keep_up(self) -> None:
+        now = self._addresses, machine.listening(self._policy.uid)
+        if now != self._refreshed:
+            self._machine.refresh(self._policy, self._addresses)
+            self._refreshed = now
+        held = self.standing.held
+        if held is not None and not self._policy.own_dns:
+            self._machine.resolve(self._policy, held.lease.resolvers)
+
+    def _check_links(self, path: Path) -> None:
+        if self._policy.uid not in machine.links_of(path):
+            raise Incapable(
+                f"the links of the node behind {path} do not belong to user {self._policy.uid}, so the kill "
+                "switch would cut them; restart it as root, and without --egress-uid"
+            )
