@@ -145,6 +145,9 @@ class App:
                 self._open(message, _Asked(message.id))
             case local.Connect():
                 self._connect(message)
+            case local.Cancel(number):
+                if number in self._tasks:
+                    self._tasks[number].cancel()
             case local.Attach():
                 self._attach(message)
             case local.Accept():
@@ -249,6 +252,9 @@ class App:
             self._fail_opening(pump, asked, Code.TIMEOUT, text)
         except Unreachable as error:
             self._fail_opening(pump, asked, error.code, str(error))
+        except asyncio.CancelledError:
+            self._fail_opening(pump, asked, Code.RESET, "the app gave it up")
+            raise
         except TooManyStreams:
             text = f"there are too many streams to node {message.target!r}"
             self._fail_opening(pump, asked, Code.LIMIT, text)

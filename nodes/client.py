@@ -137,8 +137,9 @@ class Node:
         """`open` and `attach` in one: a round trip with the node less, and no wake of this process.
 
         Once the far app has accepted, the node writes `head` (at most 4 KiB) to `sock` and moves the
-        bytes between it and the stream; it is closed here. When it raises, as `open` does, `sock` is
-        as it was. Cancelled, it may have been handed over: close it.
+        bytes between it and the stream; it is closed here. When it raises, as `open` does, `sock` is as
+        it was. Cancelled, it is so, too, or it is closed: then the far app had accepted already, and the
+        stream was reset.
         """
         number = self._connection.new_id()
         message = local.Connect(number, target, port, greeting, timeout, early, head, idle)

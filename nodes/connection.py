@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _MAX_QUEUE: Final = 16 << 20  # bytes for a node that does not read; never seen in health
 _WELCOME_TIMEOUT: Final = 5.0
+_CANCEL_TIMEOUT: Final = 5.0  # s; the node answers at once
 
 _Answer = local.Done | Opened | local.Bound | local.Vouched | local.TunnelStats
 _Told = local.Failed | local.Done | local.Opened | local.Bound | local.Vouched | local.TunnelStats
@@ -147,11 +148,37 @@ class NodeConnection:
         return answer
 
     async def connect(self, sock: Descriptor, message: local.Connect) -> Flow:
-        answer = await self._request(message.id, message, _Borrowed(sock.fileno()))
+        number, loop = message.id, asyncio.get_running_loop()
+        future: asyncio.Future[_Answer]
+        future = self._requests[number] = loop.create_future()
+        try:
+            await self.send(message, _Borrowed(sock.fileno()))
+            answer = await future
+        except asyncio.CancelledError:
+            await self._give_up(sock, number, future)
+            raise
+        finally:
+            self._requests.pop(number, None)
         if not isinstance(answer, Opened):
             raise NodeError(f"the node at {self._path} answered CONNECT with something else")
         sock.close()
         return answer.flow
+
+    async def _give_up(
+        self, sock: Descriptor, number: int, future: asyncio.Future[_Answer]
+    ) -> None:
+        """Until the node has said whether it let go of the descriptor."""
+        if future.cancelled():
+            future = self._requests[number] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(_CANCEL_TIMEOUT):
+                await self.send(local.Cancel(number))
+                answer = await future
+        except (NodeError, TimeoutError):
+            return
+        sock.close()  # it was handed over a moment ago
+        if isinstance(answer, Opened):
+            await answer.reset()
 
     def new_id(self) -> int:
         """A number for a request."""

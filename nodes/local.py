@@ -90,6 +90,12 @@ class Connect(_Message, frozen=True):
     idle: Seconds = 0.0  # 0: never
 
 
+class Cancel(_Message, frozen=True):
+    """Give an OPEN or CONNECT up: FAILED, unless it is answered already."""
+
+    id: Number
+
+
 class Attach(_Message, frozen=True):
     """Hand a descriptor to an opened stream. `early` goes into the stream before its bytes."""
 
@@ -292,7 +298,7 @@ class Closed(_Message, frozen=True):
     bytes_out: int
 
 
-AboutStreams = Open | Connect | Attach | Accept | Refuse | Reset
+AboutStreams = Open | Connect | Cancel | Attach | Accept | Refuse | Reset
 AboutTunnels = Tunnel | Untunnel | Peer | AskTunnel
 FromApp = Hello | Listen | Unlisten | Bind | Unbind | Send | Vouch | AboutStreams | AboutTunnels
 FromNode = (

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import select
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,3 +142,39 @@ async def test_what_is_no_stream_socket_is_refused(mesh: Mesh) -> None:
                 with pytest.raises(StreamReset) as refused:
                     await a.connect(useless, "b", LISTENING)
                 assert refused.value.code is Code.TARGET_RESET
+
+
+async def test_what_is_cancelled_may_be_asked_for_elsewhere(mesh: Mesh) -> None:
+    ours, theirs = tcp_pair()
+    async with connect_node(mesh.socket("a")) as a, connect_node(mesh.socket("b")) as b:
+        slow = await b.listen(LISTENING + 2)
+        asking = asyncio.create_task(a.connect(theirs, "b", LISTENING + 2, head=b"slow "))
+        waiting = await anext(slow)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        answering = asyncio.create_task(answer_one(b, LISTENING, b""))
+        await opened(a, theirs, LISTENING)
+        await waiting.refuse(1)  # too late for anything
+        await asyncio.get_running_loop().sock_sendall(ours, b"x")
+        assert await receive(ours, 5) == b"headx"
+        ours.close()
+        await answering
+
+
+async def test_cancelled_after_it_was_accepted_it_is_cut(mesh: Mesh) -> None:
+    ours, theirs = tcp_pair()
+    async with connect_node(mesh.socket("a")) as a, connect_node(mesh.socket("b")) as b:
+        listener = await b.listen(LISTENING + 3)
+        asking = asyncio.create_task(a.connect(theirs, "b", LISTENING + 3, head=b"head"))
+        stream = await (await anext(listener)).accept()
+        async with asyncio.timeout(10):
+            while not select.select([ours], [], [], 0)[0]:  # the node has carried it out, and ...
+                time.sleep(0.01)  # ... this process has not been able to hear of it
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert theirs.fileno() == -1
+        with pytest.raises(StreamReset):
+            await stream.read()
+    ours.close()
