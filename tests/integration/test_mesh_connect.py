@@ -177,4 +177,5 @@ async def test_cancelled_after_it_was_accepted_it_is_cut(mesh: Mesh) -> None:
         assert theirs.fileno() == -1
         with pytest.raises(StreamReset):
             await stream.read()
+        await stream.aclose()
     ours.close()
