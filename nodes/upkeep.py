@@ -70,18 +70,24 @@ async def run_until(stopping: asyncio.Event, work: Coroutine[None, None, None]) 
 
 
 async def keep_offer(
-    bus: Bus, node: Node, port: int, kind: str, labels: Mapping[str, str] | None = None
+    bus: Bus,
+    node: Node,
+    port: int,
+    kind: str,
+    labels: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
 ) -> None:
     """Tell the tracker, again and again, what this app offers on `port` of `node`; it listens there.
 
-    Beside `labels` it has the name of the node, as `node`. Ends when the node is lost; cancel it to
-    take the offer back. A tracker that is away is no fault: it will hear of the offer when it is there.
+    Beside `labels`, which may be asked for anew each time, it has the name of the node, as `node`. Ends
+    when the node is lost; cancel it to take the offer back. A tracker that is away is no fault: it will
+    hear of the offer when it is there.
     """
     try:
         while not node.lost.is_set():
             pause = OFFER_AGAIN
             with contextlib.suppress(NodeError, BusError):
-                said = {"node": node.name, **(labels or {})}
+                own = labels() if callable(labels) else labels
+                said = {"node": node.name, **(own or {})}
                 statement = offers.state(kind, said, time.time(), OFFER_LIFETIME)
                 signature = await node.vouch(port, statement)
                 told = offers.Announcement(node.key, port, statement, signature)

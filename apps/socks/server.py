@@ -4,105 +4,35 @@ Exit codes: 0 stopped, 2 wrong arguments.
 """
 
 import argparse
-import asyncio
-import contextlib
 import functools
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, TypeVar
 
-from apps.egress.rules import Policy, Rule, RuleError
-from apps.socks.dial import DialError, Gate, dial
-from apps.socks.messages import OFFER, PORT, Destination, Refusal, encode, read_greeting
-from apps.socks.protocol import Reply
-from apps.socks.resolver import Resolver
-from apps.socks.upkeep import Notes
+from apps.egress.ledger import LimitError, Limits
+from apps.egress.rules import Rule, RuleError
+from apps.socks import figures
+from apps.socks.exit import Exit, Options
+from apps.socks.messages import PORT
+from apps.socks.resolver import Server
 from bus import logs, process
-from nodes.client import Incoming, Node, NodeError
-from nodes.upkeep import keep_node, keep_offer, run_until
+from bus.identity import is_key
+from nodes.upkeep import keep_node, run_until
 
 if TYPE_CHECKING:
-    from bus import Bus
     from bus.process import Participant
 
-# Names being resolved and targets being dialled at once: what a scan through an exit can occupy.
-MAX_DIALS = 128
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """The command line."""
-
-    node: str
-    port: int
-    allow: tuple[Rule, ...]
-    idle: float  # seconds
-    connect_timeout: float  # seconds, resolving included
-    max_connections: int
-
-
-class Exit:
-    """Answers streams from the mesh with connections to targets."""
-
-    def __init__(self, options: Options, bus: "Bus") -> None:
-        self._options = options
-        self._bus = bus
-        self._gate = Gate(Policy(options.allow), Resolver())
-        self._connections = 0
-        self._dials = 0
-        self._note = Notes()
-
-    async def serve(self, node: Node) -> None:
-        """Listen on the node until it is lost."""
-        listener = await node.listen(self._options.port)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(keep_offer(self._bus, node, self._options.port, OFFER))
-            try:
-                async for incoming in listener:
-                    tasks.create_task(self._answer(incoming))
-            except NodeError:
-                return
-
-    async def _answer(self, incoming: Incoming) -> None:
-        if self._dials >= MAX_DIALS or self._connections >= self._options.max_connections:
-            await self._refuse(incoming, Refusal(Reply.GENERAL, "the exit is busy"))
-            return
-        self._connections += 1
-        try:
-            await self._connect(incoming)
-        except DialError as error:
-            await self._refuse(incoming, error.refusal)
-        except NodeError:
-            pass  # the node went away, and its streams with it: `serve` ends too
-        except OSError as error:  # out of descriptors
-            await self._refuse(incoming, Refusal(Reply.GENERAL, error.strerror or "no descriptor"))
-        finally:
-            self._connections -= 1
-
-    async def _connect(self, incoming: Incoming) -> None:
-        destination = read_greeting(incoming.greeting)
-        if destination is None:
-            raise DialError(Reply.GENERAL, "a greeting that is none")
-        if not isinstance(destination, Destination):
-            raise DialError(Reply.COMMAND_UNSUPPORTED, "datagrams are not carried yet")
-        self._dials += 1
-        try:
-            target = await dial(destination, self._gate, self._options.connect_timeout)
-        finally:
-            self._dials -= 1
-        with target:
-            flow = await incoming.attach(target, idle=self._options.idle)
-        await flow.closed()
-
-    async def _refuse(self, incoming: Incoming, refusal: Refusal) -> None:
-        self._note(f"{refusal.code.name.lower()} for {incoming.origin}: {refusal.reason}")
-        with contextlib.suppress(NodeError):  # gone: nobody is left to tell
-            await incoming.refuse(refusal.code, encode(refusal))
+_T = TypeVar("_T")
 
 
 async def main(participant: "Participant", options: Options) -> int:
     path = participant.run_dir / f"node-{options.node}.sock"
     exit_ = Exit(options, participant.bus)
+    participant.bus.answer(figures.STATS, exit_.stats)
+    await participant.bus.serve(
+        figures.SERVED, exit_.stats, name="socks-exit", description=f"at node {options.node}"
+    )
     await run_until(participant.stopping, keep_node(path, participant.app, exit_.serve))
     return 0
 
@@ -113,26 +43,111 @@ def parse(arguments: list[str]) -> Options:
     )
     parser.add_argument("--node", required=True, help="name of the local node")
     parser.add_argument("--port", type=int, default=PORT, help=f"mesh port ({PORT})")
+    _add_policy(parser)
+    _add_limits(parser)
     parser.add_argument(
-        "--allow",
-        type=_rule,
-        action="append",
-        default=[],
-        metavar="CIDR[:PORT[-PORT]]",
-        help="let users reach this non-public place; may be repeated",
-    )
+        "--resolver", type=_kind(_server), action="append", default=[], metavar="IP[:PORT]",
+        help="ask this name server instead of the system's; may be repeated",
+    )  # fmt: skip
     parser.add_argument("--idle", type=float, default=3600, help="seconds without a byte (3600)")
+    parser.add_argument(
+        "--udp-idle", type=float, default=300, help="seconds without a datagram (300)"
+    )
     parser.add_argument("--connect-timeout", type=float, default=10, help="seconds (10)")
-    parser.add_argument("--max-connections", type=int, default=1024)
-    found = parser.parse_args(arguments)
-    return Options(**{**vars(found), "allow": tuple(found.allow)})
+    parser.add_argument("--max-connections", type=int, default=1024, help="of all keys (1024)")
+    parser.add_argument(
+        "--max-associations", type=int, default=256, help="of datagrams, of all keys (256); 0: none"
+    )
+    found = vars(parser.parse_args(arguments))
+    limits, limits_of = _limits(parser, found.pop("limit"))
+    only = found["only"]
+    if not only and any(rule.names and not rule.everywhere for rule in found["allow"]):
+        named = next(rule.text for rule in found["allow"] if rule.names)
+        parser.error(
+            f"--allow {named}: every name may be asked for anyway, and a name opens no private address; "
+            "add --only, or allow an address"
+        )
+    for name in ("allow", "deny", "allow_key", "resolver"):
+        found[name] = tuple(found[name])
+    return Options(**found, limits=limits, limits_of=limits_of)
 
 
-def _rule(text: str) -> Rule:
+def _add_policy(parser: argparse.ArgumentParser) -> None:
+    place = "CIDR|NAME[:PORT[-PORT]]"
+    parser.add_argument(
+        "--allow", type=_kind(Rule.parse), action="append", default=[], metavar=place,
+        help="let users reach this non-public place, or with --only this one; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--deny", type=_kind(Rule.parse), action="append", default=[], metavar=place,
+        help="let nobody reach it, whatever is allowed; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--only", action="store_true", help="let users reach what --allow names, and nothing else"
+    )
+    parser.add_argument(
+        "--allow-key", type=_kind(_key), action="append", default=[], metavar="KEY",
+        help="only this node may use the exit; may be repeated",
+    )  # fmt: skip
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--limit", action="append", default=[], metavar="[KEY,]NAME=VALUE[,...]",
+        help="what each node may use, or the one with this key: connections=64,associations=16,"
+        "rate=10M,volume=50G/day; may be repeated",
+    )  # fmt: skip
+
+
+def _limits(parser: argparse.ArgumentParser, texts: list[str]) -> tuple[Limits, dict[str, Limits]]:
+    """Those of everybody come first, whatever the order: those of a key change what they name."""
+    default, of_keys = Limits(), dict[str, Limits]()
     try:
-        return Rule.parse(text)
-    except RuleError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        for text in texts:
+            key, found = Limits.parse(text, default)
+            default = found if key is None else default
+        for text in texts:
+            key, _ = Limits.parse(text)
+            if key is not None:
+                _, of_keys[key] = Limits.parse(text, of_keys.get(key, default))
+    except LimitError as error:
+        parser.error(f"--{error}")
+    return default, of_keys
+
+
+def _kind(read: Callable[[str], _T]) -> Callable[[str], _T]:
+    """The reader, with its complaint shown as it is."""
+
+    def checked(text: str) -> _T:
+        try:
+            return read(text)
+        except RuleError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return checked
+
+
+def _key(text: str) -> str:
+    if not is_key(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not the key of a node; see: viscript node ls"
+        )
+    return text
+
+
+def _server(text: str) -> Server:
+    host, port = text, "53"
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.removeprefix(":") or port
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    try:
+        return str(ip_address(host)), range(65536)[int(port)]
+    except (ValueError, IndexError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not IP or IP:PORT, such as 192.0.2.53 or [2001:db8::53]:53"
+        ) from None
 
 
 if __name__ == "__main__":
