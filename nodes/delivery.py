@@ -26,6 +26,9 @@ ACK_EVERY: Final = 0.005  # s between two acknowledgements, as often as bytes as
 ACK_AFTER: Final = 0.025  # s after which they are at the latest
 FIRST_PATIENCE: Final = 1.5  # s without an acknowledgement until frames are sent again, at least
 LAST_PATIENCE: Final = 12.0  # s
+OVERTAKEN: Final = 0.75  # s
+GAPS: Final = 4  # that the far end had, so near to each other:
+GAPS_WITHIN: Final = 20.0  # s
 _POOLED: Final = 65_560  # bytes: the largest sealed record (a full one is worth keeping its buffer)
 _MAX_POOL: Final = 256  # buffers, 16 MiB, of all sessions of a node
 
@@ -57,13 +60,14 @@ class Pool:
 class _SendingLane:
     """One lane: what was sealed and not acknowledged, and which part of it waits to be sent."""
 
-    __slots__ = ("moved", "next", "patience", "resent", "rounds", "unacked", "waiting")
+    __slots__ = ("moved", "next", "patience", "resent", "rounds", "since", "unacked", "waiting")
 
     def __init__(self) -> None:
         self.next = 1  # counter of the next frame
         self.unacked: deque[Kept] = deque()
         self.waiting: deque[Kept] = deque()  # a tail of `unacked`, or older than it
-        self.moved = 0.0  # when it last moved: the first frame went, or an acknowledgement came
+        self.moved = 0.0  # when it last moved: frames went, or an acknowledgement came
+        self.since = 0.0  # the same, but for frames that went again on the same way
         self.resent = float("-inf")
         self.patience = FIRST_PATIENCE
         self.rounds = 0  # times sent again without an acknowledgement
@@ -80,6 +84,8 @@ class Outgoing:
         self.frames = 0  # kept
         self.resent = 0  # frames, in all
         self._pool = pool or Pool()
+        self._switched = float("-inf")
+        self._gaps: deque[float] = deque(maxlen=GAPS)  # when they were filled
 
     @property
     def window(self) -> int:
@@ -106,7 +112,7 @@ class Outgoing:
         seal.seal(first, lane, epoch, counter, plain, data)
         state.next = counter + 1
         if not state.unacked:
-            state.moved = now
+            state.moved = state.since = now
             if not self.frames:
                 self.capacity.woke(now)
         kept = Kept(counter, epoch, data)
@@ -128,7 +134,7 @@ class Outgoing:
                 self.acknowledged_bytes += len(data)
                 self.frames -= 1
                 self._pool.give_back(data)
-                state.moved = now
+                state.moved = state.since = now
                 state.patience = FIRST_PATIENCE
                 state.rounds = 0
             waiting = state.waiting
@@ -146,6 +152,15 @@ class Outgoing:
         state.waiting = deque(state.unacked)
         state.resent = state.moved = now
 
+    def switched(self, now: float) -> None:
+        """Another way is used, and what is on the old one may be lost."""
+        self.capacity.switched()
+        self._switched = now
+        self._gaps.clear()
+        for number, state in enumerate(self.lanes):
+            self.again(number, now)
+            state.since = now
+
     def fill(self, missing: int, now: float, pause: float) -> bool:
         """Send lanes again in which the far end has gaps, but not twice within `pause` s."""
         again = False
@@ -153,7 +168,13 @@ class Outgoing:
             if missing >> lane & 1 and now - state.resent > pause:
                 self.again(lane, now)
                 again = True
+        if again and now - self._switched > FIRST_PATIENCE:
+            self._gaps.append(now)
         return again
+
+    def leaks(self, now: float) -> bool:
+        """Whether the way loses frames again and again, without a switch that explains it."""
+        return len(self._gaps) == GAPS and now - self._gaps[0] < GAPS_WITHIN
 
     def take_waiting(self, lane: int) -> Kept | None:
         """The next frame of `lane` that waits to be sent."""
@@ -162,13 +183,25 @@ class Outgoing:
 
     def overdue(self, now: float, round_trip: float) -> list[int]:
         """Lanes whose frames have all gone out and of which nothing was acknowledged for too long."""
-        return [
-            number
-            for number, state in enumerate(self.lanes)
-            if state.unacked
-            and not state.waiting
-            and now - state.moved > max(state.patience, 4 * round_trip)
-        ]
+        overdue = []
+        for number, state in enumerate(self.lanes):
+            if state.waiting:
+                state.moved = state.since = now  # the time is counted from when all was sent
+            elif state.unacked and now - state.moved > max(state.patience, 4 * round_trip):
+                overdue.append(number)
+        return overdue
+
+    def overtaken(self, now: float, round_trip: float, proved: float) -> bool:
+        """Whether what was told long after frames that have not arrived, at `proved`, has.
+
+        Then the way is there, but not for them: somebody on it swallows what must arrive.
+        """
+        patience = max(FIRST_PATIENCE, 4 * round_trip)
+        return any(
+            now - state.since > patience and proved - state.since > OVERTAKEN
+            for state in self.lanes
+            if state.unacked and not state.waiting
+        )
 
     def repeat(self, lane: int, now: float) -> int:
         """Send `lane` again after it was overdue; returns how many times in a row that was."""

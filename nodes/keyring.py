@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from nodes.sealing import TAG
+from nodes.wire import DATAGRAM_LANE
 
 if TYPE_CHECKING:
     from nodes.keying import Agreed
@@ -25,6 +26,7 @@ class Keyring:
         self.epoch = 0
         self.into: dict[int, Seal] = {}  # by epoch
         self.sealed = 0  # bytes since the last keys were agreed on
+        self.told = 0  # counter of the datagram lane
         self._old: list[tuple[int, float]] = []  # epochs before, and until when they are taken
         self._next: tuple[int, Seal] | None = None  # ours, until the peer has used that epoch too
 
@@ -32,7 +34,7 @@ class Keyring:
         """The first keys of a session."""
         self.clear()
         self.out, self.into[agreed.epoch] = agreed.seals()
-        self.epoch = agreed.epoch
+        self.epoch, self.told = agreed.epoch, 0
 
     def follow(self, agreed: Agreed, now: float) -> None:
         """New keys in a session that goes on; `promote` when the peer has used them."""
@@ -53,16 +55,15 @@ class Keyring:
         self._next = None
         return True
 
-    def tell(
-        self, first: int, lane: int, counter: int, record: bytes | memoryview
-    ) -> tuple[int, bytearray]:
-        """Epoch and bytes of a sealed record that may be lost, under the newest keys of all."""
+    def tell(self, first: int, record: bytes | memoryview) -> tuple[int, int, bytearray]:
+        """Epoch, counter and bytes of a sealed record that may be lost, under the newest keys of all."""
         epoch, seal = self._next or (self.epoch, self.out)
         assert seal is not None  # noqa: S101 - a session is up
+        self.told += 1
         data = bytearray(len(record) + TAG)
-        seal.seal(first, lane, epoch, counter, record, data)
+        seal.seal(first, DATAGRAM_LANE, epoch, self.told, record, data)
         self.sealed += len(record)
-        return epoch, data
+        return epoch, self.told, data
 
     def expire(self, now: float) -> None:
         while self._old and now >= self._old[0][1]:

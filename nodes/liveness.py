@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 LOST_AFTER: Final = 30.0  # s without proof of the peer, then the streams are cut
 RECENT: Final = 8  # round trips that count
+GAP_PAUSE: Final = 0.1  # s between requests to send again, and between doing so, at least
 DEAD_AFTER: Final = 3.0  # s without proof that what was sent on the way in use has come
 
 
@@ -30,6 +31,11 @@ class Liveness:
         self._switched = now
         self._echo = 0  # the peer's newest time
         self._echo_at = 0.0  # when it came
+
+    @property
+    def pause(self) -> float:
+        """Seconds in which what is sent again has come."""
+        return max(GAP_PAUSE, self.longest)
 
     def agreed(self, now: float, *, anew: bool) -> None:
         """A handshake was completed; `anew`: with a peer whose clock may be another."""

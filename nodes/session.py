@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE: Final = 1.0  # s
 ASK_EVERY: Final = 3.0  # s between requests for a route while there is none
-GAP_PAUSE: Final = 0.1  # s between requests to send again, and between doing so, at least
 WANTED_FOR: Final = 30.0  # s that a session is kept up for somebody who asked for it
 ROUNDS: Final = 2  # times that a lane was sent again in vain until its way is given up
 STRIKES: Final = 3  # seconds more for a way that seems dead when there is no other
@@ -62,7 +61,6 @@ class Session:
         self._pool = pool
         self.keys = Keyring()
         self.pings = Pings(self.tell)
-        self._told = 0  # counter of the datagram lane
         self._window = ReplayWindow()
         self._suspect = False  # tell the peer so
         self._came_by: Way | None = None  # the last frame that opened
@@ -75,10 +73,6 @@ class Session:
     @property
     def up(self) -> bool:
         return self.keys.out is not None
-
-    @property
-    def _pause(self) -> float:
-        return max(GAP_PAUSE, self.liveness.longest)
 
     @property
     def round_trip(self) -> float | None:
@@ -142,10 +136,8 @@ class Session:
     def _switch(self, now: float) -> None:
         """What is on the old way may be lost: all of it goes again on the new one."""
         self.liveness.switched(now)
-        self.outgoing.capacity.switched()
         self.switches += 1
-        for lane in range(LANES):
-            self.outgoing.again(lane, now)
+        self.outgoing.switched(now)
         self.actions.append(Switched())
         if self.ways.used is not None:
             if self.up:
@@ -218,7 +210,6 @@ class Session:
         if self.up:
             asked = [s for s in self.flows.streams.values() if s.state is State.OPENING]
             self._cut(Code.LINK_LOST, spared=asked)
-        self._told = 0
         self._window = ReplayWindow()
         self._suspect = False
         self.since = now
@@ -272,9 +263,8 @@ class Session:
         """Send a record that may be lost, on the datagram lane."""
         way = self.ways.used
         if way is not None and self.up:
-            self._told += 1
-            epoch, sealed = self.keys.tell(FIRST, DATAGRAM_LANE, self._told, record)
-            self.actions.append(Emit(way, FrameType.DATA, sealed, DATAGRAM_LANE, epoch, self._told))
+            epoch, counter, sealed = self.keys.tell(FIRST, record)
+            self.actions.append(Emit(way, FrameType.DATA, sealed, DATAGRAM_LANE, epoch, counter))
 
     # In -----------------------------------------------------------------------------------------
 
@@ -308,7 +298,9 @@ class Session:
         if lane == DATAGRAM_LANE:
             self._window.came(counter)
             return into
-        return into if self.incoming.in_turn(lane, counter, size, now, self._pause) else None
+        return (
+            into if self.incoming.in_turn(lane, counter, size, now, self.liveness.pause) else None
+        )
 
     def _is_new(self, lane: int, counter: int, now: float) -> bool:
         """Whether a frame may be opened at all."""
@@ -335,10 +327,15 @@ class Session:
             self.actions.append(Again())
         if self.outgoing.capacity.asks(now):
             self.acknowledge(now)
-        if ack.missing and self.outgoing.fill(ack.missing, now, self._pause):
+        if ack.missing and self.outgoing.fill(ack.missing, now, self.liveness.pause):
             self.actions.append(Again())
-        if ack.flags & Flag.SUSPECT and (used := self.ways.used) is not None:
+        used = self.ways.used
+        if used is None:
+            return
+        if ack.flags & Flag.SUSPECT:
             self._give_up(used, now, "the peer cannot open what comes on it")
+        elif self.outgoing.leaks(now) and self.ways.another(now):
+            self._give_up(used, now, "frames are missing of what is sent on it")
 
     def _does_not_open(self, way: Way, now: float) -> None:
         self.bad += 1
@@ -391,9 +388,13 @@ class Session:
             self.hang_up(Code.PROTOCOL)
 
     def _repeat(self, used: Way, now: float) -> None:
-        for lane in self.outgoing.overdue(now, self.liveness.longest):
-            rounds = self.outgoing.repeat(lane, now)
+        outgoing, longest = self.outgoing, self.liveness.longest
+        overdue = outgoing.overdue(now, longest)
+        overtaken = outgoing.overtaken(now, longest, self.liveness.proved)
+        rounds = [outgoing.repeat(lane, now) for lane in overdue]
+        if overdue:
             self.actions.append(Again())
-            if rounds > ROUNDS:
-                self._give_up(used, now, "what is sent on it does not arrive")
-                return
+        if max(rounds, default=0) > (1 if overtaken else ROUNDS) or (
+            overtaken and self.ways.another(now)
+        ):
+            self._give_up(used, now, "what is sent on it does not arrive")

@@ -82,6 +82,14 @@ class Ways:
             for way in self.all:
                 way.standby = way.route != route
 
+    def another(self, now: float) -> bool:
+        """Whether there is a way beside the one in use that nothing speaks against."""
+        return any(
+            way.onward is not None and way.avoided <= now
+            for way in self.all
+            if way is not self.used
+        )
+
     def avoid(self, way: Way, now: float) -> None:
         way.avoided = now + SUSPECT_FOR
         way.bad = 0

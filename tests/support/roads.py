@@ -35,7 +35,16 @@ class Road:
         default_factory=lambda: (deque(), deque())
     )
     swallows: bool = False  # takes everything and delivers nothing, and says nothing
+    starves: bool = False  # delivers what may be lost, acknowledgements too, and nothing else
+    drops: int = 0  # every so many frames that must arrive are not delivered; 0: all are
+    passed: int = 0  # such frames that came
     gone: bool = False
+
+    def loses(self, frame: bytearray) -> bool:
+        if self.swallows or frame[0] != FIRST or frame[1] == DATAGRAM_LANE:
+            return self.swallows
+        self.passed += 1
+        return self.starves or (self.drops > 0 and self.passed % self.drops == 0)
 
 
 class Point:
@@ -137,7 +146,7 @@ class Country:
 
     def _put(self, side: int, way: Way, frame: bytearray) -> None:
         for road in self.roads:
-            if way is road.ways[side] and not road.swallows:
+            if way is road.ways[side] and not road.loses(frame):
                 road.queues[side].append(frame)
 
     def send(self, side: int, lane: int, record: bytes) -> bool:

@@ -88,6 +88,50 @@ def test_a_lone_route_that_swallows_everything_is_given_back_after_some_seconds(
     assert not country.a.ended
 
 
+def test_a_route_that_swallows_data_but_not_acknowledgements_is_left_in_four_seconds() -> None:
+    country, road, _standby = joined()
+    assert country.a.session.ways.used is road.ways[0]
+    country.wait(3.0)
+    road.starves = True
+    country.send(0, 1, b"where are you")
+    country.wait(4.0)
+    assert country.b.got[1] == [b"where are you"]
+    assert any(action.way is road.ways[0] for action in country.a.other if isinstance(action, Dead))
+
+
+def test_a_lone_route_that_swallows_data_only_is_given_back_too() -> None:
+    country = Country()
+    road = country.build()
+    country.join()
+    road.starves = True
+    country.send(0, 1, b"where are you")
+    country.wait(12.0)
+    assert any(action.way is road.ways[0] for action in country.a.other if isinstance(action, Dead))
+
+
+def test_a_route_on_which_frames_are_missing_again_and_again_is_left() -> None:
+    country, road, _standby = joined()
+    road.drops = 3
+    sent = [b"%d" % number for number in range(60)]
+    for record in sent:
+        country.send(0, 2, record)
+        country.wait(0.15)
+    country.wait(2)
+    assert country.b.got[2] == sent
+    assert road.gone
+
+
+def test_a_route_that_lost_a_frame_once_in_a_while_is_kept() -> None:
+    country, road, _standby = joined()
+    for _ in range(10):
+        country.send(0, 2, b"lost")
+        road.queues[0].pop()
+        country.send(0, 2, b"not lost")
+        country.wait(15)
+    assert country.b.got[2] == [b"lost", b"not lost"] * 10
+    assert not road.gone
+
+
 def test_a_lone_route_on_which_no_handshake_is_answered_is_given_back() -> None:
     country = Country()
     road = country.build()
