@@ -15,7 +15,7 @@ _BLOCKED: Final = "blocked_"
 class Moved:
     """Of one client, since its number was given out."""
 
-    up: int = 0  # bytes, refused ones included
+    up: int = 0  # bytes that were let out
     down: int = 0
     packets_up: int = 0
     packets_down: int = 0

@@ -106,7 +106,6 @@ def _arriving(plan: Plan) -> str:
     meta mark set ip6 saddr map @numbers6
     meta mark 0 counter name foreign drop
     fib daddr type {{ broadcast, multicast, anycast }} drop
-    update @moved_up {{ meta mark }}
     udp dport 53 ip daddr {plan.gateway4} notrack
     udp dport 53 ip6 daddr {plan.gateway6} notrack
   }}
@@ -173,6 +172,7 @@ def _verdicts(rules: Inside) -> str:
     return f"""\
   chain limited {{
 {_lines(4, _limits(rules))}
+    update @moved_up {{ meta mark }}
     accept
   }}
 {_lines(2, [_refusing(reason) for reason in Blocked])}

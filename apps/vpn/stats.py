@@ -15,8 +15,8 @@ class Client(msgspec.Struct, frozen=True):
     v4: str
     v6: str
     since: float  # Unix s
-    up: int  # bytes that came from it, what was blocked included
-    down: int  # bytes that went to it
+    up: int  # bytes that it sent, and were let out
+    down: int  # bytes that were let in for it
     rate_up: float  # bytes/s, lately
     rate_down: float
     volume: int  # bytes that count towards its limit of the day

@@ -71,11 +71,14 @@ class Tenant:
 class Tenants:
     """All of them, while one node is connected."""
 
-    def __init__(self, options: Options, book: Book, gate: Gate, peers: Peers) -> None:
+    def __init__(
+        self, options: Options, book: Book, gate: Gate, peers: Peers, silence: float = LEASE
+    ) -> None:
         self._options = options
         self._book = book
         self._gate = gate
         self._peers = peers
+        self._silence = silence  # seconds
         self._tenants: dict[str, Tenant] = {}
         self._pending = 0
         self._closing = False
@@ -209,7 +212,7 @@ class Tenants:
 
     async def _until_over(self, tenant: Tenant, stream: Stream) -> str:
         """Exchange signs of life; gives why that ended."""
-        listening = asyncio.create_task(_listen(stream))
+        listening = asyncio.create_task(_listen(stream, self._silence))
         speaking = asyncio.create_task(self._speak(tenant, stream))
         ending = asyncio.create_task(tenant.over())
         tasks = {listening, speaking, ending}
@@ -231,11 +234,11 @@ class Tenants:
     async def _speak(self, tenant: Tenant, stream: Stream) -> str:
         try:
             while True:
-                async with asyncio.timeout(LEASE):
+                async with asyncio.timeout(self._silence):
                     await stream.write(messages.frame(self._status(tenant)))
                 await asyncio.sleep(EVERY)
         except TimeoutError:
-            return f"it took nothing for {LEASE:g} s"
+            return f"it took nothing for {self._silence:g} s"
         except NodeError as error:
             return str(error)
 
@@ -248,7 +251,7 @@ class Tenants:
         plan = self._gate.plan
         return Lease(
             f"{plan.address4(number)}/32", f"{plan.address6(number)}/128",
-            [str(plan.gateway4), str(plan.gateway6)], self._options.mtu, LEASE, self._options.limits,
+            [str(plan.gateway4), str(plan.gateway6)], self._options.mtu, self._silence, self._options.limits,
         )  # fmt: skip
 
     async def _dismiss(self, tenant: Tenant) -> None:
@@ -265,12 +268,12 @@ class Tenants:
             tenant.gone.set()
 
 
-async def _listen(stream: Stream) -> str:
+async def _listen(stream: Stream, silence: float) -> str:
     """Until it is silent, ends the stream, or says what may not be; gives which."""
     reader = messages.AtExit()
     try:
         while True:
-            async with asyncio.timeout(LEASE):
+            async with asyncio.timeout(silence):
                 while True:
                     data = await stream.read()
                     if not data:
@@ -278,7 +281,7 @@ async def _listen(stream: Stream) -> str:
                     if reader.feed(data):
                         break  # a whole message: it is alive
     except TimeoutError:
-        return f"nothing was heard for {LEASE:g} s"
+        return f"nothing was heard for {silence:g} s"
     except (BadMessage, NodeError) as error:
         return str(error)
 

@@ -1,0 +1,207 @@
+"""Which questions the exit's resolver passes on, and what it makes of the answers."""
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.egress.rules import Rule
+from apps.vpn import questions
+from apps.vpn.dnscache import Cache
+from apps.vpn.questions import MAX_TCP, NotAnswered, Question, Terms, lifetime
+
+OPEN = Terms()
+
+
+def query(name: str = "a.example", kind: str = "A", **more: object) -> dns.message.QueryMessage:
+    return dns.message.make_query(name, kind, **more)
+
+
+def question(name: str = "a.example", kind: str = "A") -> Question:
+    found = questions.read(query(name, kind).to_wire(), OPEN).question
+    assert found is not None
+    return found
+
+
+def reply(
+    *records: str, authority: tuple[str, ...] = (), code: str = "NOERROR"
+) -> dns.message.Message:
+    """Such as a server would answer: records as `NAME TTL TYPE DATA`."""
+    found = dns.message.make_response(query())
+    found.answer = [_record(record) for record in records]
+    found.authority = [_record(record) for record in authority]
+    found.set_rcode(dns.rcode.from_text(code))
+    return found
+
+
+def _record(text: str) -> dns.rrset.RRset:
+    name, ttl, kind, data = text.split(" ", 3)
+    return dns.rrset.from_text(f"{name}.", int(ttl), "IN", kind, data)
+
+
+def answered(
+    found: dns.message.Message, asked: dns.message.Message, age: float = 0, terms: Terms = OPEN
+) -> dns.message.Message:
+    room = questions.read(asked.to_wire(), terms).room
+    read = questions.read(asked.to_wire(), terms)
+    return dns.message.from_wire(questions.answer(read, found, age, room, terms))
+
+
+def test_an_answer_has_the_id_of_who_asked_and_is_as_old_as_it_is() -> None:
+    asked = query()
+    said = answered(reply("a.example 60 A 51.1.1.1"), asked, age=12.7)
+    assert said.id == asked.id
+    assert said.flags & dns.flags.QR
+    assert said.flags & dns.flags.RA
+    assert [rrset.to_text() for rrset in said.answer] == ["a.example. 47 IN A 51.1.1.1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "code"),
+    [
+        ("a.example", "ANY", "REFUSED"),
+        ("a.example", "AXFR", "REFUSED"),
+        ("localhost", "A", "NXDOMAIN"),
+        ("printer.local", "AAAA", "NXDOMAIN"),
+        ("db.internal", "A", "NXDOMAIN"),
+        ("7.1.168.192.in-addr.arpa", "PTR", "NXDOMAIN"),
+        (
+            "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa",
+            "PTR",
+            "NXDOMAIN",
+        ),
+        ("ads.bad.example", "A", "REFUSED"),
+        ("ADS.bad.Example", "A", "REFUSED"),
+    ],
+)
+def test_some_questions_are_not_passed_on(name: str, kind: str, code: str) -> None:
+    terms = Terms(deny=(Rule.parse("*.bad.example"),))
+    asked = questions.read(query(name, kind).to_wire(), terms)
+    assert asked.question is None
+    said = dns.message.from_wire(questions.refused(asked))
+    assert dns.rcode.to_text(said.rcode()) == code
+
+
+def test_a_class_or_an_operation_that_nobody_needs_is_refused() -> None:
+    chaos = query("version.bind", "TXT", rdclass="CH")
+    assert questions.read(chaos.to_wire(), OPEN).refusal == dns.rcode.REFUSED
+    notify = query()
+    notify.set_opcode(4)
+    assert questions.read(notify.to_wire(), OPEN).refusal == dns.rcode.NOTIMP
+    nothing = dns.message.QueryMessage(7)
+    assert questions.read(nothing.to_wire(), OPEN).refusal == dns.rcode.FORMERR
+
+
+def test_to_an_answer_nothing_is_said() -> None:
+    with pytest.raises(NotAnswered):
+        questions.read(reply("a.example 60 A 51.1.1.1").to_wire(), OPEN)
+
+
+@pytest.mark.parametrize("address", ["10.1.1.1", "127.0.0.1", "169.254.169.254", "0.0.0.0"])
+def test_a_name_that_leads_into_a_private_network_is_not_told(address: str) -> None:
+    found = reply("a.example 60 A 51.1.1.1", f"a.example 60 A {address}")
+    said = answered(found, query(use_edns=0))
+    assert said.rcode() == dns.rcode.REFUSED
+    assert not said.answer
+    assert f"{address} is not public" in str(said.options[0].to_text())
+
+
+@pytest.mark.parametrize("address", ["::1", "fd00::1", "::ffff:10.0.0.1", "64:ff9b::a00:1"])
+def test_a_private_address_is_hidden_in_any_spelling(address: str) -> None:
+    assert answered(reply(f"a.example 60 AAAA {address}"), query()).rcode() == dns.rcode.REFUSED
+
+
+def test_what_clients_may_reach_they_are_told_of() -> None:
+    terms = Terms(allow=(Rule.parse("10.1.0.0/16:443"),))
+    said = answered(reply("a.example 60 A 10.1.1.1"), query(), terms=terms)
+    assert said.rcode() == dns.rcode.NOERROR
+    assert said.answer
+
+
+def test_what_the_operator_denies_altogether_they_are_not_told_of() -> None:
+    terms = Terms(deny=(Rule.parse("51.0.0.0/8"), Rule.parse("52.0.0.0/8:80")))
+    assert answered(reply("a.example 60 A 51.1.1.1"), query(), terms=terms).rcode() == 5
+    assert answered(reply("a.example 60 A 52.1.1.1"), query(), terms=terms).rcode() == 0
+
+
+def test_what_does_not_fit_into_a_datagram_is_asked_for_again_over_tcp() -> None:
+    found = reply(*(f'a.example 60 TXT "{number:0>200}"' for number in range(20)))
+    asked = questions.read(query(kind="TXT").to_wire(), OPEN)
+    short = questions.answer(asked, found, 0, asked.room, OPEN)
+    assert len(short) <= 512
+    assert dns.message.from_wire(short).flags & dns.flags.TC
+    whole = dns.message.from_wire(questions.answer(asked, found, 0, MAX_TCP, OPEN))
+    assert not whole.flags & dns.flags.TC
+    assert sum(len(rrset) for rrset in whole.answer) == 20
+
+
+def test_a_client_gets_no_larger_datagram_than_passes_everywhere() -> None:
+    assert questions.read(query(use_edns=0, payload=4096).to_wire(), OPEN).room == 1232
+    assert questions.read(query(use_edns=0, payload=600).to_wire(), OPEN).room == 600
+    assert questions.read(query().to_wire(), OPEN).room == 512
+
+
+SOA = "example 900 SOA ns.example. h.example. 1 2 3 4 120"
+
+
+@pytest.mark.parametrize(
+    ("found", "seconds"),
+    [
+        (reply("a.example 60 A 51.1.1.1", "b.example 30 A 51.1.1.2"), 30),
+        (reply("a.example 0 A 51.1.1.1"), 0),
+        (reply("a.example 99999 A 51.1.1.1"), 3600),
+        (reply(authority=(SOA,), code="NXDOMAIN"), 120),
+        (reply(authority=(SOA,)), 120),
+        (reply(code="NXDOMAIN"), 0),
+        (reply(code="FORMERR"), 2),
+    ],
+)
+def test_an_answer_is_kept_as_long_as_it_says(found: dns.message.Message, seconds: float) -> None:
+    assert lifetime(found) == seconds
+
+
+def test_the_cache_gives_what_is_good_and_how_old_it_is() -> None:
+    cache = Cache()
+    found = reply("a.example 60 A 51.1.1.1")
+    cache.put(question(), found, 100)
+    assert cache.get(question("A.EXAMPLE"), 130) == (found, 30)
+    assert cache.get(question(kind="AAAA"), 130) is None
+    assert cache.get(question(), 160) is None
+    assert len(cache) == 0
+
+
+def test_the_cache_forgets_what_was_used_longest_ago_when_it_is_full() -> None:
+    cache = Cache(size=3)
+    for name in ("a.example", "b.example", "c.example"):
+        cache.put(question(name), reply("x.example 60 A 51.1.1.1"), 1)
+    assert cache.get(question("a.example"), 2)
+    cache.put(question("d.example"), reply("x.example 60 A 51.1.1.1"), 3)
+    assert len(cache) == 3
+    assert cache.get(question("b.example"), 4) is None
+    assert cache.get(question("a.example"), 4)
+
+
+@given(st.binary(max_size=300))
+def test_whatever_comes_is_a_question_or_is_not_answered(wire: bytes) -> None:
+    try:
+        asked = questions.read(wire, OPEN)
+    except NotAnswered:
+        return
+    if asked.question is None:
+        dns.message.from_wire(questions.refused(asked), ignore_trailing=True)
+
+
+@given(st.binary(max_size=60), st.integers(0, 40))
+def test_a_question_with_damaged_bytes_is_read_or_is_not_answered(noise: bytes, at: int) -> None:
+    wire = bytearray(query(use_edns=0).to_wire())
+    wire[at : at + len(noise)] = noise
+    try:
+        asked = questions.read(bytes(wire), OPEN)
+        found = reply("a.example 60 A 51.1.1.1")
+        questions.answer(asked, found, 1, asked.room, OPEN)
+        questions.refused(asked)
+    except NotAnswered:
+        pass
