@@ -187,6 +187,10 @@ THEMES: tuple[Theme, ...] = (
         (
             Entry("find", f"{_S}offers:find", "What apps offer in the mesh.", kinds=("text",)),
             Entry(
+                "socks", f"{_S}socks:app", "What the exits of the SOCKS pair do.", kinds=("node",),
+                verbs=("status",),
+            ),
+            Entry(
                 "node", f"{_S}nodes:app", "See through the mesh: nodes, links, routes; measure, choose.",
                 kinds=("node",),
                 verbs=(
