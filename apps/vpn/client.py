@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from apps.vpn import standing
-from apps.vpn.holding import Device, Holder
+from apps.vpn.holding import Device, Holder, SwitchedOff
 from apps.vpn.killswitch import Policy
 from apps.vpn.leasing import Place
 from apps.vpn.machine import Incapable, Machine, MachineError, Taken
@@ -111,6 +111,9 @@ async def main(
     except Incapable as error:
         log.error("%s", error)  # noqa: TRY400 - the user's business, no traceback
         return NOT_CAPABLE
+    except SwitchedOff:
+        log.info("switched off: everything is as it was")
+        return 0
     log.info("stopped; the block stays until: viscript vpn off")
     return 0
 
@@ -182,7 +185,7 @@ def prepare(options: argparse.Namespace, home: Path) -> tuple[Policy, int]:
         options.lan, options.own_dns,
     )  # fmt: skip
     machine = Machine(home)
-    fresh = not machine.file.exists()
+    fresh = not machine.is_on
     try:
         machine.block(policy, options.exits, time.time())
         return policy, open_tun(policy.tun)

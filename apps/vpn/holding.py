@@ -40,6 +40,10 @@ class Device:
     offload: Literal["auto", "off"]
 
 
+class SwitchedOff(Exception):
+    """Somebody has put everything back: `viscript vpn off`."""
+
+
 class Holder:
     """`find` tells which exits there are, the best first; with `fastest` the first to answer is taken."""
 
@@ -64,7 +68,7 @@ class Holder:
         self._refreshed: object = None
 
     async def use(self, node: Node, path: Path) -> None:
-        """Hold a tunnel through this node until it is lost; raises NodeError, Incapable."""
+        """Hold a tunnel through this node until it is lost; raises NodeError, Incapable, SwitchedOff."""
         await asyncio.to_thread(self._check_links, path)
         device = self._device
         tunnel = await node.tunnel(
@@ -72,17 +76,24 @@ class Holder:
         )
         self.standing.node = node.name
         try:
-            async with asyncio.TaskGroup() as tasks:
-                working = [
-                    tasks.create_task(self._hold(node, tunnel)),
-                    tasks.create_task(self._hear(tunnel)),
-                    tasks.create_task(self._look(tunnel)),
-                ]
-                await node.lost.wait()
-                for task in working:
-                    task.cancel()
+            await self._work(node, tunnel)
+        except ExceptionGroup as group:
+            if group.subgroup(SwitchedOff) is not None:
+                raise SwitchedOff from None
+            raise
         finally:
             self.standing.lost(f"the node {node.name} went away")
+
+    async def _work(self, node: Node, tunnel: Tunnel) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            working = [
+                tasks.create_task(self._hold(node, tunnel)),
+                tasks.create_task(self._hear(tunnel)),
+                tasks.create_task(self._look(tunnel)),
+            ]
+            await node.lost.wait()
+            for task in working:
+                task.cancel()
 
     async def _hold(self, node: Node, tunnel: Tunnel) -> None:
         pause = RETRY[0]
@@ -149,6 +160,8 @@ class Holder:
         while True:
             stats = await tunnel.stats()
             self.standing.figures = Figures.of(stats, time.monotonic(), self.standing.figures)
+            if not self._machine.is_on:
+                raise SwitchedOff
             try:
                 if loop.time() >= due:
                     due = loop.time() + MEND

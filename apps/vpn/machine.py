@@ -51,6 +51,11 @@ class Machine:
     def file(self) -> Path:
         return changes.place(self.home)
 
+    @property
+    def is_on(self) -> bool:
+        """Whether something is changed, or about to be."""
+        return self.file.exists()
+
     # On -----------------------------------------------------------------------------------------
 
     def block(self, policy: Policy, exits: Sequence[str], since: float) -> None:

@@ -201,6 +201,15 @@ THEMES: tuple[Theme, ...] = (
         ),
     ),
     Theme(
+        "This machine's traffic",
+        (
+            Entry(
+                "vpn", f"{_S}vpn:app", "All of it through an exit of the mesh, and nothing beside it.",
+                "operate", kinds=("node",), many=True, verbs=("on", "off", "status", "doctor"),
+            ),
+        ),
+    ),
+    Theme(
         "Who may what",
         (
             Entry(
