@@ -29,6 +29,7 @@ from nodes.relaying import Relaying
 from nodes.sealing import Cipher
 from nodes.session import Session
 from nodes.switchboard import NOBODY, Listening, Switchboard
+from nodes.tunnel.hub import Tunnels
 from nodes.ways import Way
 from nodes.windows import Windows
 from nodes.wire import DATAGRAM_LANE, ON_ROUTES, Code, FrameType, WireError
@@ -68,7 +69,7 @@ class Engine:
         self.mesh = Mesh(lambda: secrets.randbits(32) or 1, said_by=to_bytes(keypair.public))
         self.links: dict[str, Link] = {}
         self.sessions: dict[str, Session] = {}  # by peer
-        self._clock = clock
+        self.clock = clock
         self._random = random
         self._ciphers = ciphers or list(Cipher)
         self._secret = to_bytes(keypair.secret)
@@ -78,7 +79,8 @@ class Engine:
         self._windows = Windows()
         self._pool = Pool()
         self._lanes: dict[str, Lane] = {}  # by peer
-        self._board = Switchboard()
+        self.tunnels = Tunnels(self._lanes, self.counters, clock)
+        self._board = Switchboard(self.tunnels)
         self.listeners: dict[int, Listening] = self._board.listeners  # by port
         self.allowed = self._board.allowed  # by port, for those that not all nodes may use
         self._wake_at = _NEVER
@@ -101,7 +103,7 @@ class Engine:
         lane = self._lane(peer)
         way = Way(route, peer, onward, standby)
         label = self.mesh.end(way, neighbour)
-        lane.session.add_way(way, self._clock())
+        lane.session.add_way(way, self.clock())
         self._act(lane)
         return label
 
@@ -110,7 +112,7 @@ class Engine:
         way = self.mesh.bind(route, peer, onward)
         lane = self._lanes.get(peer)
         if way is not None and lane is not None:
-            now = self._clock()
+            now = self.clock()
             way.standby = standby
             lane.session.bound(now)
             if not standby:
@@ -122,7 +124,7 @@ class Engine:
         lane = self._lanes.get(peer)
         if lane is None or lane.session.ways.of(route) is None:
             return False
-        lane.session.prefer(route, self._clock())
+        lane.session.prefer(route, self.clock())
         self._act(lane)
         return True
 
@@ -148,7 +150,7 @@ class Engine:
         link = self.links.get(way.onward.neighbour) if way.onward is not None else None
         if link is None or way.onward is None:
             return False
-        payload = self._probing.ask(way, self._clock(), done)
+        payload = self._probing.ask(way, self.clock(), done)
         link.send(wire.head(FrameType.PROBE, way.onward.label, ttl=ttl), payload)
         return True
 
@@ -157,15 +159,16 @@ class Engine:
         lane = self._lanes.get(peer)
         if lane is not None:
             lane.session.pings.ask(done)
-            lane.session.want(self._clock())
+            lane.session.want(self.clock())
             if lane.session.up:
-                lane.session.pings.flush(self._clock())
+                lane.session.pings.flush(self.clock())
             self._act(lane)
 
     def tick(self) -> None:
         """Once a second."""
-        now = self._clock()
+        now = self.clock()
         self._board.tick()
+        self.tunnels.tick()
         self.mesh.tick()
         self._probing.tick(now)
         for lane in list(self._lanes.values()):
@@ -179,7 +182,7 @@ class Engine:
 
     def handle_timer(self) -> None:
         """At the time that `observer.wake` was told."""
-        now = self._clock()
+        now = self.clock()
         self._wake_at = _NEVER
         for lane in list(self._lanes.values()):
             if lane.session.next_timer <= now:
@@ -202,7 +205,7 @@ class Engine:
         """Ask for a stream; the holder hears the answer. Raises TooManyStreams."""
         stream = lane.flows.open(port, greeting, early)
         pump = self._board.connect(lane, stream, holder)
-        lane.session.want(self._clock())
+        lane.session.want(self.clock())
         lane.flush()
         self._act(lane)
         return pump
@@ -214,7 +217,7 @@ class Engine:
 
     def send_datagram(self, lane: Lane, port: int, source: int, data: bytes) -> None:
         """Send one, or drop and count it when there is no room."""
-        lane.session.want(self._clock())
+        lane.session.want(self.clock())
         sent = lane.send_datagram(datagrams.pack(port, source, data))
         self.counters["datagram_out" if sent else "datagram_no_room"] += 1
         self._act(lane)
@@ -274,18 +277,18 @@ class Engine:
             self._arrived(entry, packet)
         elif kind == FrameType.HANDSHAKE:
             lane = self._lanes[entry.peer]
-            lane.session.handshake(entry, packet.payload, self._clock())
+            lane.session.handshake(entry, packet.payload, self.clock())
             self._act(lane)
         elif kind == FrameType.PROBE:
             self._relaying.echo(entry, link, packet)
         else:
-            self._probing.answered(packet.payload, entry, self._clock())
+            self._probing.answered(packet.payload, entry, self.clock())
 
     def _arrived(self, way: Way, packet: Packet) -> None:
         """A frame for a session that ends here; a far end that breaks the rules loses it."""
         lane = self._lanes[way.peer]
         session = lane.session
-        now = self._clock()
+        now = self.clock()
         record = session.receive(way, packet, _OPENED, now)
         if record is not None:
             try:
@@ -295,7 +298,7 @@ class Engine:
                     else:
                         session.told(record, now)
                 else:
-                    self._board.handle(lane, session.flows.receive(record, packet.lane))
+                    self._board.handle(lane, record, packet.lane)
             except WireError as error:
                 self.counters["session_broke_protocol"] += 1
                 log.warning("session with %s broke the protocol: %s", short(way.peer), error)
@@ -320,9 +323,9 @@ class Engine:
             keying = Keying(self.key, peer, self._secret, self._random, self._ciphers)
             odd = self.key < peer
             session = Session(
-                keying, lambda: Flows(odd=odd, windows=self._windows), self._clock(), self._pool
+                keying, lambda: Flows(odd=odd, windows=self._windows), self.clock(), self._pool
             )
-            lane = self._lanes[peer] = Lane(peer, session, self._clock)
+            lane = self._lanes[peer] = Lane(peer, session, self.clock)
             self.sessions[peer] = session
         return lane
 
@@ -339,7 +342,7 @@ class Engine:
             action = actions.popleft()
             if isinstance(action, Emit):
                 self._emit(action)
-            elif isinstance(action, Again | Up):
+            elif isinstance(action, Again):
                 go_on = True
             else:
                 go_on |= self._change(lane, action)
@@ -355,7 +358,6 @@ class Engine:
                 onward = way.onward if way is not None else None
                 lane.bind(self.links.get(onward.neighbour) if onward else None, onward)
                 self.observer.route_used(lane.peer, way.route if way is not None else "")
-                return True
             case Ended(streams, code):
                 self._board.cut(streams, code)
             case Wanted(reason):
@@ -364,21 +366,19 @@ class Engine:
                 self._apply(self.mesh.hang_up(way, Code.TIMEOUT), reason)
             case _:
                 pass
-        return False
+        self.tunnels.changed(lane.peer)
+        return isinstance(action, Switched | Up)
 
     def _emit(self, action: Emit) -> None:
         onward = action.way.onward
-        link = self.links.get(onward.neighbour) if onward is not None else None
-        if onward is None or link is None:
-            return
-        link.send(action.head(onward.label, TTL), action.payload)
+        if onward is not None and (link := self.links.get(onward.neighbour)) is not None:
+            link.send(action.head(onward.label, TTL), action.payload)
 
     def _apply(self, actions: list[TableAction], reason: str) -> None:
         """Do what the tables want done."""
         for action in actions:
             if isinstance(action, Send):
-                link = self.links.get(action.neighbour)
-                if link is not None:
+                if (link := self.links.get(action.neighbour)) is not None:
                     link.send(action.frame[: wire.HEAD.size], action.frame[wire.HEAD.size :])
             elif isinstance(action, Closed):
                 way, said_by = action.way, action.said_by
@@ -389,7 +389,7 @@ class Engine:
     def _drop(self, way: Way, reason: str) -> None:
         lane = self._lanes.get(way.peer)
         if lane is not None:
-            lane.session.drop_way(way, self._clock(), reason)
+            lane.session.drop_way(way, self.clock(), reason)
             self._act(lane)
 
     def _rearm(self, session: Session) -> None:

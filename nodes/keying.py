@@ -30,6 +30,7 @@ REKEY_BYTES: Final = 1 << 36
 MAX_AGE: Final = 300.0  # s: older keys are not used, whatever stands in the way of new ones
 PENDING_FOR: Final = 60.0  # s that an answer waits for a frame under its keys
 BURST, PER_SECOND = 5.0, 1.0  # handshake messages of one route that are worth a millisecond of work
+CAPABILITIES: Final = ["tunnel"]  # beyond what version 2 of the protocol asks of everybody
 MAX_ROUTES: Final = 8  # for which that is counted: as many as lead to one peer
 _OFFER, _ANSWER = b"\x01", b"\x02"
 _Kept = TypeVar("_Kept")
@@ -43,6 +44,7 @@ class Agreed:
     epoch: int
     resumed: bool
     keys: Keys
+    capabilities: frozenset[str] = frozenset()  # of the peer
 
     def seals(self) -> tuple[Seal, Seal]:
         """For what goes out and for what comes."""
@@ -88,6 +90,11 @@ class Keying:
         self._since = 0.0  # when `agreed` was made
         self._base = 0  # the newest epoch that the peer is known to have taken too
         self._tokens: dict[str, tuple[float, float]] = {}  # by route: how many, and when
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """Of the peer, beyond what the protocol's version asks for."""
+        return self.agreed.capabilities if self.agreed is not None else frozenset()
 
     @property
     def running(self) -> bool:
@@ -170,11 +177,12 @@ class Keying:
         """A new first message. Its number and epoch are those of the session, if there is one."""
         agreed = self.agreed
         if agreed is not None:
-            offer = Offer(agreed.number, (agreed.epoch + 1) & 255, True, list(self._ciphers))  # noqa: FBT003
+            number, epoch = agreed.number, (agreed.epoch + 1) & 255
         else:
             drawn = self._random(9)
             number = int.from_bytes(drawn[:8]) >> 1
-            offer = Offer(number, drawn[8], False, list(self._ciphers))  # noqa: FBT003
+            epoch = drawn[8]
+        offer = Offer(number, epoch, agreed is not None, list(self._ciphers), CAPABILITIES)
         self._mine = Initiator(self._secret, self._peer, offer, self._random(32))
         self.tries = 0
         self._retry_at = now
@@ -198,8 +206,9 @@ class Keying:
             and 0 < (offer.epoch - self._base) & 255 < 128  # some may have come to nothing
         )
         cipher = responder.choose(self._ciphers)
-        answer, keys = responder.answer(Answer(resumed, cipher))
-        made = Agreed(offer.session, offer.epoch, resumed, keys)
+        answer, keys = responder.answer(Answer(resumed, cipher, CAPABILITIES))
+        can = frozenset(offer.capabilities)
+        made = Agreed(offer.session, offer.epoch, resumed, keys, can)
         into = made.seals()[1]
         pending = Pending(message, _ANSWER + answer, made, into, now + PENDING_FOR)
         _put(self.pending, route, pending)
@@ -210,7 +219,8 @@ class Keying:
         if answer.resumed and not mine.offer.resume:
             raise HandshakeError("the peer resumes a session that was not offered")
         offer = mine.offer
-        agreed = Agreed(offer.session, offer.epoch, answer.resumed, keys)
+        can = frozenset(answer.capabilities)
+        agreed = Agreed(offer.session, offer.epoch, answer.resumed, keys, can)
         self._settle(agreed, now)
         if not agreed.resumed:
             self.proved()

@@ -10,7 +10,7 @@ Whose turn it is `nodes.turns` says.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from nodes import wire
 from nodes.acks import LANES
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nodes.session import Session
     from nodes.ways import Onward
 
-__all__ = ["SPACE", "TTL", "Lane", "Waiting"]
+__all__ = ["SPACE", "TTL", "Lane", "Sender", "Waiting"]
 
 _BODY: Final = wire.RECORD.size
 _BUFFER: Final = memoryview(bytearray(_BODY + wire.MAX_DATA))  # used and left within one call
@@ -41,6 +41,14 @@ RESERVE: Final = 256 * 1024  # bytes beyond the session's window, for those
 MEASURE_FOR: Final = 0.05  # s
 FRAME_TIME: Final = 0.005  # s that one frame may take of the way
 MIN_FRAME: Final = 4096  # bytes
+
+
+class Sender(Protocol):
+    """Somebody who sends in one lane, as the turns see it; streams are such."""
+
+    lane: int
+    lately: int  # bytes sent, of which half is forgotten in each `slot`
+    slot: int
 
 
 class Lane:
@@ -70,7 +78,11 @@ class Lane:
         """Bytes that the session's window takes."""
         return self.session.outgoing.room
 
-    def crowded(self, stream: Stream) -> bool:
+    @property
+    def now(self) -> float:
+        return self._clock()
+
+    def crowded(self, stream: Sender) -> bool:
         """Whether others wait to send in its lane."""
         return self._turns.wait(stream.lane)
 
@@ -79,7 +91,7 @@ class Lane:
         self.link = link if onward is not None else None
         self._label = onward.label if onward is not None else 0
 
-    def ready(self, stream: Stream) -> bool:
+    def ready(self, stream: Sender) -> bool:
         """Whether a frame of `stream` may be sent now.
 
         Nobody passes those who stand in line, but who sends little; and a turn is one frame while
@@ -93,7 +105,7 @@ class Lane:
             return True
         return room > -RESERVE and self._is_light(stream)
 
-    def park(self, waiting: Waiting, stream: Stream) -> None:
+    def park(self, waiting: Waiting, stream: Sender) -> None:
         """Call `waiting.unpark()` when it may send; its turn comes after those who wait already."""
         self._was_crowded = True
         self.session.outgoing.capacity.press()
@@ -159,12 +171,16 @@ class Lane:
         _age(stream, now)
         stream.lately += size
 
+    def send_record(self, number: int, record: bytes | memoryview) -> None:
+        """Send a record of packets in lane `number`, when `ready` said so."""
+        self._send(number, record)
+
     def took(self, stream: Stream, size: int) -> None:
         """The local reader of `stream` took `size` bytes."""
         session = self.session
         session.flows.took(stream, size, self._clock(), session.round_trip or 0.0)
 
-    def _is_light(self, stream: Stream) -> bool:
+    def _is_light(self, stream: Sender) -> bool:
         """Whether it sent little lately: somebody types, or asks and waits for answers."""
         _age(stream, self._clock())
         return stream.lately <= LIGHT
@@ -228,7 +244,7 @@ class Lane:
         )
 
 
-def _age(stream: Stream, now: float) -> None:
+def _age(stream: Sender, now: float) -> None:
     """Forget half of what a stream sent for each slot of time that has passed."""
     slot = int(now * SLOTS)
     if slot != stream.slot:

@@ -1,4 +1,4 @@
-"""Which pump a record of a stream is for: streams of all sessions, and who listens on which port."""
+"""Whom a record is for: the pumps of streams of all sessions, those who listen on ports, tunnels."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from nodes.flows import Answered, Asked, Credited, Cut, Data, Declined, Finished, State
 from nodes.pump import Pump
+from nodes.tunnel.records import FIRST
 from nodes.wire import Code
 
 if TYPE_CHECKING:
     from nodes.flows import Event, Stream
     from nodes.lane import Lane
     from nodes.pump import Holder
+    from nodes.tunnel.hub import Tunnels
 
 
 class Listening(Protocol):
@@ -40,7 +42,8 @@ NOBODY: Final = _Nobody()
 class Switchboard:
     """See the module. `listeners` are by port."""
 
-    def __init__(self) -> None:
+    def __init__(self, tunnels: Tunnels) -> None:
+        self.tunnels = tunnels
         self.listeners: dict[int, Listening] = {}
         self.allowed: dict[int, frozenset[str]] = {}  # keys that may use a port; absent: all may
         self.pumps: dict[Stream, Pump] = {}
@@ -68,8 +71,12 @@ class Switchboard:
         for pump in list(self.pumps.values()):
             pump.tick()
 
-    def handle(self, lane: Lane, event: Event | None) -> None:
-        """What a record of a stream said."""
+    def handle(self, lane: Lane, record: memoryview, number: int) -> None:
+        """A record came in lane `number`, in turn; raises WireError when it breaks the rules."""
+        if record[0] >= FIRST:
+            self.tunnels.came(lane, record, number)
+            return
+        event = lane.flows.receive(record, number)
         if type(event) is Data:
             pump = self.pumps.get(event.stream)
             if pump is not None:

@@ -64,6 +64,16 @@ class Prefixes(Generic[_Owner]):
             remembered[address] = owner
             return owner
 
+    def length(self, address: bytes, owner: _Owner) -> int:
+        """The length of the owner's prefix that contains the address; -1 when it is another's."""
+        size = len(address)
+        number = int.from_bytes(address, "big")
+        for length, table in self._tables[size]:
+            found = table.get(number >> (size * 8 - length))
+            if found is not None:
+                return length if found == owner else -1
+        return -1
+
     def _look_up(self, address: bytes) -> _Owner | None:
         size = len(address)
         number = int.from_bytes(address, "big")

@@ -22,7 +22,9 @@ def compact(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "vector", VECTORS["records"] + VECTORS["frames"][1:], ids=lambda v: v["name"]
+    "vector",
+    VECTORS["records"] + VECTORS["frames"][1:] + VECTORS["packets"],
+    ids=lambda v: v["name"],
 )
 def test_mesh_prints_the_bytes_of_frames_and_records(vector: dict[str, str]) -> None:
     assert vector["hex"] in compact("mesh.md")
