@@ -153,6 +153,13 @@ class Outlet:
             body = await bus.request("vpn.stats", to=self.mesh.key("vpn"), timeout=10)
             return msgspec.msgpack.decode(body, type=Stats)
 
+    def settle(self) -> None:
+        """Wait until the kernel is done with addresses of its own (RFC 4862, 5.4)."""
+        deadline = time.monotonic() + PATIENCE
+        while self.on_machine("ip", "-6", "addr", "show", "tentative"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
     def state(self) -> dict[str, list[str]]:
         """What an exit changes on its machine, as lines."""
         commands = {
@@ -195,6 +202,7 @@ def outlet(guests: Sequence[str] = ("a", "b")) -> Iterator[Outlet]:
                 for name, others in nodes.items():
                     mesh.start_node(name, *others)
                 asyncio.run(mesh.linked(*((name, "x") for name in guests)))
+                made.settle()
                 yield made
             finally:
                 made.close()
