@@ -47,13 +47,14 @@ class Desk:
     def __init__(self, tasks: TaskGroup, store: JobStore) -> None:
         self._tasks = tasks
         self._store = store
-        self._book = Book()
+        self._book = Book(store.read)
         self._acts: dict[Place, Act] = {}
         self._news = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
         self._begun: list[Place] = []  # by an earlier daemon
         for job, request in sorted(store.load(), key=lambda x: x[0].ended or x[0].asked):
             self._begun += self._book.restore(job, request)
+            self._book.let_go(job.job)
 
     def resume(self, act_of: Callable[[str, Step], Act | None]) -> None:
         """What an earlier daemon had begun, by its verb: how its end is waited for. None: nobody can tell."""
@@ -127,6 +128,7 @@ class Desk:
         for job in self._book.changed():
             try:
                 self._store.save(job)
+                self._book.let_go(job.job)
             except ViscriptError as error:  # who waits for it gets to know all the same
                 log.error("job %s is not stored: %s", job.job, error)  # noqa: TRY400
             if job.ended is not None:

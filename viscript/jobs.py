@@ -14,7 +14,8 @@ Rules:
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 import msgspec
 from msgspec import Struct
@@ -59,19 +60,20 @@ class _Open(Struct):
     stopped: bool = False  # nothing more of it begins
 
 
-class _Ended(Struct, frozen=True):
-    """A job that has ended, packed: thousands may be kept."""
+class _Ended(Struct):
+    """A job that has ended: thousands may be kept."""
 
-    text: bytes
+    text: bytes  # packed; empty when it is kept elsewhere
     key: str
     request: str
     ended: float
 
 
 class Book:
-    """All jobs that are at work or ended lately."""
+    """All jobs that are at work or ended lately. `recall` reads what was let go; None: it is lost."""
 
-    def __init__(self) -> None:
+    def __init__(self, recall: Callable[[int], Job | None] = lambda _: None) -> None:
+        self._recall = recall
         self._open: dict[int, _Open] = {}
         self._ended: dict[int, _Ended] = {}
         self._order: deque[int] = deque()  # of those that have ended, the oldest first
@@ -82,17 +84,24 @@ class Book:
 
     def __iter__(self) -> Iterator[Job]:
         """All, those that have ended first."""
-        return (self.get(number) for number in [*self._ended, *self._open])
+        ended = filter(None, map(self._result, list(self._ended)))
+        return chain(ended, [kept.job for kept in self._open.values()])
 
     def get(self, number: int) -> Job:
         if number in self._open:
             return self._open[number].job
-        ended = self._ended.get(number)
-        if ended is None:
+        job = self._result(number)
+        if job is None:
             raise NotFound(
                 f"there is no job {number}; results are kept {KEPT / 60:.0f} minutes: viscript job ls"
             )
-        return msgspec.msgpack.decode(ended.text, type=Job)
+        return job
+
+    def let_go(self, number: int) -> None:
+        """One that has ended is kept elsewhere, too: what came of it need not stay here."""
+        ended = self._ended.get(number)
+        if ended is not None:
+            ended.text = b""
 
     def changed(self) -> list[Job]:
         """What has changed since this was asked last."""
@@ -202,6 +211,14 @@ class Book:
         return old
 
     # Inside.
+
+    def _result(self, number: int) -> Job | None:
+        ended = self._ended.get(number)
+        if ended is None:
+            return None
+        if not ended.text:
+            return self._recall(number)
+        return msgspec.msgpack.decode(ended.text, type=Job)
 
     def _keep(self, job: Job, order: Order, left: set[int]) -> _Open:
         kept = self._open[job.job] = _Open(job, order, left)

@@ -53,6 +53,14 @@ class JobStore:
         except sqlite3.Error as error:
             raise Failed(f"{self._path}: cannot be written: {error}; make room for it") from None
 
+    def read(self, number: int) -> Job | None:
+        """None when there is none that could be read."""
+        try:
+            row = self._db.execute("SELECT job FROM jobs WHERE id = ?", (number,)).fetchone()
+            return msgspec.msgpack.decode(row[0], type=Job) if row else None
+        except (sqlite3.Error, msgspec.MsgspecError, TypeError):
+            return None
+
     def load(self) -> list[tuple[Job, str]]:
         """All that are kept, with the requests that made them; what cannot be read is dropped."""
         found, bad = [], []

@@ -20,7 +20,7 @@ from msgspec.structs import asdict
 
 from viscript.errors import Failed
 from viscript.home import is_locked
-from viscript.keeping import kernel
+from viscript.keeping import PROTO, kernel
 from viscript.nursery import nursery
 from viscript.rules import LOGGED, STOP, LogRule, StopStep
 from viscript.supervision.states import Exit
@@ -165,6 +165,8 @@ def look(folder: Path) -> tuple[Fate, Report | None]:
     if held:
         return Fate.KEPT, report
     if report is None:
+        report = _unrecorded(folder)
+    if report is None:
         return (Fate.UNKNOWN if _anything_of(folder) else Fate.ENDED), None
     if report.state in {"gone", "failed"} or report.boot_id != kernel.boot_id():
         return Fate.ENDED, report
@@ -173,6 +175,32 @@ def look(folder: Path) -> tuple[Fate, Report | None]:
     if _lives(report):
         return Fate.ORPHANED, report
     return Fate.LEFT if _left(report) else Fate.ENDED, report
+
+
+class _Begun(msgspec.Struct):
+    """Of `spec.json`, what a program is known by that nobody could write down any more."""
+
+    id: str
+    generation: int
+    mark: str = ""
+
+
+def _unrecorded(folder: Path) -> Report | None:
+    """A program whose keeper was killed when it had just begun it; one without a state has no other."""
+    try:
+        spec = msgspec.json.decode((folder / "spec.json").read_bytes(), type=_Begun)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    if not spec.mark:
+        return None
+    found = kernel.leader_bearing(f"VISCRIPT_MARK={spec.mark}")
+    if found is None:
+        return None
+    pid, ticks = found
+    return Report(
+        PROTO, spec.id, spec.generation, "running", pid, ticks, kernel.boot_id(), 0, None, None, None, None,
+        killed=False, started=time.time(), ended=None, left=[], mark=spec.mark,
+    )  # fmt: skip
 
 
 def _anything_of(folder: Path) -> list[int]:

@@ -15,6 +15,7 @@ from viscript.errors import Conflict, Failed
 from viscript.records import Record, of_old
 
 KEPT = 1000  # ended launches
+CACHE = 256 << 10  # bytes of pages that SQLite keeps: what is looked at again is a few rows
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS launches (
@@ -242,6 +243,7 @@ def opened(path: Path, schema: str) -> sqlite3.Connection:
         finally:
             os.close(fd)
     db = sqlite3.connect(path, isolation_level=None)
+    db.execute(f"PRAGMA cache_size=-{CACHE >> 10}")
     db.execute("PRAGMA synchronous=NORMAL")
     db.execute("PRAGMA journal_mode=WAL")
     db.executescript(schema)

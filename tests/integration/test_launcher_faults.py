@@ -89,11 +89,11 @@ def test_what_ended_without_a_daemon_is_known_with_its_code(tmp_path):
 
 def test_what_its_keeper_stopped_without_a_daemon_has_not_ended_by_itself(tmp_path):
     with instance(tmp_path / "h") as made:
-        script = "trap 'sleep 2; exit 7' TERM; echo ready; while :; do sleep 0.05; done"
+        script = "trap 'echo told; sleep 2; exit 7' TERM; echo ready; while :; do sleep 0.05; done"
         number = made.start("sh", script)["id"]
         until(lambda: "ready" in made.run("logs", str(number), code=None).stdout)
         made.run("sd", "--no-wait", str(number))
-        until(lambda: made.launch(number)["state"] == "stopping")
+        until(lambda: "told" in made.run("logs", str(number), code=None).stdout)
         made.kill_daemon()
         until(lambda: report(made, str(number))["state"] == "gone")
         made.run("up", "--detach")

@@ -3,3 +3,5 @@
 Only the standard library, for it stays in memory once per app. `server` is the process that keepers are
 forked from, `keeper` is one of them; what they stand on has a file each.
 """
+
+PROTO = 2  # of what keepers say and leave behind

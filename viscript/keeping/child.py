@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -87,38 +88,41 @@ def become(
         if spec["cwd"] in lent.values():  # its user would have no way to it
             os.chdir(spec["cwd"])
         _limit(spec)
-        with _named(f"user {who.name}" if who.name else f"group {who.gid}"):
+        with named(f"user {who.name}" if who.name else f"group {who.gid}"):
             _change(who)
         os.umask(spec["umask"])
         if spec["cwd"] not in lent.values():
-            with _named(f"cwd {spec['cwd']}"):
+            with named(f"cwd {spec['cwd']}"):
                 os.chdir(spec["cwd"])
         os.execve(spec["argv"][0], spec["argv"], env)  # noqa: S606 - no shell on purpose
     except (OSError, ValueError) as error:
-        code = getattr(error, "errno", None) or 22
-        text = getattr(error, "strerror", None) or str(error)
-        os.write(report, json.dumps([code, text]).encode())
+        os.write(report, json.dumps(reason(error)).encode())
     finally:
         os._exit(127)
 
 
+def reason(error: OSError | ValueError) -> tuple[int, str]:
+    """The errno of what went wrong, and its text; a value that the system does not take is EINVAL."""
+    code = getattr(error, "errno", None) or errno.EINVAL
+    return code, getattr(error, "strerror", None) or str(error)
+
+
 @contextlib.contextmanager
-def _named(thing: str) -> Iterator[None]:
+def named(thing: str) -> Iterator[None]:
     """What goes wrong is said to be about `thing`."""
     try:
         yield
     except (OSError, ValueError) as error:
-        code = getattr(error, "errno", None) or 22
-        text = getattr(error, "strerror", None) or str(error)
+        code, text = reason(error)
         raise OSError(code, f"{thing}: {text}") from None
 
 
 def _limit(spec: dict[str, Any]) -> None:
     for name, value in spec["limits"].items():
-        with _named(f"limits.{name}"):
+        with named(f"limits.{name}"):
             resource.setrlimit(LIMITS[name], (value, value))
     if spec["nice"] is not None:
-        with _named("nice"):
+        with named("nice"):
             os.setpriority(os.PRIO_PROCESS, 0, spec["nice"])
 
 
@@ -133,7 +137,7 @@ def _change(who: Identity) -> None:
 
 def _lend_all(lent: dict[str, str], who: Identity, env: dict[str, str]) -> None:
     for name, path in lent.items():
-        with _named(path):
+        with named(path):
             env[name] = f"/proc/self/fd/{_lend(path, who)}"
 
 

@@ -4,8 +4,8 @@ Its FOLDER holds:
 
 * `spec.json`: what runs, with which rules; a keeper that takes over finds them there. The environment is
   nowhere on disk. It is locked for as long as this keeper lives, so there is never a second one.
-* `state.json`: what is known, replaced in whole at every change; before the program itself begins it has
-  its pid already, so that a keeper killed at any moment leaves none that nobody knows of.
+* `state.json`: what is known, replaced in whole at every change. While a program is begun there is none until
+  its pid is known; if its keeper is killed meanwhile, it is found by the mark of `spec.json`.
 * `output`: the FIFO that the program prints into and holds open itself.
 
 Orders over the unix socket `ctl` (same user only) and what is told there: `viscript.keeping.orders`.
@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from viscript.keeping import files, kernel, orders
+from viscript.keeping import PROTO, files, kernel, orders
 from viscript.keeping.child import Identity
 from viscript.keeping.log import Log
 from viscript.keeping.notify import Notify
@@ -32,7 +32,6 @@ from viscript.keeping.start import StartProblem, spawn
 from viscript.keeping.stopping import Stopping
 from viscript.keeping.visitors import Visitor
 
-PROTO = 2
 GIVE_UP = (
     5.0  # seconds after KILL; what is in an uninterruptible wait is then reported, not waited for
 )
@@ -65,7 +64,7 @@ class Keeper:
             "keeper_pid": os.getpid(), "code": None, "signal": None, "errno": None, "error": None,
             "killed": False, "started": time.time(), "ended": None, "left": [], "ready": False,
             "status": "", "watchdog": None, "extended": None, "dropped": 0, "writer": False,
-            "mark": os.urandom(8).hex(), "master": None,
+            "mark": spec.get("mark", ""), "master": None,
         }  # fmt: skip
 
     # Starting.
@@ -103,15 +102,17 @@ class Keeper:
             marked["NOTIFY_SOCKET"] = self._notify.path
         if self.spec["terminal"]:
             marked.setdefault("TERM", "xterm-256color")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self._folder}/state.json")  # noqa: PTH108 - of the run before
+        self._reserve()
         self._leader = spawn(self.spec, marked, who, self.output, self._begun)
         self._watch_leader()
 
     def _begun(self, pid: int) -> None:
-        """It is forked, and waits until this is written down."""
+        """It runs, or is forked and waits until this is written down."""
         found = kernel.process_stat(pid)
         master = self.output.spare if self.spec["terminal"] else None
         ticks = found[3] if found else None
-        # Told of nobody before it does run; a keeper that is killed until then leaves a pid that is nobody's.
         self.state.update(state="running", pid=pid, start_ticks=ticks, master=master)
         self.save(must=True)
 
@@ -357,6 +358,13 @@ class Keeper:
         self.save()
         for visitor in list(self._visitors.values()):
             self._say(visitor, self.state)
+
+    def _reserve(self) -> None:
+        """If there is no room for its pid to be written down, it does not begin."""
+        try:
+            files.write(f"{self._folder}/state.json.new", json.dumps(self.state).encode())
+        except OSError as problem:
+            raise StartProblem.of(problem) from None
 
     def save(self, *, lasting: bool = False, must: bool = False) -> None:
         """`lasting`: through a power cut too, after which nothing else of it counts; `must`: or `OSError`."""

@@ -8,6 +8,7 @@ import functools
 import os
 import signal
 import struct
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 15, 36
 SYS_PIDFD_GETFD = 438
 PIDFD_GET_INFO, PIDFD_INFO_EXIT = 0xC040FF0B, 1 << 3
+PF_KTHREAD = 0x00200000
+LOOKS, PAUSE = 100, 0.01  # at what just becomes a program, seconds between them
 SMALL = 4096  # bytes, more than a stat file has
 INFO = "QQ11Ii"  # struct pidfd_info as far as the exit status
 
@@ -132,6 +135,43 @@ def _bears(pid: int, *variables: str) -> bool:
     except OSError:  # ended, or another user's
         return False
     return all(os.fsencode(each) in found for each in variables)
+
+
+def leader_bearing(variable: str) -> tuple[int, int] | None:
+    """The leader of a session in whose environment this stands, as NAME=VALUE, and its start time.
+
+    Of several the first. What just becomes a program has no environment for a moment, so while there is such
+    a one it is looked again.
+    """
+    for _ in range(LOOKS):
+        pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208
+        waits = any(_is_being_born(pid) for pid in pids)  # before the look that is to find it
+        found = [
+            (stat[3], pid)
+            for pid in pids
+            if (stat := process_stat(pid)) is not None and stat[2] == pid and _bears(pid, variable)
+        ]
+        if found:
+            return min(found)[1], min(found)[0]
+        if not waits:
+            return None
+        time.sleep(PAUSE)
+    return None
+
+
+def _is_being_born(pid: int) -> bool:
+    """Within execve(2), which gives it its environment last; False of what we may not look into."""
+    text = _read_small(f"/proc/{pid}/stat")
+    fields = text[text.rindex(b")") + 2 :].split() if text else [b"Z"]
+    # No address of an environment; nor have kernel threads, and what has ended.
+    if fields[0] in b"ZX" or int(fields[6]) & PF_KTHREAD or fields[47] != b"0":
+        return False
+    try:
+        fd = os.open(f"/proc/{pid}/environ", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    os.close(fd)
+    return True
 
 
 def send(pid: int, ticks: int, number: int) -> None:

@@ -43,6 +43,7 @@ def _keep(connection: socket.socket) -> NoReturn:
     """Be a keeper, to the end, in a session of its own."""
     folder = ""
     try:
+        connection.set_inheritable(False)  # which `recv_fds` leaves it
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         gc.enable()
         os.setsid()
@@ -125,6 +126,7 @@ def _spec(folder: str, request: dict[str, Any]) -> dict[str, Any]:
             before = json.load(file)
             if before["generation"] == spec["generation"] and "rule" in before:
                 return {**before, "adopt": spec["adopt"]}
+    spec["mark"] = os.urandom(8).hex()
     files.write(path, json.dumps(spec).encode())
     return spec
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support.keeping import Folder
 from tests.support.supervising import Talk
 
 
@@ -9,3 +10,11 @@ from tests.support.supervising import Talk
 def talk() -> Talk:
     """A dialogue with a supervisor of its own."""
     return Talk()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A launch folder; what runs in it is ended."""
+    made = Folder(tmp_path)
+    yield made
+    made.end()

@@ -7,7 +7,7 @@ import pytest
 from viscript.desk import Desk, Doing, Outcome
 from viscript.errors import Failed, NotFound
 from viscript.jobstore import JobStore
-from viscript.protocol import Step
+from viscript.protocol import Job, Step
 from viscript.roles import Caller
 
 ME = Caller("k" * 40, "me")
@@ -56,6 +56,24 @@ async def test_an_order_is_carried_out_though_nobody_waits(tasks, store):
     done = await desk.wait(job.job, 10**6, 10.0)
     assert (done.state, [step.text for step in done.steps]) == ("done", ["as wanted"] * 2)
     assert desk.known(ME, "r").job == job.job
+
+
+async def test_what_came_of_a_job_is_on_disk_and_in_memory_only_where_it_could_not_be_stored(
+    tasks, store, monkeypatch
+):
+    desk, worker = Desk(tasks, store), Worker()
+    worker.release("a")
+    stored = desk.order(ME, "stop", "", [worker.doing("a")])
+    assert (await desk.wait(stored.job, 10**6, 10.0)).state == "done"
+
+    def full(_: Job) -> None:
+        raise Failed("no room")
+
+    monkeypatch.setattr(store, "save", full)
+    kept = desk.order(ME, "stop", "", [worker.doing("a")])
+    assert (await desk.wait(kept.job, 10**6, 10.0)).state == "done"
+    store.drop([stored.job, kept.job])
+    assert [job.job for job in desk.jobs()] == [kept.job]
 
 
 async def test_what_was_overridden_before_its_turn_is_never_begun(tasks, store):

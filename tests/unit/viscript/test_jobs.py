@@ -131,6 +131,25 @@ def test_of_what_had_not_begun_nothing_is_left():
     assert (book.get(7).state, book.get(7).ended) == ("cancelled", 1.0)
 
 
+def test_what_came_of_a_job_need_not_stay_in_the_book():
+    shelf: dict[int, Job] = {}
+    book = Book(shelf.get)
+    shelf[1] = book.open(1, order("stop", request="r"), 0.0)
+    book.let_go(1)
+    assert (book.get(1), list(book), book.known(KEY, "r")) == (shelf[1], [shelf[1]], shelf[1])
+    shelf.clear()  # it could not be read
+    assert list(book) == []
+    with pytest.raises(NotFound, match="no job 1"):
+        book.get(1)
+
+
+def test_what_is_at_work_is_not_let_go():
+    book = Book()
+    book.open(1, order("stop", "a"), 0.0)
+    book.let_go(1)
+    assert book.get(1).state == "working"
+
+
 def test_nobody_fills_the_book():
     book = Book()
     for number in range(jobs.MAX_OPEN):

@@ -7,68 +7,17 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.support.instance import until
+from tests.support.keeping import Folder
 from viscript import processes
 from viscript.errors import Failed
 from viscript.keeping import kernel
-from viscript.processes import Fate, Report, Spec
-
-
-class Folder:
-    """A launch folder and its keepers."""
-
-    def __init__(self, root: Path) -> None:
-        self.path, self.log, self.ctl = root / "launch", root / "log", root / "ctl"
-
-    def spec(self, *argv: str, **more) -> Spec:
-        return Spec(1, 1, argv, "/", self.log, self.ctl, **more)
-
-    def spawn(self, *argv: str, adopt: Report | None = None, **more) -> Report:
-        return processes.spawn(self.path, self.spec(*argv, **more), os.environ, adopt)
-
-    def shell(self, script: str, **more) -> Report:
-        return self.spawn("/bin/sh", "-c", script, **more)
-
-    def order(self, **order: object) -> None:
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(self.ctl))
-            client.sendall(json.dumps(order).encode() + b"\n")
-            client.recv(1 << 16)
-
-    def until(self, text: str) -> None:
-        """It has printed `text`."""
-        deadline = time.monotonic() + 15
-        while text not in self.log.read_text():
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.01)
-
-    def kill_keeper(self, report: Report) -> None:
-        os.kill(report.keeper_pid, signal.SIGKILL)
-        while processes.look(self.path)[0] is Fate.KEPT:
-            time.sleep(0.01)
-
-    def wait(self, state: str, seconds: float = 15) -> Report:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            report = processes.read_report(self.path)
-            over = state != "gone" or processes.look(self.path)[0] is not Fate.KEPT
-            if report is not None and report.state == state and over:
-                return report
-            time.sleep(0.02)
-        raise AssertionError(f"not {state}: {processes.read_report(self.path)}")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    made = Folder(tmp_path)
-    yield made
-    report = processes.read_report(made.path)
-    if report is not None and report.state not in ("gone", "failed"):
-        made.order(do="stop", grace=0)
-        made.wait("gone")
+from viscript.processes import Fate, Report
 
 
 def test_output_and_exit_code_are_kept(folder):
@@ -88,6 +37,22 @@ def test_a_signal_is_kept(folder):
 def test_what_cannot_be_executed_fails_with_its_errno(folder):
     report = folder.spawn("/no/such/program")
     assert (report.state, report.errno, report.error) == ("failed", 2, "No such file or directory")
+
+
+@pytest.mark.parametrize("nice", [None, 1])
+def test_a_program_gets_its_three_descriptors_and_no_other(folder, nice):
+    report = folder.spawn("/bin/sleep", "1000", nice=nice)
+    output = str(folder.path / "output")
+    wanted = {"0": "/dev/null", "1": output, "2": output}
+    until(lambda: descriptors(report.pid) == wanted)  # at first it reads files of its own
+
+
+def descriptors(pid: int) -> dict[str, str]:
+    found = {}
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found[each.name] = str(each.readlink())
+    return found
 
 
 def test_a_second_keeper_is_refused(folder):

@@ -4,36 +4,17 @@ import os
 import signal
 import socket
 import sys
-import threading
-import time
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from tests.support.instance import alive, until
-from tests.unit.viscript.test_keeper import Folder
+from tests.support.keeping import Folder
 from viscript import processes
-from viscript.errors import Failed
-from viscript.keeping import start
-from viscript.keeping.child import Identity
 from viscript.keeping.notify import parse
-from viscript.keeping.output import Pipe
-from viscript.keeping.start import StartProblem
 from viscript.keeping.stopping import Stopping
 from viscript.nursery import nursery
 from viscript.processes import Fate
 from viscript.rules import StopStep
-
-
-@pytest.fixture
-def folder(tmp_path):
-    made = Folder(tmp_path)
-    yield made
-    report = processes.read_report(made.path)
-    if report is not None and report.state not in ("gone", "failed"):
-        made.order(do="stop", steps=[])
-        made.wait("gone")
 
 
 def test_stop_steps_are_taken_one_after_the_other(folder):
@@ -182,7 +163,6 @@ def test_the_rules_of_a_program_outlive_its_keeper(folder):
 
 
 def test_keepers_outlive_what_they_were_forked_from(folder):
-    from viscript.nursery import nursery
 
     report = folder.spawn("/bin/sleep", "100")
     os.kill(nursery.pid or 0, signal.SIGKILL)
@@ -279,125 +259,3 @@ def test_a_program_that_asks_for_time_to_end_is_not_killed(folder):
     folder.order(do="stop", steps=[[15, 0.2]])
     report = folder.wait("gone")
     assert (report.code, report.killed) == (7, False)
-
-
-def test_a_program_whose_pid_cannot_be_written_down_never_begins(tmp_path):
-    spec = {
-        "argv": ["/bin/sh", "-c", f"echo > {tmp_path}/begun"], "cwd": "/", "limits": {}, "nice": None,
-        "umask": 0o077, "lent": {},
-    }  # fmt: skip
-    output = Pipe.make(str(tmp_path / "output"))
-    pids: list[int] = []
-
-    def full(pid: int) -> None:
-        pids.append(pid)
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(StartProblem, match="No space left"):
-        start.spawn(spec, {}, Identity("", ""), output, full)
-    os.close(output.fileno())
-    assert not alive(pids[0])
-    assert not (tmp_path / "begun").exists()
-
-
-def test_a_keeper_killed_at_any_moment_of_the_start_leaves_nothing_unknown(folder):
-    state = folder.path / "state.json"
-    for attempt in range(12):
-        state.unlink(missing_ok=True)
-        seconds = f"{os.getpid()}{attempt:02}"  # tells this program from all others
-
-        def begin(seconds: str = seconds) -> None:
-            with suppress(Failed):  # its keeper was killed before it could answer
-                folder.spawn("/bin/sleep", seconds)
-
-        beginning = threading.Thread(target=begin)
-        beginning.start()
-        until(state.exists)
-        report = processes.read_report(folder.path)
-        if attempt % 2:
-            time.sleep(attempt / 2000)
-        os.kill(report.keeper_pid, signal.SIGKILL)
-        beginning.join()
-        until(lambda: processes.look(folder.path)[0] is not Fate.KEPT)
-        fate, report = processes.look(folder.path)
-        if fate is Fate.ENDED:
-            until(lambda seconds=seconds: not _running("/bin/sleep", seconds))
-        else:
-            until(lambda n=seconds, pid=report.pid: _running("/bin/sleep", n) == [pid])
-            os.kill(report.pid, signal.SIGKILL)
-            until(lambda: processes.look(folder.path)[0] is Fate.ENDED)
-    state.unlink()
-
-
-def _running(*argv: str) -> list[int]:
-    wanted = "\0".join([*argv, ""]).encode()
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            if path.read_bytes() == wanted:
-                found.append(int(path.parent.name))
-    return found
-
-
-def test_a_daemon_that_is_killed_while_it_asks_leaves_no_keeper(folder):
-    folder.shell("true")
-    folder.wait("gone")
-    ours, theirs = socket.socketpair()
-    nursery._pass_on(theirs)
-    theirs.close()
-    ours.sendall(b'{"folder": "/')
-    until(lambda: len(children(nursery.pid)) == 1)
-    [forked] = children(nursery.pid)
-    ours.close()
-    until(lambda: not alive(forked))
-
-
-def test_when_what_keepers_are_forked_from_hangs_the_next_is_forked_from_another(
-    folder, tmp_path, monkeypatch
-):
-    first = folder.shell("sleep 1000")
-    hangs = nursery.pid
-    os.kill(hangs, signal.SIGSTOP)
-    monkeypatch.setattr("viscript.nursery.TIMEOUT", 0.2)
-    (tmp_path / "b").mkdir()
-    other = Folder(tmp_path / "b")
-    with pytest.raises(Failed, match="has not come up"):
-        other.shell("exit 3")
-    monkeypatch.undo()
-    assert not alive(hangs)
-    other.shell("exit 3")
-    assert other.wait("gone").code == 3
-    assert alive(first.pid)
-    assert processes.look(folder.path)[0] is Fate.KEPT
-
-
-def children(parent: int) -> list[int]:
-    found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [int(pid) for pid in found]
-
-
-def test_a_log_that_cannot_be_written_is_why_it_does_not_run(folder):
-    folder.log.mkdir()
-    report = folder.spawn("/bin/true")
-    assert (report.state, report.error) == ("failed", f"{folder.log}: Is a directory")
-
-
-def test_a_keeper_that_cannot_work_is_gone_when_it_is_heard_of(folder):
-    folder.path.mkdir()
-    (folder.path / "spec.json").mkdir()
-    with pytest.raises(Failed, match="the keeper cannot work: IsADirectoryError"):
-        folder.spawn("/bin/true")
-    assert processes.look(folder.path)[0] is Fate.ENDED
-
-
-def test_what_runs_is_not_given_up_when_its_log_cannot_be_opened(folder):
-    first = folder.shell("sleep 1000")
-    folder.kill_keeper(first)
-    kept = folder.log.rename(folder.log.with_suffix(".kept"))
-    folder.log.mkdir()
-    with pytest.raises(Failed, match="Is a directory"):
-        folder.spawn(adopt=processes.read_report(folder.path))
-    assert processes.look(folder.path)[0] is Fate.ORPHANED
-    folder.log.rmdir()
-    kept.rename(folder.log)
-    assert folder.spawn(adopt=processes.read_report(folder.path)).pid == first.pid

@@ -6,9 +6,7 @@ import select
 import socket
 import time
 
-import pytest
-
-from tests.unit.viscript.test_keeper import Folder
+from tests.support.keeping import Folder
 from viscript import processes
 
 SHELL = "stty -echo; echo ready; while read line; do echo got $line $(stty size); done; exit 9"
@@ -70,16 +68,6 @@ class Viewer:
     def leave(self) -> None:
         self._lines.close()
         self._socket.close()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    made = Folder(tmp_path)
-    yield made
-    report = processes.read_report(made.path)
-    if report is not None and report.state not in ("gone", "failed"):
-        made.order(do="stop", steps=[])
-        made.wait("gone")
 
 
 def test_what_is_typed_is_read_and_what_is_printed_is_shown_and_logged(folder):
