@@ -83,7 +83,7 @@ class Link(Protocol):
         ...
 
     def full(self, label: int, lane: int) -> bool:
-        """Whether a DATA frame of `label` and `lane` would have to wait."""
+        """Whether a DATA frame of `label` and `lane` would have to wait; a datagram: too long."""
         ...
 
     def room(self, head: bytes) -> int:

@@ -82,9 +82,12 @@ class Entrance:
         self._strangers: dict[_Stranger, None] = {}  # the oldest first
         self._loop = asyncio.get_running_loop()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        both = host == "::"  # as libzmq has it: everywhere, IPv4 too
         try:
             with egress:
-                self._sock = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+                self._sock = socket.create_server(
+                    (host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both
+                )
         except OSError as error:
             raise CannotListen(
                 f"cannot listen for data of neighbours on {host}:{port}: {error.strerror}"
@@ -169,7 +172,7 @@ class Approach:
 
     def __init__(
         self,
-        address: tuple[str, int],
+        address: tuple[str, int] | tuple[str, int, int, int],
         first: bytes,
         done: Callable[[socket.socket], None],
         failed: Callable[[str], None],

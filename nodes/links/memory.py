@@ -130,7 +130,7 @@ class MemoryLink:
     # The interface ------------------------------------------------------------------------------
 
     def connection(self, label: int, lane: int) -> int:
-        return 1 + (label + lane) % DATA_CONNECTIONS
+        return 1 + (label + lane) % DATA_CONNECTIONS if 1 <= lane <= wire.DATA_LANES else 0
 
     def full(self, label: int = 0, lane: int = 1) -> bool:
         return self._ways[self.connection(label, lane)].blocked

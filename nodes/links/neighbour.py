@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from nodes.links.zmqline import ZmqLine
 
 DEAD_AFTER: Final = 3  # ticks of 1 s without a frame
+FEW_DATAGRAMS: Final = (
+    64 * 1024
+)  # bytes that may wait before those of this node: a burst, not a queue
 MAX_DATAGRAMS: Final = 1 << 20  # bytes kept on a control connection, beyond which they are dropped
 SMALL: Final = 256  # bytes: an acknowledgement has 72
 MAX_SMALL: Final = 16 << 20
@@ -98,11 +101,14 @@ class NeighbourLink:
         return self.state is State.UP
 
     def connection(self, label: int, lane: int) -> int:
-        return 1 + (label + lane) % self._count if self._count else 0
+        ordered = 1 <= lane <= wire.DATA_LANES
+        return 1 + (label + lane) % self._count if self._count and ordered else 0
 
     def full(self, label: int, lane: int) -> bool:
-        lines = self._lines
-        return (lines[(label + lane) % len(lines)] if lines else self.control).blocked
+        if lane == wire.DATAGRAM_LANE:
+            return self.control.kept > FEW_DATAGRAMS
+        number = self.connection(label, lane) if self._lines else 0  # there are none at its end
+        return (self._lines[number - 1] if number else self.control).blocked
 
     def room(self, head: bytes) -> int:
         if self._lines and head[0] == _DATA and 1 <= head[1] <= wire.DATA_LANES:
@@ -228,12 +234,9 @@ class NeighbourLink:
     # Data connections ---------------------------------------------------------------------------
 
     def _dial(self, port: int) -> None:
-        host = ""
-        if self.socket is not None:
-            with contextlib.suppress(OSError):
-                host = self.socket.getpeername()[0]
+        where = self._address(port)
         keys = self._keys
-        if not host or keys is None:
+        if where is None or keys is None:
             self.cut("its address is not known, so no data connection can be made")
             return
         for number in range(self._count):
@@ -246,8 +249,16 @@ class NeighbourLink:
             ) -> None:
                 self._joining[number] = self._new_line(sock, number, ends)
 
-            approach = Approach((host, port), first, done, self.fail, self._around.egress)
+            approach = Approach(where, first, done, self.fail, self._around.egress)
             self._approaches.append(approach)
+
+    def _address(self, port: int) -> tuple[str, int] | tuple[str, int, int, int] | None:
+        """Where the neighbour takes data connections: at the address of the control connection."""
+        if self.socket is not None:
+            with contextlib.suppress(OSError):
+                host, _, *rest = self.socket.getpeername()
+                return (host, port, *rest)  # IPv6 has a scope too
+        return None
 
     def line_arrived(self, sock: socket.socket, number: int, proof: bytes) -> None:
         """See nodes.links.entrance.Expecting."""

@@ -77,7 +77,7 @@ class Transport:
 
         Data connections are taken on the same address at `data_port`, 0 being any free one.
         """
-        socket = self._socket(zmq.ROUTER)
+        socket = self._socket(zmq.ROUTER, endpoint)
         socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a routing id is a secret: newest is right
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a full or gone neighbour is an error
         socket.setsockopt_string(zmq.ZAP_DOMAIN, DOMAIN)
@@ -105,7 +105,7 @@ class Transport:
 
     async def dial(self, endpoint: str, neighbour: str, patience: float = 5.0) -> None:
         """Connect to a neighbour; returns when the link is up. Raises ConnectionError."""
-        socket = self._socket(zmq.DEALER)
+        socket = self._socket(zmq.DEALER, endpoint)
         socket.setsockopt(zmq.ROUTING_ID, b"\x01" + os.urandom(16))
         socket.setsockopt(zmq.RECONNECT_IVL, -1)
         socket.setsockopt(zmq.CONNECT_TIMEOUT, HANDSHAKE_MS)
@@ -188,9 +188,11 @@ class Transport:
     def _caller(self, link: NeighbourLink) -> str:
         return self.key if link.dialled else link.neighbour
 
-    def _socket(self, kind: int) -> Socket:
+    def _socket(self, kind: int, endpoint: str) -> Socket:
         socket = self._context.socket(kind)
         socket.setsockopt(zmq.LINGER, 0)
+        if "[" in endpoint:  # else libzmq would take an IPv4 address for an IPv6 one
+            socket.setsockopt(zmq.IPV6, 1)
         socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_FRAME + bus_sockets.CURVE_OVERHEAD)
         socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         socket.setsockopt(zmq.SNDHWM, SEND_FRAMES)

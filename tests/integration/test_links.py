@@ -1,107 +1,18 @@
-"""Links between two transports over real sockets: how they come up, carry, end and are attacked."""
+"""Links between two transports over real sockets: how they come up, carry and end."""
 
 import asyncio
-import contextlib
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
 
 import pytest
 
-from bus import KeyPair
-from bus.sockets import new_context, new_keypair
+from bus.sockets import new_keypair
 from nodes import wire
 from nodes.errors import CannotListen
-from nodes.links import entrance, heads
 from nodes.links.base import Link, Packet
-from nodes.links.heads import LineKeys, Sealer
-from nodes.links.neighbour import NeighbourLink
-from nodes.links.zeromq import DATA_CONNECTIONS, Transport
-from nodes.wire import FrameType, WireError
-
-
-@dataclass
-class Node:
-    """A transport and its owner, which writes down what it hears."""
-
-    pair: KeyPair
-    connections: int
-    links: dict[str, Link] = field(default_factory=dict)
-    down: list[str] = field(default_factory=list)
-    heard: list[tuple[int, int, int, int, bytes]] = field(default_factory=list)
-    room: list[int] = field(default_factory=list)
-    shocked: bool = False
-
-    def __post_init__(self) -> None:
-        self.context = new_context()
-        self.transport = Transport(
-            self.context, self.pair, "n", self, lambda _key: True, connections=self.connections
-        )
-        self.endpoint = self.transport.listen("tcp://127.0.0.1:0")
-
-    def link_up(self, link: Link) -> None:
-        self.links[link.neighbour] = link
-
-    def link_down(self, link: Link, reason: str) -> None:
-        del self.links[link.neighbour]
-        self.down.append(reason)
-
-    def received(self, link: Link, packet: Packet) -> None:
-        if self.shocked:
-            raise WireError("not this")
-        head = (packet.type, packet.lane, packet.label, packet.counter)
-        self.heard.append((*head, bytes(packet.payload)))
-
-    def writable(self, link: Link, connection: int) -> None:
-        self.room.append(connection)
-
-    @property
-    def link(self) -> NeighbourLink:
-        (link,) = self.links.values()
-        assert isinstance(link, NeighbourLink)
-        return link
-
-    @property
-    def door(self) -> tuple[str, int]:
-        """Where data connections are taken."""
-        assert self.transport.entrance is not None
-        return ("127.0.0.1", self.transport.entrance.port)
-
-    def close(self) -> None:
-        self.transport.close()
-        self.context.destroy(linger=0)
-
-
-@contextlib.contextmanager
-def node(connections: int = DATA_CONNECTIONS) -> Iterator[Node]:
-    made = Node(new_keypair(), connections)
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-@contextlib.asynccontextmanager
-async def linked(
-    near: int = DATA_CONNECTIONS, far: int = DATA_CONNECTIONS
-) -> AsyncIterator[tuple[Node, Node]]:
-    with node(near) as a, node(far) as b:
-        await a.transport.dial(b.endpoint, b.pair.public)
-        await until(lambda: b.links)
-        yield a, b
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
-def data(counter: int, lane: int = 1, label: int = 7) -> bytes:
-    return wire.head(FrameType.DATA, label, counter, lane=lane)
-
+from nodes.wire import FrameType
+from tests.support.linked import Node, data, linked, node, until
 
 MODES = pytest.mark.parametrize("connections", [0, 1, 4], ids=["curve", "one", "four"])
 
@@ -181,6 +92,10 @@ async def test_a_neighbour_that_does_not_read_fills_one_connection_only(connecti
             a.link.send(data(sent), bytes(65_536))
             sent += 1
         assert a.link.full(8, 1) is (connections < 2)
+        # What needs no order goes over the control connection, whatever stands on the others.
+        for label, lane in ((1, 15), (8, 0)):
+            assert a.link.full(label, lane) is (connections == 0)  # a frame or more waits
+            assert a.link.connection(label, lane) == 0
         assert a.link.metrics().queued > 0
         await until(lambda: not a.link.full(7, 1))
         assert a.room == [a.link.connection(7, 1)]
@@ -328,116 +243,39 @@ async def test_a_data_port_that_is_taken_is_named() -> None:
         b.transport.listen("tcp://127.0.0.1:0", a.door[1])
 
 
-# Strangers at the data port ----------------------------------------------------------------------
+# Addresses ---------------------------------------------------------------------------------------
 
 
-async def ended(sock: socket.socket) -> None:
-    """Wait until the other side has closed."""
-    loop = asyncio.get_running_loop()
-    sock.settimeout(0)
-    async with asyncio.timeout(10):
-        with contextlib.suppress(ConnectionError):
-            while await loop.sock_recv(sock, 4096):
-                pass
-    sock.close()
-
-
-async def call(door: tuple[str, int], said: bytes = b"") -> socket.socket:
-    sock = socket.create_connection(door)
-    sock.settimeout(0)
-    if said:
-        await asyncio.get_running_loop().sock_sendall(sock, said)
-    return sock
-
-
-async def still_works(a: Node, b: Node) -> None:
-    heard = len(b.heard)
-    a.link.send(data(1), b"alive")
-    await until(lambda: len(b.heard) > heard)
-    assert a.down == b.down == []
-
-
-FIRST = heads.PREAMBLE.pack(heads.MAGIC, bytes(16), 0) + bytes(36)
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("where", "dialled"),
     [
-        (b"GET / HTTP/1.1\r\n\r\n", "data_nonsense"),
-        (os.urandom(4000), "data_nonsense"),
-        (b"VSM1" + FIRST[4:], "data_nonsense"),
-        (FIRST, "data_unproved"),
-        (heads.MAGIC + os.urandom(200), "data_unproved"),
+        ("tcp://[::1]:0", "[::1]"),
+        ("tcp://[::]:0", "[::1]"),
+        ("tcp://[::]:0", "127.0.0.1"),
+        ("tcp://*:0", "127.0.0.1"),
     ],
-    ids=["http", "random", "version-1", "no-such-link", "random-after-magic"],
 )
-async def test_a_stranger_at_the_data_port_is_hung_up_on(said: bytes, why: str) -> None:
-    async with linked() as (a, b):
-        await ended(await call(b.door, said))
-        assert b.transport.counters[why] == 1
-        await still_works(a, b)
-
-
-async def test_whoever_knows_the_id_but_not_the_keys_gets_nowhere() -> None:
-    with node() as a, node() as b:
-        dialling = asyncio.ensure_future(  # noqa: TID251 - it is met half-way
-            a.transport.dial(b.endpoint, b.pair.public)
-        )
-        await until(lambda: b.transport._links)
-        (link,) = b.transport._links.values()
-        keys = link._keys
-        assert keys is not None
-        forged = LineKeys(a.pair.public, b.pair.public, (bytes(32), bytes(32)))
-        proof = Sealer(forged.from_dialler(0)).seal(wire.head(FrameType.ALIVE), 0)
-        preamble = heads.PREAMBLE.pack(heads.MAGIC, keys.id, 0)
-        await ended(await call(b.door, preamble + proof))
-        await dialling
-        await until(lambda: b.links)
-        await still_works(a, b)
-
-
-async def test_a_first_message_that_is_played_again_is_worth_nothing() -> None:
-    async with linked() as (a, b):
-        keys = b.link._keys
-        assert keys is not None
-        for number in (0, 3, 4, 2**32 - 1):
-            again = heads.first_message(keys, number, Sealer(keys.from_dialler(number)))
-            await ended(await call(b.door, again))
-        assert b.transport.counters["data_unproved"] == 4
-        await still_works(a, b)
-
-
-async def test_bytes_injected_into_a_data_connection_end_the_link_and_change_nothing() -> None:
-    async with linked() as (a, b):
-        a.link.send(data(1), b"good")
-        await until(lambda: b.heard)
-        a.link._lines[0].sock.send(os.urandom(100))
-        await until(lambda: b.down)
-        assert len(b.heard) == 1
-
-
-async def test_a_caller_that_says_too_little_is_hung_up_on_in_time(
-    monkeypatch: pytest.MonkeyPatch,
+@MODES
+async def test_links_stand_over_ipv4_and_ipv6_alike(
+    connections: int, where: str, dialled: str
 ) -> None:
-    monkeypatch.setattr(entrance, "PATIENCE", 0.05)
-    async with linked() as (a, b):
-        for said in (b"", b"V", FIRST[:-1]):
-            await ended(await call(b.door, said))
-        assert b.transport.counters["data_late"] == 3
-        await still_works(a, b)
-
-
-async def test_a_flood_of_connections_keeps_only_few_and_no_neighbour_out() -> None:
-    with node() as a, node() as b:
-        flood = []
-        for _ in range(entrance.MAX_OF_ADDRESS * 3):
-            flood.append(await call(b.door))
-            await asyncio.sleep(0)
-        await until(lambda: b.transport.counters["data_flood"] >= entrance.MAX_OF_ADDRESS)
-        assert b.transport.entrance is not None
-        assert len(b.transport.entrance._strangers) <= entrance.MAX_OF_ADDRESS
-        await a.transport.dial(b.endpoint, b.pair.public)
+    if "[" in where and not has_ipv6():
+        with pytest.raises(CannotListen, match="cannot listen for neighbours"):
+            Node(new_keypair(), connections, where)
+        return
+    with node(connections) as a, node(connections, where) as b:
+        port = b.endpoint.rpartition(":")[2]
+        await a.transport.dial(f"tcp://{dialled}:{port}", b.pair.public)
         await until(lambda: b.links)
-        await still_works(a, b)
-        for sock in flood:
-            sock.close()
+        for end, other in ((a, b), (b, a)):
+            end.link.send(data(1), b"payload" * 1000)
+            await until(lambda other=other: other.heard)
+            assert end.link.connection(7, 1) == (1 + 8 % connections if connections else 0)
