@@ -17,6 +17,7 @@ from bus.identity import from_bytes, short, to_bytes
 from nodes import datagrams, wire
 from nodes.acks import Told
 from nodes.actions import Again, Dead, Emit, Ended, Switched, Up, Wanted
+from nodes.alarms import Alarms
 from nodes.datagrams import Datagrams
 from nodes.delivery import Pool
 from nodes.flows import Flows, TooManyStreams
@@ -50,7 +51,6 @@ log = logging.getLogger(__name__)
 MAX_SESSIONS: Final = 4096
 _OPENED: Final = memoryview(bytearray(wire.MAX_PAYLOAD))  # used and left within one call
 _DATAGRAM: Final = bytes([Told.DATAGRAM])
-_NEVER: Final = float("inf")
 
 
 class Engine:
@@ -83,7 +83,7 @@ class Engine:
         self._board = Switchboard(self.tunnels)
         self.listeners: dict[int, Listening] = self._board.listeners  # by port
         self.allowed = self._board.allowed  # by port, for those that not all nodes may use
-        self._wake_at = _NEVER
+        self._alarms: Alarms[Lane] = Alarms(self._wake)
 
     # For the control part -----------------------------------------------------------------------
 
@@ -183,13 +183,15 @@ class Engine:
     def handle_timer(self) -> None:
         """At the time that `observer.wake` was told."""
         now = self.clock()
-        self._wake_at = _NEVER
-        for lane in list(self._lanes.values()):
-            if lane.session.next_timer <= now:
-                lane.session.handle_timer(now)
-                self._act(lane)
-            else:
-                self._rearm(lane.session)
+        self._alarms.ring(now, lambda lane: self._due(lane, now))
+
+    def _wake(self, when: float) -> None:
+        self.observer.wake(when)
+
+    def _due(self, lane: Lane, now: float) -> None:
+        if lane.session.next_timer <= now:
+            lane.session.handle_timer(now)
+        self._act(lane)
 
     def stop(self) -> None:
         """End all sessions and tell the far ends."""
@@ -309,8 +311,8 @@ class Engine:
             lane.flush()
         if session.actions:
             self._act(lane)
-        elif session.incoming.ack_due < self._wake_at:
-            self._rearm(session)
+        elif session.incoming.ack_due < lane.alarm:
+            self._alarms.set(lane, session.next_timer)
 
     # Shared -------------------------------------------------------------------------------------
 
@@ -348,7 +350,7 @@ class Engine:
                 go_on |= self._change(lane, action)
         if go_on:
             lane.resume()
-        self._rearm(lane.session)
+        self._alarms.set(lane, lane.session.next_timer)
 
     def _change(self, lane: Lane, action: Action) -> bool:
         """What happens seldom; whether the lane may be able to send again."""
@@ -391,9 +393,3 @@ class Engine:
         if lane is not None:
             lane.session.drop_way(way, self.clock(), reason)
             self._act(lane)
-
-    def _rearm(self, session: Session) -> None:
-        when = session.next_timer
-        if when < self._wake_at:
-            self._wake_at = when
-            self.observer.wake(when)

@@ -10,6 +10,7 @@ Whose turn it is `nodes.turns` says.
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
 from nodes import wire
@@ -58,6 +59,7 @@ class Lane:
         self.peer = peer
         self.session = session
         self.link: Link | None = None  # None while there is no way
+        self.alarm = inf  # when its session is called at the latest
         self.frame = wire.MAX_DATA  # bytes of a stream in one frame, at most
         self._label = 0
         self._clock = clock

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from nodes import api, flows, local, mesh, orders, wire
-from nodes.manager import planner
+from nodes.manager import roster
 from nodes.manager.metrics import METRICS
 from nodes.manager.topology import MAX_NODES
 
@@ -70,7 +70,7 @@ def test_every_order_every_metric_and_every_limit_of_the_manager_is_specified() 
         assert f"`{order.__struct_config__.tag} {{" in text
     for metric in METRICS:
         assert f"| `{metric}` |" in text
-    for number in (MAX_NODES, planner.MAX_PAIRS, planner.MAX_PAIRS_OF_ONE):
+    for number in (MAX_NODES, roster.MAX_PAIRS, roster.MAX_PAIRS_OF_ONE):
         assert f"{number:,}" in text
     assert orders.CONTEXT.decode() in text
     for subject in (value for name, value in vars(api).items() if name.isupper()):
