@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from apps.egress.bucket import Bucket
 from bus.identity import is_key
 
 MAX_ACCOUNTS: Final = 4096
@@ -83,6 +84,17 @@ class Account:
     bytes_out: int = 0  # from the key to targets
     used: int = 0  # bytes of the volume, in the period that began at `began`
     began: float = 0.0
+    inward: Bucket = field(init=False)  # its rate, shared by all it does: from targets
+    outward: Bucket = field(init=False)  # to targets
+
+    def __post_init__(self) -> None:
+        self.inward = Bucket(self.limits.rate, self.since)
+        self.outward = Bucket(self.limits.rate, self.since)
+
+    @property
+    def limited(self) -> bool:
+        """Whether its bytes must be watched while they pass."""
+        return bool(self.limits.rate or self.limits.volume)
 
     def spend(self, bytes_in: int, bytes_out: int, now: float) -> None:
         """So much went through."""
@@ -186,6 +198,12 @@ class Ledger:
     def dissociate(self, account: Account) -> None:
         account.associations -= 1
         self.associations -= 1
+
+    def restore(self, key: str, used: int, began: float, now: float) -> None:
+        """What a key had used of its volume, by what was kept; `began` may be before the clock did."""
+        account = self.account(key, now)
+        if began <= now < began + account.limits.period:
+            account.used, account.began = used, began
 
     def note(self, account: Account, reason: str) -> None:
         """Count something that was not done for it."""

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from apps.egress.bucket import Bucket
 from apps.egress.hostnames import Address
 from apps.egress.ledger import Account
 from apps.socks.dial import DialError, Gate
@@ -46,8 +45,6 @@ class Relayed:
         self.last = now  # loop time of the last datagram either way
         self.dropped: Counter[str] = Counter()
         self._remotes = Remotes()
-        self._out = Bucket(account.limits.rate, now)
-        self._in = Bucket(account.limits.rate, now)
         self._sockets: dict[int, socket.socket] = {}  # by IP version
         self._tasks: set[asyncio.Task[None]] = set()
         self._judged: dict[Place, tuple[Address | None, float]] = {}  # None: denied
@@ -138,7 +135,7 @@ class Relayed:
             raise Stopped("denied")
         if self._account.exhausted(now):
             raise Stopped("volume")
-        if not self._out.take(len(data), now):
+        if not self._account.outward.take(len(data), now):
             raise Stopped("rate")
         sock = self._socket(address.version)
         place = str(address), port
@@ -192,7 +189,7 @@ class Relayed:
             return "unasked"
         if self._account.exhausted(now):
             return "volume"
-        if not self._in.take(size, now):
+        if not self._account.inward.take(size, now):
             return "rate"
         self.last = now
         self._account.spend(size, 0, now)

@@ -5,11 +5,12 @@ import contextlib
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from apps.egress.ledger import Account, Ledger, Limits, NotAdmitted
 from apps.egress.rules import Policy, Rule
-from apps.socks import figures
+from apps.socks import figures, metered
 from apps.socks.dial import DialError, Gate, dial
 from apps.socks.messages import (
     LABEL_ACCESS,
@@ -25,7 +26,8 @@ from apps.socks.messages import (
 from apps.socks.protocol import Reply
 from apps.socks.relay import Relay
 from apps.socks.resolver import Resolver, Server
-from apps.socks.upkeep import Notes
+from apps.socks.upkeep import Notes, log
+from apps.socks.volumes import EVERY, Volumes
 from nodes.client import Incoming, Node, NodeError
 from nodes.upkeep import keep_offer
 
@@ -60,7 +62,7 @@ class Options:
 class Exit:
     """One exit on one node."""
 
-    def __init__(self, options: Options, bus: "Bus") -> None:
+    def __init__(self, options: Options, bus: "Bus", folder: Path) -> None:
         self._options = options
         self._bus = bus
         self._gate = Gate(
@@ -72,6 +74,8 @@ class Exit:
             connections=options.max_connections,
             associations=options.max_associations,
         )
+        self._volumes = Volumes(folder, self._ledger)
+        self._volumes.load(time.monotonic(), _shift())
         self._dials: Counter[str] = Counter()  # by key
         self._note = Notes()
         self._since = time.time()
@@ -79,6 +83,16 @@ class Exit:
         self._refused: Counter[str] = Counter()  # by reason
         self._node: Node | None = None
         self._relay: Relay | None = None
+
+    async def keep_volumes(self) -> None:
+        """Write down what is used of volumes, for ever."""
+        told = None
+        while True:
+            problem = self._volumes.save(_shift())
+            if problem is not None and problem != told:
+                log.warning("%s", problem)
+            told = problem
+            await asyncio.sleep(EVERY)
 
     async def serve(self, node: Node) -> None:
         """Listen on the node until it is lost."""
@@ -157,10 +171,13 @@ class Exit:
             self._dials[key] -= 1
             if not self._dials[key]:
                 del self._dials[key]
-        with target:
-            flow = await incoming.attach(target, idle=self._options.idle)
         account.opened += 1
         self._opened += 1
+        with target:
+            if account.limited:
+                await metered.carry(incoming, target, account, self._options.idle)
+                return
+            flow = await incoming.attach(target, idle=self._options.idle)
         closed = await flow.closed()
         account.spend(closed.bytes_out, closed.bytes_in, time.monotonic())
 
@@ -186,7 +203,7 @@ class Exit:
             self._gate.resolver.cache,
             self._ledger,
         )
-        shift = time.time() - time.monotonic()
+        shift = _shift()
         accounts = ledger.accounts.values()
         return figures.Stats(
             node=self._options.node, key=node.key if node else "", port=self._options.port,
@@ -199,3 +216,8 @@ class Exit:
             resolver=figures.ResolverFigures(len(cache), cache.hits, cache.misses),
             keys=figures.of_keys(ledger, shift), keys_known=len(ledger.accounts),
         )  # fmt: skip
+
+
+def _shift() -> float:
+    """What makes Unix time of the monotonic clock."""
+    return time.time() - time.monotonic()

@@ -4,6 +4,7 @@ Exit codes: 0 stopped, 2 wrong arguments.
 """
 
 import argparse
+import asyncio
 import functools
 import sys
 from collections.abc import Callable
@@ -28,12 +29,18 @@ _T = TypeVar("_T")
 
 async def main(participant: "Participant", options: Options) -> int:
     path = participant.run_dir / f"node-{options.node}.sock"
-    exit_ = Exit(options, participant.bus)
+    exit_ = Exit(options, participant.bus, participant.state_dir)
     participant.bus.answer(figures.STATS, exit_.stats)
     await participant.bus.serve(
         figures.SERVED, exit_.stats, name="socks-exit", description=f"at node {options.node}"
     )
-    await run_until(participant.stopping, keep_node(path, participant.app, exit_.serve))
+
+    async def work() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(keep_node(path, participant.app, exit_.serve))
+            tasks.create_task(exit_.keep_volumes())
+
+    await run_until(participant.stopping, work())
     return 0
 
 

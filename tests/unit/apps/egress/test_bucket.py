@@ -38,3 +38,13 @@ def test_never_more_than_the_rate_and_one_burst(rate: int, steps: list[tuple[int
         if bucket.take(size, now):
             passed += size
     assert passed <= max(rate * BURST, LEAST) + rate * now + 1
+
+
+def test_what_is_here_already_waits_until_it_may_go():
+    bucket = Bucket(1_000_000, 0)
+    assert bucket.spend(250_000, 0) == 0
+    assert bucket.spend(500_000, 0) == 0.5
+    assert bucket.spend(500_000, 0) == 1.0  # behind the other
+    assert not bucket.take(1, 1.0)
+    assert bucket.take(1, 1.01)
+    assert Bucket(0, 0).spend(10**9, 0) == 0
