@@ -5,7 +5,9 @@ Exit codes: 0 stopped, 2 wrong arguments.
 
 import argparse
 import asyncio
+import contextlib
 import functools
+import resource
 import sys
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -27,7 +29,15 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
+def _raise_descriptor_limit() -> None:
+    """An association holds three descriptors: take all that we may have."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 async def main(participant: "Participant", options: Options) -> int:
+    _raise_descriptor_limit()
     path = participant.run_dir / f"node-{options.node}.sock"
     exit_ = Exit(options, participant.bus, participant.state_dir)
     participant.bus.answer(figures.STATS, exit_.stats)
