@@ -168,8 +168,9 @@ class App:
         match message:
             case local.Listen():
                 self._listen(message)
-            case local.Unlisten(port):
+            case local.Unlisten(port, number):
                 self._unlisten(port)
+                self._done(number)
             case local.Vouch():
                 self._vouch(message)
 
@@ -179,8 +180,9 @@ class App:
                 self._posting.send(message)
             case local.Bind():
                 self._posting.bind(message)
-            case local.Unbind(port):
+            case local.Unbind(port, number):
                 self._posting.unbind(port)
+                self._done(number)
 
     def _listen(self, message: local.Listen) -> None:
         port = message.port
@@ -315,6 +317,10 @@ class App:
     def _hold(self, pump: Pump) -> None:
         pump.handle = next(self._handles)
         self._pumps[pump.handle] = pump
+
+    def _done(self, number: int | None) -> None:
+        if number is not None:
+            self._send(local.Done(number))
 
     def _failed(self, number: int, code: Code, text: str) -> None:
         self._send(local.Failed(number, code, text))

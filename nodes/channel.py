@@ -163,8 +163,9 @@ class Channel:
                 return
             except OSError as error:
                 self._fail_later(error.strerror or str(error))
+                for _, unsent in self._queue:
+                    _close_descriptor(unsent)
                 self._queue.clear()
-                _close_descriptor(descriptor)
                 break
             _close_descriptor(descriptor)
             self._queued -= sent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import socket
@@ -121,9 +122,9 @@ class NodeConnection:
     async def unlisten(self, port: int) -> None:
         listener = self._listeners.pop(port, None)
         if listener is not None:
-            listener.put(None)
-            if not self.lost.is_set():
-                await self.send(local.Unlisten(port))
+            for incoming in listener.stop():
+                await incoming.reset()
+            await self._undo(local.Unlisten(port, self.new_id()))
 
     async def bind(self, port: int, allow: Collection[str] | None) -> DatagramPort:
         number = next(self._ids)
@@ -134,8 +135,14 @@ class NodeConnection:
         return self._ports[answer.port]
 
     async def unbind(self, port: int) -> None:
-        if self._ports.pop(port, None) is not None and not self.lost.is_set():
-            await self.send(local.Unbind(port))
+        if self._ports.pop(port, None) is not None:
+            await self._undo(local.Unbind(port, self.new_id()))
+
+    async def _undo(self, message: local.Unlisten | local.Unbind) -> None:
+        """Returns when the port is free; with the node all of them are."""
+        if not self.lost.is_set() and message.id is not None:
+            with contextlib.suppress(NodeLost):
+                await self._request(message.id, message)
 
     async def open(
         self, target: str, port: int, greeting: bytes, patience: float, early: bytes = b""

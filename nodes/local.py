@@ -63,7 +63,10 @@ class Listen(_Message, frozen=True):
 
 
 class Unlisten(_Message, frozen=True):
+    """With an id it is answered: the port is free then."""
+
     port: Port
+    id: Number | None = None
 
 
 class Open(_Message, frozen=True):
@@ -132,7 +135,10 @@ class Bind(_Message, frozen=True):
 
 
 class Unbind(_Message, frozen=True):
+    """As Unlisten."""
+
     port: Port
+    id: Number | None = None
 
 
 class Send(_Message, frozen=True):

@@ -191,6 +191,10 @@ class Incoming:
         """Decline; `code` (0..255) and `reply` (at most 4 KiB) are for the far app."""
         await self._connection.send(local.Refuse(self._handle, code, reply))
 
+    async def reset(self) -> None:
+        """Neither take it nor say why not."""
+        await self._flow.reset()
+
 
 class Listener:
     """Incoming streams of one port. Iterating raises NodeLost when the node went away."""
@@ -212,8 +216,18 @@ class Listener:
         return incoming
 
     async def aclose(self) -> None:
-        """Stop listening; the iteration ends."""
+        """Stop listening; the iteration ends, and who waits in it is reset. Then the port is free."""
         await self._connection.unlisten(self.port)
+
+    def stop(self) -> list[Incoming]:
+        """End the iteration; returns those whom nobody has taken."""
+        waiting = []
+        while not self._queue.empty():
+            incoming = self._queue.get_nowait()
+            if incoming is not None:
+                waiting.append(incoming)
+        self.put(None)
+        return waiting
 
     def put(self, incoming: Incoming | None) -> None:
         self._queue.put_nowait(incoming)

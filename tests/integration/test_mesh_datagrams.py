@@ -1,32 +1,19 @@
 """Datagrams, first data and ports that are not for everybody, between real nodes."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from nodes.client import Code, DatagramPort, Node, PortTaken, StreamReset, connect_node
+from nodes.client import Code, DatagramPort, PortTaken, StreamReset, connect_node
 from nodes.errors import DatagramTooLarge
-from tests.support.mesh import Mesh, running_mesh
+from tests.support.mesh import Mesh, ends, line_of_three
 
 
 @pytest.fixture(scope="module")
 def mesh() -> Iterator[Mesh]:
-    """a - r - b, and no link between a and b."""
-    with running_mesh({"r": [], "a": ["r"], "b": ["r"]}) as mesh:
-        asyncio.run(mesh.linked(("a", "r"), ("b", "r")))
+    with line_of_three() as mesh:
         yield mesh
-
-
-@contextlib.asynccontextmanager
-async def ends(mesh: Mesh) -> AsyncIterator[tuple[Node, Node]]:
-    async with (
-        asyncio.timeout(30),
-        connect_node(mesh.socket("a"), "near") as near,
-        connect_node(mesh.socket("b"), "far") as far,
-    ):
-        yield near, far
 
 
 async def echo(port: DatagramPort) -> None:

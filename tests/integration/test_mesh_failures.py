@@ -15,14 +15,12 @@ from nodes.client import (
     StreamReset,
     connect_node,
 )
-from tests.support.mesh import Mesh, both_ends, running_mesh
+from tests.support.mesh import Mesh, both_ends, line_of_three
 
 
 @pytest.fixture
 def mesh() -> Iterator[Mesh]:
-    """a - r - b."""
-    with running_mesh({"r": [], "a": ["r"], "b": ["r"]}) as mesh:
-        asyncio.run(mesh.linked(("a", "r"), ("b", "r")))
+    with line_of_three() as mesh:
         yield mesh
 
 

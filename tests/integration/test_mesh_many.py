@@ -1,41 +1,33 @@
 """Many streams of one session through real nodes: each gets a share, no trouble is another's."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Iterator
+import resource
+from collections.abc import Iterator
 
 import pytest
 
-from nodes.client import Incoming, Node, Stream, connect_node
-from tests.support.mesh import Mesh, running_mesh
+from nodes.client import Code, Incoming, Node, Stream, StreamReset
+from nodes.flows import MAX_STREAMS
+from tests.support.mesh import Mesh, close_later, ends, line_of_three
 
 KIB, MIB = 1 << 10, 1 << 20
 PATIENCE = 90.0
+AT_ONCE = 256  # streams that are asked for
 
 
 @pytest.fixture(scope="module")
 def mesh() -> Iterator[Mesh]:
-    """a - r - b, and no link between a and b."""
-    with running_mesh({"r": [], "a": ["r"], "b": ["r"]}) as mesh:
-        asyncio.run(mesh.linked(("a", "r"), ("b", "r")))
+    with line_of_three() as mesh:
         yield mesh
 
 
-@contextlib.asynccontextmanager
-async def ends(mesh: Mesh) -> AsyncIterator[tuple[Node, Node]]:
-    async with (
-        asyncio.timeout(PATIENCE),
-        connect_node(mesh.socket("a"), "near") as near,
-        connect_node(mesh.socket("b"), "far") as far,
-    ):
-        try:
-            yield near, far
-        finally:
-            while OPENED:
-                await OPENED.pop().aclose()
-
-
-OPENED: list[Stream] = []  # closed when `ends` is left
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """Two for each stream, at each app and at each node."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 async def opened(near: Node, far: Node, count: int) -> list[tuple[Stream, Stream]]:
@@ -55,12 +47,13 @@ async def opened(near: Node, far: Node, count: int) -> list[tuple[Stream, Stream
             tasks.create_task(accept(await anext(listener)))
     await listener.aclose()
     pairs = [(task.result(), far_ends[b"%d" % n]) for n, task in enumerate(opening)]
-    OPENED.extend(end for pair in pairs for end in pair)
+    for pair in pairs:
+        close_later(*pair)
     return pairs
 
 
 async def test_of_200_streams_that_all_push_none_gets_less_than_half_of_another(mesh: Mesh) -> None:
-    async with ends(mesh) as (near, far):
+    async with ends(mesh, patience=PATIENCE) as (near, far):
         streams = await opened(near, far, 200)
         came = [0] * len(streams)
         enough = asyncio.Event()
@@ -86,7 +79,7 @@ async def test_of_200_streams_that_all_push_none_gets_less_than_half_of_another(
 
 
 async def test_readers_that_stop_and_apps_that_do_not_answer_stop_nobody_else(mesh: Mesh) -> None:
-    async with ends(mesh) as (near, far):
+    async with ends(mesh, patience=PATIENCE) as (near, far):
         stopped = await opened(near, far, 50)
         stuck = [asyncio.create_task(end.write(bytes(4 * MIB))) for end, _ in stopped]
         silent = await far.listen(81)
@@ -112,7 +105,7 @@ async def test_readers_that_stop_and_apps_that_do_not_answer_stop_nobody_else(me
 
 async def test_thousands_of_streams_of_a_session_each_get_their_own_bytes(mesh: Mesh) -> None:
     rounds, at_once = 8, 250
-    async with ends(mesh) as (near, far):
+    async with ends(mesh, patience=PATIENCE) as (near, far):
         for turn in range(rounds):
             streams = await opened(near, far, at_once)
             for number, (client, server) in enumerate(streams):
@@ -126,3 +119,26 @@ async def test_thousands_of_streams_of_a_session_each_get_their_own_bytes(mesh: 
                 await client.aclose()
                 await server.aclose()
     assert (await mesh.status("a")).streams <= at_once
+
+
+async def test_4096_streams_are_open_at_once_and_one_more_is_refused(
+    mesh: Mesh, many_descriptors: None
+) -> None:
+    async with ends(mesh, patience=PATIENCE) as (near, far):
+        streams: list[tuple[Stream, Stream]] = []
+        while len(streams) < MAX_STREAMS:
+            streams += await opened(near, far, AT_ONCE)
+        with pytest.raises(StreamReset) as refused:
+            await near.open("b", 80)
+        assert refused.value.code is Code.LIMIT
+        for number, (client, server) in enumerate(streams):
+            await client.write(b"%d" % number)
+            assert await server.read() == b"%d" % number
+            await server.write(b"answer %d" % number)
+            assert await client.read() == b"answer %d" % number
+        await streams[7][0].aclose()
+        await streams[7][1].aclose()
+        async with asyncio.timeout(PATIENCE):
+            while (await mesh.status("a")).streams == MAX_STREAMS:
+                await asyncio.sleep(0.05)
+        await opened(near, far, 1)

@@ -1,11 +1,10 @@
 """Streams through real nodes: a line of three, started once for all tests here."""
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from nodes.client import (
     Code,
     Incoming,
     Listener,
-    Node,
     NodeAbsent,
     PortTaken,
     Stream,
@@ -23,40 +21,15 @@ from nodes.client import (
     Unreachable,
     connect_node,
 )
-from tests.support.mesh import Mesh, both_ends, running_mesh
+from tests.support.mesh import Mesh, close_later, ends, line_of_three, pair
 
 MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
 def mesh() -> Iterator[Mesh]:
-    """a - r - b, and no link between a and b."""
-    with running_mesh({"r": [], "a": ["r"], "b": ["r"]}) as mesh:
-        asyncio.run(mesh.linked(("a", "r"), ("b", "r")))
+    with line_of_three() as mesh:
         yield mesh
-
-
-@contextlib.asynccontextmanager
-async def ends(mesh: Mesh, near: str = "a", far: str = "b") -> AsyncIterator[tuple[Node, Node]]:
-    async with (
-        connect_node(mesh.socket(near), "test") as node,
-        connect_node(mesh.socket(far), "test") as other,
-    ):
-        try:
-            yield node, other
-        finally:
-            while OPENED:
-                await OPENED.pop().aclose()
-
-
-OPENED: list[Stream] = []  # closed when `ends` is left
-
-
-async def pair(near: Node, far: Node, port: int) -> tuple[Stream, Stream]:
-    """Both ends of one stream, closed when `ends` is left."""
-    opened = await both_ends(near, far, port)
-    OPENED.extend(opened)
-    return opened
 
 
 async def read_all(stream: Stream) -> bytes:
@@ -214,7 +187,7 @@ async def test_an_idle_stream_is_reset(mesh: Mesh) -> None:
             flow = await (await a.open("b", 7)).attach(client_side, idle=1)
         async with asyncio.timeout(5):
             assert (await flow.closed()).code is Code.IDLE
-            OPENED.append(served.result())
+            close_later(served.result())
             with pytest.raises(StreamReset) as caught:
                 await served.result().read()
             assert caught.value.code is Code.IDLE
@@ -293,6 +266,32 @@ async def test_a_port_has_one_listener(mesh: Mesh) -> None:
         await listener.aclose()
         second: Listener = await other.listen(7)
         await second.aclose()
+
+
+async def test_a_port_that_was_given_back_is_anothers_at_once(mesh: Mesh) -> None:
+    async with ends(mesh, "b", "b") as apps:
+        for turn in range(50):
+            one = apps[turn % 2]
+            listener = await one.listen(7)
+            await listener.aclose()
+            port = await one.bind(7)
+            await port.aclose()
+
+
+async def test_who_waits_at_a_listener_that_stops_hears_of_it_at_once(mesh: Mesh) -> None:
+    async with ends(mesh) as (a, b):
+        listener = await b.listen(7)
+        asking = [asyncio.create_task(a.open_stream("b", 7, timeout=50.0)) for _ in range(3)]
+        taken = await anext(listener)
+        while listener._queue.qsize() < 2:
+            await asyncio.sleep(0.01)
+        await listener.aclose()
+        async with await taken.accept():
+            outcomes = await asyncio.gather(*asking, return_exceptions=True)
+        opened = [outcome for outcome in outcomes if isinstance(outcome, Stream)]
+        refused = [outcome for outcome in outcomes if isinstance(outcome, StreamReset)]
+        assert (len(opened), len(refused)) == (1, 2)
+        close_later(*opened)
 
 
 async def test_unknown_nodes_and_absent_sockets_are_named(mesh: Mesh) -> None:

@@ -18,7 +18,7 @@ from bus.access import AccessList
 from bus.settings import BrokerSettings, save
 from bus.signals import AccessEntry
 from nodes import api
-from nodes.client import Node, Stream
+from nodes.client import Node, Stream, connect_node
 from tests.support.stack import free_port
 
 PATIENCE = 15.0
@@ -179,6 +179,46 @@ def running_mesh(
             yield mesh
         finally:
             mesh.stop()
+
+
+@contextlib.contextmanager
+def line_of_three() -> Iterator[Mesh]:
+    """a - r - b, and no link between a and b."""
+    with running_mesh({"r": [], "a": ["r"], "b": ["r"]}) as mesh:
+        asyncio.run(mesh.linked(("a", "r"), ("b", "r")))
+        yield mesh
+
+
+_opened: list[Stream] = []  # to be closed when `ends` is left
+
+
+@contextlib.asynccontextmanager
+async def ends(
+    mesh: Mesh, near: str = "a", far: str = "b", patience: float = 60.0
+) -> AsyncIterator[tuple[Node, Node]]:
+    """An app at each of two nodes, for so many s at most; streams of `pair` are closed at the end."""
+    async with (
+        asyncio.timeout(patience),
+        connect_node(mesh.socket(near), "near") as node,
+        connect_node(mesh.socket(far), "far") as other,
+    ):
+        try:
+            yield node, other
+        finally:
+            while _opened:
+                await _opened.pop().aclose()
+
+
+def close_later(*streams: Stream) -> None:
+    """Close them when `ends` is left."""
+    _opened.extend(streams)
+
+
+async def pair(near: Node, far: Node, port: int) -> tuple[Stream, Stream]:
+    """Both ends of one stream, closed when `ends` is left."""
+    opened = await both_ends(near, far, port)
+    close_later(*opened)
+    return opened
 
 
 async def both_ends(near: Node, far: Node, port: int) -> tuple[Stream, Stream]:
