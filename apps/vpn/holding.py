@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vpn")
 
-LOOK: Final = 2.0  # seconds between two looks at what may have changed on this machine
-MEND: Final = 30.0  # seconds between two looks whether kill switch and rules are there
+LOOK: Final = 5.0  # seconds between two looks at what may have changed on this machine
+MEND: Final = 60.0  # seconds between two looks whether kill switch and rules are there
 RETRY: Final = 0.5, 10.0  # seconds between two rounds of asking all exits: the first, and the most
 
 

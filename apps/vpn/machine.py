@@ -89,6 +89,8 @@ class Machine:
 
     def resolve(self, policy: Policy, resolvers: Sequence[Address]) -> None:
         """Have names asked for in the tunnel, also if somebody has changed that meanwhile."""
+        if resolvconf.is_written(resolvers):
+            return
         held = changes.load(self.file)
         if held is None:
             return

@@ -76,6 +76,13 @@ def text(resolvers: Sequence[Address], before: Before) -> str:
     return MARK + "\n".join([*(f"nameserver {each}" for each in resolvers), *kept]) + "\n"
 
 
+def is_written(resolvers: Sequence[Address], file: Path = FILE) -> bool:
+    """Whether it is ours with these resolvers; what else stands in it may be another's wish."""
+    lines = (read(file).content or b"").decode(errors="replace").splitlines()
+    asked = [line.split()[1:2] for line in lines if line.startswith("nameserver")]
+    return is_ours(file) and asked == [[str(each)] for each in resolvers]
+
+
 def write(resolvers: Sequence[Address], before: Before, file: Path = FILE) -> None:
     """Have names asked for at `resolvers`; raises ResolvError. `before` is what `read` gave and is safe."""
     wanted = text(resolvers, before).encode()

@@ -242,6 +242,14 @@ class Veiled:
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
+    def stop_client(self) -> None:
+        """End the client and put everything back."""
+        client = self.mesh.processes.pop("vpn", None)
+        if client is not None:
+            client.terminate()
+            client.wait(PATIENCE)
+        self.mend("off")
+
     # What leaves --------------------------------------------------------------------------------
 
     def start_noise(self, *more: str) -> None:
@@ -252,6 +260,20 @@ class Veiled:
         )
         assert self.noise.stdout is not None
         assert self.noise.stdout.readline() == b"ready\n"
+
+    def stop_noise(self) -> None:
+        if self.noise is not None:
+            self.noise.kill()
+            self.noise.communicate()
+            self.noise = None
+
+    def outside(self, *words: str) -> str:
+        """What a command at the router of the machine prints, however it ends."""
+        done = subprocess.run(
+            ["ip", "netns", "exec", self.mesh.spaces.of("e"), *words], capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+        return done.stdout
 
     def start_capture(self) -> None:
         """At the far ends of what leaves the machine."""
@@ -308,16 +330,18 @@ class Veiled:
         return [packet for packet in seen if not rightful(packet)]
 
     def close(self) -> None:
-        programs = [process for process, _ in self.captures]
-        for process in (*programs, *([self.noise] if self.noise else ())):
+        self.stop_noise()
+        for process, _ in self.captures:
             process.kill()
             process.communicate()
 
 
 @contextlib.contextmanager
-def veiled(links: Sequence[str] = ("e",)) -> Iterator[Veiled]:
-    """The machine `c`, linked to these nodes; the VPN is off."""
-    nodes = {name: [] for name in links} | {"c": list(links)}
+def veiled(links: Sequence[str] = ("e",), *, dials: bool = True) -> Iterator[Veiled]:
+    """The machine `c`, linked to these nodes, which it dials or which dial it; the VPN is off."""
+    nodes: dict[str, list[str]] = {"c": []} | {name: [] if dials else ["c"] for name in links}
+    if dials:
+        nodes["c"] = list(links)
     spaces = Namespaces(nodes)
     etc = Path("/etc/netns", spaces.of("c"))
     try:
@@ -329,12 +353,13 @@ def veiled(links: Sequence[str] = ("e",)) -> Iterator[Veiled]:
         with tempfile.TemporaryDirectory(prefix="vpn-") as folder:
             mesh = SpreadMesh(Path(folder), spaces)
             machine = Veiled(mesh, Path(folder))
-            mesh._key("vpn", "app")
+            for name in ("vpn", "exit"):
+                mesh._key(name, "app")
             try:
                 mesh.start_broker([*nodes])
                 mesh.start_manager()
-                for name, others in nodes.items():
-                    mesh.start_node(name, *others)
+                for name in sorted(nodes, key=lambda name: len(nodes[name])):
+                    mesh.start_node(name, *nodes[name])
                 asyncio.run(mesh.linked(*(("c", name) for name in links)))
                 machine.settle()
                 yield machine

@@ -100,7 +100,8 @@ def _connected(client: Client, deadline: float, timeout: float) -> told.Told:
     while time.monotonic() < deadline:
         launch = told.running(client)
         if launch is None or launch.state == "failed":
-            raise ViscriptError(f"{APP} has ended{_why(launch)}; see: viscript logs {APP}")
+            way = f"see: viscript logs {APP}. What it blocked stays so until: viscript vpn off"
+            raise ViscriptError(f"{APP} has ended{_why(launch)}; {way}")
         found = told.ask(client, launch)
         if found.state == "connected":
             return found
