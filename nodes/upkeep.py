@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bus import Bus
+    from bus.process import Participant
     from nodes.client import Node
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,14 @@ async def keep_node(path: Path, app: str, use: Callable[[Node], Awaitable[None]]
             log.warning("%s", group.exceptions[0])
         await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter
         pause = min(2 * pause, RETRY[1])
+
+
+async def run_at(
+    participant: Participant, name: str, use: Callable[[Node], Awaitable[None]]
+) -> None:
+    """Be an app of the local node `name`, as `keep_node`, until the program is told to end."""
+    path = participant.run_dir / f"node-{name}.sock"
+    await run_until(participant.stopping, keep_node(path, participant.app, use))
 
 
 async def run_until(stopping: asyncio.Event, work: Coroutine[None, None, None]) -> None:

@@ -16,18 +16,19 @@ import logging
 import socket
 import struct
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from apps.forward import datagrams
-from apps.forward.places import Place, address, node_port, why
+from apps.forward.places import Place, address, node_port
 from bus import logs, process
 from bus.process import Participant
+from nodes import listening
 from nodes.client import Node, NodeError
-from nodes.upkeep import keep_node, run_until
+from nodes.upkeep import run_at
 
 log = logging.getLogger("forward")
 
-CONFLICT = 9  # exit code
 BACKLOG = 512  # clients that wait while the node is away, or while all connections are in use
 PAUSE = 0.2  # seconds, when there are no descriptors left
 
@@ -95,22 +96,13 @@ def reset(sock: socket.socket) -> None:
         sock.close()
 
 
-def listen(place: Place) -> socket.socket:
-    """Take the port; raises OSError."""
-    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
-    listener = socket.create_server(tuple(place), family=family, backlog=BACKLOG)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # for those that it accepts, too
-    listener.settimeout(0)
-    return listener
-
-
 async def main(participant: Participant, options: Options, listener: socket.socket) -> int:
-    path = participant.run_dir / f"node-{options.node}.sock"
+    use: Callable[[Node], Awaitable[None]]
     if options.udp:
         use = datagrams.Near(listener, options.to, options.max_connections, options.idle).use
     else:
         use = Client(options, listener).use
-    await run_until(participant.stopping, keep_node(path, participant.app, use))
+    await run_at(participant, options.node, use)
     return 0
 
 
@@ -134,12 +126,10 @@ def start() -> None:
     """Take the port before joining the bus: who sees the app there can use it."""
     logs.configure()
     options = parse(sys.argv[1:])
-    try:
-        listener = (datagrams.listen if options.udp else listen)(options.listen)
-    except OSError as error:
-        text = f"error: {options.listen}: {why(error)}; free it, or choose another address"
-        print(text, file=sys.stderr)  # noqa: T201 - the program's own output
-        sys.exit(CONFLICT)
+    if options.udp:
+        listener = listening.or_exit(options.listen, listening.udp)
+    else:
+        listener = listening.or_exit(options.listen, lambda at: listening.tcp(at, BACKLOG))
     process.run(functools.partial(main, options=options, listener=listener))
 
 

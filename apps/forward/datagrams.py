@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -18,10 +19,12 @@ from nodes.client import DatagramPort, Node, NodeError
 
 LARGEST = 65_535
 PAUSE = 0.2  # seconds, when there is no room for another conversation
+AGAIN = 1.0  # seconds, when an address is not found or not reachable
 SWEEP = 1.0  # seconds
+MAX_HELD = 16  # datagrams of one conversation, until its socket is connected
 
 Address = tuple[Any, ...]  # as sockets have it
-W = TypeVar("W")  # DatagramPort or socket
+W = TypeVar("W")  # DatagramPort or Outlet
 
 IDLE = 60.0  # seconds, if nothing else is said
 
@@ -62,7 +65,11 @@ class Near:
     async def _outward(self, node: Node, tasks: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            data, talker = await loop.sock_recvfrom(self._sock, LARGEST)
+            try:
+                data, talker = await loop.sock_recvfrom(self._sock, LARGEST)
+            except OSError:
+                await asyncio.sleep(PAUSE)
+                continue
             talk = self._flows.get(talker, time.monotonic())
             try:
                 if talk is None:
@@ -94,12 +101,60 @@ class Near:
                             self._sock.sendto(came.data, talker)
 
 
+class Outlet:
+    """The socket of one talker. What is said before it is connected waits, and holds up nobody else."""
+
+    def __init__(self, to: Place) -> None:
+        self._to = to
+        self._sock: socket.socket | None = None
+        self._held: list[bytes] = []
+
+    def send(self, data: bytes) -> None:
+        if self._sock is not None:
+            with contextlib.suppress(OSError):  # no room, or nobody listens
+                self._sock.send(data)
+        elif len(self._held) < MAX_HELD:
+            self._held.append(data)
+
+    async def run(self, answer: Callable[[bytes], Awaitable[None]]) -> None:
+        """Connect, and hand answers on, for ever; raises what `answer` raises."""
+        loop = asyncio.get_running_loop()
+        with await self._connect() as sock:
+            while True:
+                try:
+                    data = await loop.sock_recv(sock, LARGEST)
+                except (
+                    OSError
+                ):  # what an ICMP message said: nobody listens there, no way, forbidden
+                    await asyncio.sleep(PAUSE)
+                    continue
+                await answer(data)
+                await asyncio.sleep(0)  # a flood leaves nobody else waiting
+
+    async def _connect(self) -> socket.socket:
+        """Until it is connected: names may be found later, addresses be reachable later."""
+        while True:
+            try:
+                sock = await _connected(self._to)
+            except OSError:
+                self._held.clear()
+                await asyncio.sleep(AGAIN)
+                continue
+            self._sock, held = sock, self._held
+            self._held = []
+            for data in held:
+                self.send(data)
+            return sock
+
+
 class Far:
     """Each program that sends from afar has a socket of its own, so that answers find it."""
 
     def __init__(self, to: Place, limit: int, idle: float) -> None:
         self._to = to
-        self._flows: Flows[tuple[str, int], _Talk[socket.socket]] = Flows(limit, idle or IDLE)
+        self._flows: Flows[tuple[str, int], _Talk[Outlet]] = Flows(
+            limit, idle or IDLE, whose=lambda talker: talker[0]
+        )
 
     async def use(self, port: DatagramPort) -> None:
         """Until the node is lost: raises NodeLost."""
@@ -109,47 +164,28 @@ class Far:
                 async for came in port:
                     talker = came.origin, came.port
                     talk = self._flows.get(talker, time.monotonic())
-                    with contextlib.suppress(OSError):  # no address or room, or nobody listens
-                        if talk is None:
-                            sock = await _connected(self._to)
-                            talk = _Talk(
-                                sock, tasks.create_task(self._homeward(sock, port, talker))
-                            )
-                            for old in self._flows.add(talker, talk, time.monotonic()):
-                                old.end()
-                        talk.way.send(came.data)
+                    if talk is None:
+                        talk = self._begin(port, talker, tasks)
+                    talk.way.send(came.data)
         finally:
             self._flows.clear()
 
-    async def _homeward(
-        self, sock: socket.socket, port: DatagramPort, talker: tuple[str, int]
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        with sock:
-            while True:
-                try:
-                    data = await loop.sock_recv(sock, LARGEST)
-                    await port.send_to(*talker, data)
-                except ConnectionRefusedError:  # nobody listens there just now
-                    await asyncio.sleep(PAUSE)
-                except NodeError:  # too large, or the node was lost
-                    await asyncio.sleep(PAUSE)
-                else:
-                    self._flows.get(talker, time.monotonic())
-                    await asyncio.sleep(0)  # a flood leaves nobody else waiting
+    def _begin(
+        self, port: DatagramPort, talker: tuple[str, int], tasks: asyncio.TaskGroup
+    ) -> _Talk[Outlet]:
+        outlet = Outlet(self._to)
 
+        async def answer(data: bytes) -> None:
+            with contextlib.suppress(
+                NodeError
+            ):  # too large; if the node was lost, all of this ends
+                await port.send_to(*talker, data)
+            self._flows.get(talker, time.monotonic())
 
-def listen(place: Place) -> socket.socket:
-    """Take the port; raises OSError."""
-    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        sock.bind(tuple(place))
-    except OSError:
-        sock.close()
-        raise
-    sock.settimeout(0)
-    return sock
+        talk = _Talk(outlet, tasks.create_task(outlet.run(answer)))
+        for old in self._flows.add(talker, talk, time.monotonic()):
+            old.end()
+        return talk
 
 
 async def _connected(place: Place) -> socket.socket:

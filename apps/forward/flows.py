@@ -1,7 +1,10 @@
-"""Datagrams have no connections: who talked lately, bounded, the longest silent goes first."""
+"""Datagrams have no connections: who talked lately, bounded, the longest silent goes first.
 
-from collections import OrderedDict
-from collections.abc import Hashable
+When there are too many, one of whoever has the most goes: nobody can drive the others out.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -9,11 +12,18 @@ V = TypeVar("V")
 
 
 class Flows(Generic[K, V]):
-    """What belongs to each talker. `now` is in seconds of any clock that only goes forward."""
+    """What belongs to each talker. `now` is in seconds of any clock that only goes forward.
 
-    def __init__(self, limit: int, idle: float) -> None:
+    `whose` tells talkers together that are of one.
+    """
+
+    def __init__(
+        self, limit: int, idle: float, whose: Callable[[K], Hashable] = lambda _key: None
+    ) -> None:
         self._limit = limit
         self._idle = idle
+        self._whose = whose
+        self._counts: Counter[Hashable] = Counter()
         self._flows: OrderedDict[K, tuple[V, float]] = OrderedDict()  # longest silent first
 
     def __len__(self) -> int:
@@ -29,24 +39,37 @@ class Flows(Generic[K, V]):
 
     def add(self, key: K, value: V, now: float) -> list[V]:
         """A new one; give back what had to go for it."""
+        whose = self._whose(key)
         gone = []
         if len(self._flows) >= self._limit:
-            gone.append(self._flows.popitem(last=False)[1][0])
+            self._counts[whose] += 1  # who comes counts, too: else the last of others would go
+            most = max(self._counts.values())
+            old = next(k for k in self._flows if self._counts[self._whose(k)] == most)
+            self._counts[whose] -= 1
+            gone.append(self._drop(old))
         self._flows[key] = value, now
+        self._counts[whose] += 1
         return gone
 
     def expire(self, now: float) -> list[V]:
         """Those that have been silent for too long go."""
         gone = []
         while self._flows:
-            key, (value, last) = next(iter(self._flows.items()))
+            key, (_, last) = next(iter(self._flows.items()))
             if last + self._idle > now:
                 break
-            del self._flows[key]
-            gone.append(value)
+            gone.append(self._drop(key))
         return gone
 
     def clear(self) -> list[V]:
         gone = [value for value, _ in self._flows.values()]
         self._flows.clear()
+        self._counts.clear()
         return gone
+
+    def _drop(self, key: K) -> V:
+        whose = self._whose(key)
+        self._counts[whose] -= 1
+        if not self._counts[whose]:
+            del self._counts[whose]
+        return self._flows.pop(key)[0]

@@ -1,7 +1,6 @@
 """Places as the two programs take them on their command line."""
 
 import argparse
-import os
 from typing import NamedTuple
 
 
@@ -37,10 +36,3 @@ def port_number(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 65535):
         raise argparse.ArgumentTypeError(f"{text!r} is no port: ports go from 1 to 65535")
     return int(text)
-
-
-def why(error: OSError) -> str:
-    """Give the reason alone: asyncio and socket put addresses into `strerror`."""
-    if error.errno is not None and error.errno > 0:  # those of a resolver are below
-        return os.strerror(error.errno)
-    return error.strerror or "no answer in time"

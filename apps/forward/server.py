@@ -18,13 +18,14 @@ import sys
 from dataclasses import dataclass
 
 from apps.forward import datagrams
-from apps.forward.places import Place, address, port_number, why
+from apps.forward.places import Place, address, port_number
 from bus import logs, process
 from bus.identity import is_key
 from bus.process import Participant
 from nodes import offers
 from nodes.client import Incoming, Node, NodeError
-from nodes.upkeep import keep_node, keep_offer, run_until
+from nodes.listening import why
+from nodes.upkeep import keep_offer, run_at
 
 log = logging.getLogger("forward")
 
@@ -119,9 +120,7 @@ async def refuse(incoming: Incoming, code: int, reason: str) -> None:
 
 
 async def main(participant: Participant, options: Options) -> int:
-    path = participant.run_dir / f"node-{options.node}.sock"
-    server = Server(options, participant)
-    await run_until(participant.stopping, keep_node(path, participant.app, server.use))
+    await run_at(participant, options.node, Server(options, participant).use)
     return 0
 
 

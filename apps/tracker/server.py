@@ -10,11 +10,9 @@ import argparse
 import asyncio
 import functools
 import logging
-import os
 import socket
 import sys
 import time
-from ipaddress import ip_address
 from typing import TypeVar
 
 import msgspec
@@ -25,16 +23,14 @@ from apps.tracker.registry import STRANGER, NotTaken, Registry
 from bus import BusError, Refused, Request, logs, process
 from bus.process import Participant
 from bus.signals import PRESENCE, Presence, unpack
-from nodes import api, offers
+from nodes import api, listening, offers
 from nodes.upkeep import run_until
 
 log = logging.getLogger("tracker")
 
-CONFLICT = 9  # exit code
 TICK = 1.0  # seconds
 RETRY = 1.0  # seconds
 
-Address = tuple[str, int]
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 
@@ -127,43 +123,23 @@ async def main(participant: Participant, listener: socket.socket | None) -> int:
     return 0
 
 
-def listen(address: Address) -> socket.socket:
-    """Take the port; raises OSError."""
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    return socket.create_server(address, family=family, backlog=BACKLOG)
-
-
-def parse(arguments: list[str]) -> Address | None:
+def parse(arguments: list[str]) -> listening.Address | None:
     first_line = (__doc__ or "").splitlines()[0]
     parser = argparse.ArgumentParser(prog="apptracker", description=first_line)
     parser.add_argument(
-        "listen", nargs="?", type=_address, metavar="IP:PORT", help="beside the bus"
+        "listen", nargs="?", type=listening.ip_port, metavar="IP:PORT", help="beside the bus"
     )
-    found: Address | None = parser.parse_args(arguments).listen
+    found: listening.Address | None = parser.parse_args(arguments).listen
     return found
-
-
-def _address(text: str) -> Address:
-    host, _, port = text.rpartition(":")
-    host = "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
-    try:
-        return str(ip_address(host)), range(65536)[int(port)]
-    except (ValueError, IndexError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not IP:PORT, such as 127.0.0.1:20000"
-        ) from None
 
 
 def start() -> None:
     """Take the port before joining the bus: who sees the tracker there can use it."""
     address = parse(sys.argv[1:])
     logs.configure()
-    try:
-        listener = listen(address) if address else None
-    except OSError as error:
-        place, reason = sys.argv[-1], os.strerror(error.errno or 0)
-        print(f"error: {place}: {reason}; free it, or choose another", file=sys.stderr)  # noqa: T201
-        sys.exit(CONFLICT)
+    listener = None
+    if address is not None:
+        listener = listening.or_exit(address, lambda at: listening.tcp(at, BACKLOG))
     process.run(functools.partial(main, listener=listener))
 
 

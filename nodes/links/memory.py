@@ -169,6 +169,11 @@ class MemoryLink:
     # For tests ----------------------------------------------------------------------------------
 
     @property
+    def sound(self) -> bool:
+        """Neither cut nor held up."""
+        return self.alive and not self._broken and self._held_since is None
+
+    @property
     def waiting(self) -> int:
         """Bytes sent here that have not left yet."""
         return sum(way.waiting for way in self._ways)

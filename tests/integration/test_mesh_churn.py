@@ -2,12 +2,15 @@
 
 Always, whatever happens:
 - what a stream brings out is a beginning of what went in, byte for byte: none lost, doubled, swapped;
+- no stream is cut, nor refused, while an honest way stands between its ends and manager and bus work;
+- a datagram arrives once or never, where it was sent to, as it was sent, and with its sender's key;
 - no route passes a node twice, as its labels stand in the tables, and no frame dies of old age;
 - no part of a node and of the manager ends by itself, and nothing grows beyond its bound.
 
 When all has been quiet for a while and every node can be reached again:
 - a stream has ended at both ends, or all that was said in it has come;
-- every two nodes that try reach each other;
+- every two nodes that try reach each other, with streams and with small datagrams;
+- what people want for the ways between two nodes holds, whatever was started again since;
 - both ends of a pair send on the same route, and the manager knows which;
 - no label is left that belongs to no route.
 """
@@ -21,12 +24,14 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from nodes import wire
+from nodes import api, wire
 from nodes.delivery import MAX_FRAMES
 from nodes.mesh import Relay, Way
 from nodes.ways import MAX_WAYS
 from nodes.wire import Code
+from tests.support.memory_mesh import keypair
 from tests.support.talks import Conversation
+from tests.support.troubles import unexplained
 from tests.support.whole_mesh import FOUL, WholeMesh
 
 if TYPE_CHECKING:
@@ -74,6 +79,20 @@ class Churn(RuleBasedStateMachine):
         for talk in self.mesh.conversations:
             if chance.random() < 0.2:
                 talk.hang_up()
+
+    @rule(draw=LOTS, count=st.integers(1, 10))
+    def datagrams_are_sent(self, draw: int, count: int) -> None:
+        chance = random.Random(draw)
+        for _ in range(count):
+            near, far = chance.sample(sorted(self.mesh.nodes), 2)
+            size = chance.choice([0, 1000, 1200, 20_000, 59_996])
+            self.mesh.post.send(self.mesh.nodes[near], self.mesh.nodes[far], size)
+
+    @rule(draw=LOTS)
+    def somebody_wants_a_way_around_a_node(self, draw: int) -> None:
+        a, b, avoided = random.Random(draw).sample(NAMES, 3)
+        keys = [keypair(name).public for name in (a, b, avoided)]
+        self.mesh.wish(keys[0], keys[1], api.Policy(avoid=[keys[2]]))
 
     # What goes wrong ----------------------------------------------------------------------------
 
@@ -170,6 +189,11 @@ class Churn(RuleBasedStateMachine):
                     _follow(by_key, node, way)
 
     @invariant()
+    def no_stream_is_cut_without_a_reason(self) -> None:
+        for talk in self.mesh.conversations:
+            assert not unexplained(talk), describe(talk)
+
+    @invariant()
     def nothing_grows_beyond_its_bound(self) -> None:
         for node in self.mesh.nodes.values():
             engine = node.engine
@@ -208,11 +232,18 @@ class Churn(RuleBasedStateMachine):
         for talk in later:
             talk.say(0, 100_000)
             talk.say(1, 1000)
+        small = [
+            mesh.post.send(*(mesh.nodes[name] for name in chance.sample(names, 2)), 1000)
+            for _ in range(20)
+        ]
         mesh.run(10.0)
+        assert not set(small) - mesh.post.arrived
+        self.no_stream_is_cut_without_a_reason()
         for talk in later:
             assert talk.complete, describe(talk)
         mesh.run(20.0)
         self.both_ends_agree()
+        self.ways_are_as_wanted()
         self.no_label_is_left()
 
     def both_ends_agree(self) -> None:
@@ -227,6 +258,17 @@ class Churn(RuleBasedStateMachine):
                 ways = by_key[end].engine.sessions[peer].ways
                 assert ways.used is not None
                 assert ways.used.route == pair.active.name, (pair, ways)
+
+    def ways_are_as_wanted(self) -> None:
+        manager = self.mesh.manager
+        assert manager is not None
+        planner = manager._planner
+        wanted = {(wish.a, wish.b): wish.policy.avoid for wish in planner.wishes}
+        assert wanted == {ends: policy.avoid for ends, policy in self.mesh.wanted.items()}
+        for ends, avoid in wanted.items():
+            pair = planner.pairs.get(ends)
+            if pair is not None and pair.active is not None:
+                assert not set(pair.active.path) & set(avoid), pair
 
     def no_label_is_left(self) -> None:
         manager = self.mesh.manager

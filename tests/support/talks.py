@@ -45,6 +45,7 @@ class Side:
 
     def closed(self, _pump: Pump, code: Code) -> None:
         self.code = code
+        self._talk.ended()
 
     @property
     def over(self) -> bool:
@@ -86,6 +87,10 @@ class Conversation:
         self._bytes = [draw.randbytes(65_521) for _ in range(2)]  # said again and again
         self.near, self.far = Side(self, 0), Side(self, 1)
         self.problem = ""
+        self.trouble = (
+            mesh.world.now
+        )  # when the last time something was wrong: tests.support.troubles
+        self.over_at: float | None = None
         self.task = mesh.loop.create_task(self._begin())
 
     async def _begin(self) -> None:
@@ -94,6 +99,7 @@ class Conversation:
             lane = await near.control.route(far.key)
         except Unreachable as error:
             self.problem = str(error)
+            self.ended()
             return
         if near.alive:
             greeting = str(self.number).encode()
@@ -113,6 +119,11 @@ class Conversation:
         pump.holder = self.far
         node.engine.accept(pump, b"")
         self.far.attach(pump)
+
+    def ended(self) -> None:
+        """It is over at an end, or never began."""
+        if self.over_at is None:
+            self.over_at = self.mesh.world.now
 
     def piece(self, side: int, at: int, size: int) -> bytes:
         data = self._bytes[side]

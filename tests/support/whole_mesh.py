@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 from unittest.mock import patch
 
+from bus import Refused, Request
+from nodes import api
 from nodes import control as control_module
 from nodes import obeying as obeying_module
 from nodes.control import Control
@@ -23,7 +25,9 @@ from nodes.links.memory import MemoryLink, Nature, World
 from nodes.links.peers import Peers
 from nodes.manager import commands as commands_module
 from nodes.manager import describing as describing_module
+from nodes.manager import people as people_module
 from nodes.manager import service as service_module
+from nodes.manager.pairs import ends_of
 from nodes.manager.service import Manager
 from nodes.obeying import Obedience
 from nodes.observer import Observer
@@ -31,12 +35,14 @@ from nodes.orders import Guard
 from nodes.relaying import Relaying
 from nodes.wire import DATA_LANES, Code
 from tests.support.memory_mesh import keypair
+from tests.support.posts import Box, Post
 from tests.support.small_bus import Broker, Participant
 from tests.support.steered import Clock, SteeredLoop
 from tests.support.talks import PORT, Conversation
+from tests.support.troubles import Troubles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from bus import Bus
     from nodes.links.base import Link, Packet
@@ -49,6 +55,7 @@ _CLOCKED = (
     obeying_module,
     commands_module,
     describing_module,
+    people_module,
     service_module,
 )
 _MANAGER = "the manager"
@@ -96,6 +103,7 @@ class Node:
         self.engine.mesh.new_label = lambda: draw.randrange(1, 1 << 32)
         self.engine.observer.wake = self._wake
         self.engine.listeners[PORT] = self
+        self.engine.datagrams.bind(PORT, Box(mesh.post, self.key), None)
         relaying = _Between(
             self.engine.mesh, self.engine.links, self.engine._probing, self.engine.counters
         )
@@ -168,6 +176,12 @@ class Node:
             link.cut("killed")
 
 
+async def _heard(answer: Awaitable[bytes]) -> None:
+    """That there is no such way now is an answer, too."""
+    with contextlib.suppress(Refused):
+        await answer
+
+
 class WholeMesh:
     """See the module. Everything is by the nodes' names."""
 
@@ -182,6 +196,10 @@ class WholeMesh:
         self.past: list[Node] = []  # nodes that were killed
         self.links: dict[tuple[str, str], MemoryLink] = {}
         self.conversations: list[Conversation] = []
+        self.post = Post(self)
+        self.wanted: dict[tuple[str, str], api.Policy] = {}  # what people want, by ends
+        self._wishes: list[asyncio.Task[None]] = []
+        self.troubles = Troubles(self)
         self._clocks = contextlib.ExitStack()
         folder = self._clocks.enter_context(tempfile.TemporaryDirectory(prefix="whole-mesh-"))
         self.manager_file = Path(folder) / service_module.WISHES
@@ -253,6 +271,15 @@ class WholeMesh:
                 await asyncio.sleep(service_module.TICK)
                 manager.tick()
 
+    def wish(self, a: str, b: str, policy: api.Policy) -> None:
+        """Somebody says which way is good between two keys; only while there is a manager."""
+        manager = self.manager
+        if manager is not None:
+            body = api.pack(api.Wanted(a, b, policy))
+            request = Request(api.POLICY, "somebody", body, 10.0)
+            self.wanted[ends_of(a, b)] = policy
+            self._wishes.append(self.loop.create_task(_heard(manager._people._policy(request))))
+
     # Conversations ------------------------------------------------------------------------------
 
     def talk(self, a: str, b: str) -> Conversation:
@@ -267,11 +294,15 @@ class WholeMesh:
             self.loop.run_until_complete(asyncio.sleep(min(0.05, end - self.world.now)))
             for talk in self.conversations:
                 talk.turn()
+            self.troubles.look()
             self.check()
 
     def check(self) -> None:
         """No part has failed."""
         tasks = [node.task for node in self.nodes.values()]
+        for wish in self._wishes:
+            if wish.done() and not wish.cancelled():
+                wish.result()
         for task in [*tasks, *([self._managing] if self._managing else [])]:
             if task.done():
                 task.result()

@@ -27,6 +27,17 @@ def test_a_new_one_takes_the_place_of_the_longest_silent() -> None:
     assert len(flows) == 0
 
 
+def test_who_has_many_takes_no_room_from_others() -> None:
+    flows: Flows[str, str] = Flows(limit=3, idle=60, whose=lambda talker: talker[0])
+    flows.add("quiet 1", "q", 0)
+    assert flows.add("many 1", "1", 1) == flows.add("many 2", "2", 2) == []
+    assert flows.add("many 3", "3", 3) == ["1"]
+    assert flows.add("x", "x", 4) == ["2"]
+    assert flows.add("y", "y", 5) == ["q"]  # all have one: the longest silent
+    assert flows.clear() == ["3", "x", "y"]
+    assert flows.add("many 4", "4", 6) == []
+
+
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 20))))
 def test_never_more_than_the_limit_and_everything_goes_once(talk: list[tuple[int, int]]) -> None:
     flows: Flows[int, int] = Flows(limit=4, idle=30)
