@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import socket
 import struct
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -48,7 +49,7 @@ def device(namespace: str, name: str, *addresses: str, mtu: int = MTU) -> int:
     for address in addresses:
         bits = ["nodad"] if ":" in address else []
         ip("-n", namespace, "addr", "add", address, "dev", name, *bits)
-    ip("-n", namespace, "link", "set", name, "mtu", str(mtu), "txqueuelen", "16", "up")
+    ip("-n", namespace, "link", "set", name, "mtu", str(mtu), "txqueuelen", "500", "up")
     return descriptor
 
 
@@ -63,3 +64,8 @@ async def tunnel(
             yield await connected.tunnel(descriptor, "tun0", mtu=mtu, offload=offload)
     finally:
         os.close(descriptor)
+
+
+def socket_inside(namespace: str) -> socket.socket:
+    """A UDP socket that lives in a namespace."""
+    return inside(namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
