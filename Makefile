@@ -49,6 +49,7 @@ bench: bench-tools
 	@$(BIN)/python -P benchmarks/start.py $(BENCH_OPTIONS)
 	@$(BIN)/python -P benchmarks/bus.py $(BENCH_OPTIONS)
 	@$(BIN)/python -P benchmarks/socks.py $(BENCH_OPTIONS)
+	@$(BIN)/python -P benchmarks/vpn.py $(BENCH_OPTIONS)
 	@$(BIN)/python -P benchmarks/mesh.py $(BENCH_OPTIONS)
 	@$(BIN)/python -P benchmarks/launcher.py $(BENCH_OPTIONS)
 
