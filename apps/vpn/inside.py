@@ -21,7 +21,7 @@ from apps.vpn.outside import LINK_PREFIX, V6_PREFIX
 from apps.vpn.rulesets import TABLE, TUN, UPLINK, Inside
 from apps.vpn.tun import NoTun, open_tun
 
-# Packets between kernel and node, which takes them at once; of 16, small ones were lost in bursts (8 % of UDP).
+# Packets between kernel and node, which takes them at once; of 16 some were lost in bursts (8 % of UDP).
 QUEUE: Final = 500
 NODAD: Final = 0x02  # linux/if_addr.h: nobody else can have it
 DNS: Final = 53
