@@ -38,6 +38,7 @@ DENIED: dict[Network, str] = {
         "100.64.0.0/10": "carrier-grade NAT",
         "127.0.0.0/8": "loopback",
         "169.254.0.0/16": "link-local (and cloud metadata)",
+        "168.63.129.16/32": "cloud metadata",  # of Azure, on a public address
         "172.16.0.0/12": "private",
         "192.0.0.0/24": "protocol assignments",
         "192.0.2.0/24": "documentation",
@@ -50,6 +51,7 @@ DENIED: dict[Network, str] = {
         "240.0.0.0/4": "reserved (and broadcast)",
         "::/96": "unspecified, loopback or IPv4-compatible",
         "::ffff:0:0/96": "IPv4-mapped",
+        "::ffff:0:0:0/96": "IPv4-translated",
         "64:ff9b::/96": "NAT64",
         "64:ff9b:1::/48": "NAT64",
         "100::/64": "discard",
@@ -66,6 +68,10 @@ DENIED: dict[Network, str] = {
 }
 
 
+# All of IPv6 that is given out for the internet (RFC 4291 section 2.4, the registry of IANA).
+GLOBAL: Network = ip_network("2000::/3")
+
+
 class RuleError(ValueError):
     """An entry is neither CIDR[:PORT[-PORT]] nor NAME[:PORT[-PORT]]."""
 
@@ -75,10 +81,10 @@ class Rule:
     """One entry: these addresses, or these names, on these ports."""
 
     network: Network | None
-    names: re.Pattern[str] | None  # None for a network; of all names and addresses: `everywhere`
+    names: tuple[str, ...] | None  # what stands between the stars of a name; None for a network
     ports: range
     text: str
-    everywhere: bool = False
+    everywhere: bool = False  # every name and address
 
     @classmethod
     def parse(cls, text: str) -> "Rule":
@@ -89,8 +95,8 @@ class Rule:
         place, ports = _split(text)
         found = _parse_ports(text, ports)
         if _NAMES.fullmatch(place) and not _NUMBER.search(place):
-            pattern = ".*".join(map(re.escape, place.lower().removesuffix(".").split("*")))
-            return cls(None, re.compile(pattern), found, text, everywhere=place == "*")
+            parts = tuple(place.lower().removesuffix(".").split("*"))
+            return cls(None, parts, found, text, everywhere=place == "*")
         try:
             return cls(ip_network(place), None, found, text)
         except ValueError as error:
@@ -111,7 +117,7 @@ class Rule:
         """Whether this names what was asked for; None when that was an address."""
         if self.names is None or port not in self.ports:
             return False
-        return self.everywhere or (name is not None and self.names.fullmatch(name) is not None)
+        return self.everywhere or (name is not None and _matches(self.names, name))
 
 
 class Policy:
@@ -147,6 +153,8 @@ class Policy:
         for network, what in DENIED.items():
             if address.version == network.version and address in network:
                 return f"{address} is {what}"
+        if address.version == 6 and address not in GLOBAL:
+            return f"{address} is no address of the internet"
         if address in own:
             return f"{address} is this machine itself"
         return self._refusal_of_public(port, name)
@@ -166,6 +174,25 @@ AllowError = RuleError
 
 _NAMES = re.compile(r"[A-Za-z0-9_*.-]+")
 _NUMBER = re.compile(r"(?:^|\.)[0-9]+\.?$")  # an address, or what was to be one
+
+
+def _matches(parts: tuple[str, ...], name: str) -> bool:
+    """Whether the parts are in the name, in order, at its ends the first and the last.
+
+    Each is looked for once, where it comes first: no pattern makes a name take long.
+    """
+    if len(parts) == 1:
+        return name == parts[0]
+    first, *middle, last = parts
+    if not name.startswith(first) or not name.endswith(last):
+        return False
+    at, end = len(first), len(name) - len(last)
+    for part in middle:
+        found = name.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return at <= end
 
 
 def _split(text: str) -> tuple[str, str]:

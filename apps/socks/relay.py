@@ -13,6 +13,7 @@ from apps.socks.packets import Packet, read_packet, write_packet
 from nodes.client import DatagramPort, Incoming, NodeError, Stream, StreamReset
 
 TICK: Final = 1.0  # seconds between two looks at who was silent
+PER_TURN: Final = 16  # datagrams of the near sides, before others have their turn
 LARGEST: Final = 59_000  # bytes of an answer; the mesh takes little more with the head
 
 Whose = tuple[str, int, int]  # node's key, its port, the number
@@ -36,7 +37,11 @@ class Relay:
 
     async def pass_on(self) -> None:
         """Send what the near sides want sent, until the node is lost: raises NodeLost."""
+        turn = 0
         async for came in self._port:
+            turn += 1
+            if turn % PER_TURN == 0:
+                await asyncio.sleep(0)  # a flood leaves nobody else waiting
             packet = read_packet(came.data)
             if packet is None:
                 self._gone["garbage"] += 1

@@ -56,7 +56,8 @@ class Terms:
         return denied or any(_of(rule, address) and rule.ports == ALL_PORTS for rule in self.deny)
 
     def denied(self, name: str) -> bool:
-        return any(rule.names is not None and rule.names.fullmatch(name) for rule in self.deny)
+        meant = (rule for rule in self.deny if not rule.everywhere or rule.ports == ALL_PORTS)
+        return any(rule.covers_name(name, rule.ports[0]) for rule in meant)
 
 
 class NotAnswered(Exception):

@@ -1,6 +1,9 @@
+import fnmatch
 import socket
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from apps.egress.hostnames import address_of
 from apps.egress.rules import ALL_PORTS, Policy, Rule, RuleError
@@ -22,6 +25,7 @@ def refused(text: str, port: int = 80, policy: Policy = OPEN) -> bool:
         "100.127.255.255",
         "127.0.0.1",
         "127.255.255.254",
+        "168.63.129.16",
         "169.254.169.254",
         "172.16.0.1",
         "172.31.255.255",
@@ -37,6 +41,10 @@ def refused(text: str, port: int = 80, policy: Policy = OPEN) -> bool:
         "::127.0.0.1",
         "::ffff:127.0.0.1",
         "::ffff:8.8.8.8",
+        "::ffff:0:127.0.0.1",
+        "200::1",
+        "4000::1",
+        "e000::1",
         "64:ff9b::7f00:1",
         "64:ff9b::808:808",
         "64:ff9b:1::a00:1",
@@ -169,6 +177,11 @@ def names(policy: Policy, name: str | None, port: int = 443, address: str = "1.1
         ("*.example.com", "example.com", False),
         ("*.example.com", "badexample.com", False),
         ("ads*.example.com", "ads7.example.com", True),
+        ("a*a", "a", False),
+        ("a*b*c", "a1b2c", True),
+        ("a*b*c", "acb", False),
+        ("*.a.*", "x.a.b", True),
+        ("*ab*b", "ab", False),
         ("example.com", "exampleXcom", False),
         ("*", "anything.test", True),
         ("*", None, True),
@@ -228,3 +241,15 @@ def test_the_own_address_stays_closed_to_a_name_that_is_allowed():
 
 def test_entries_without_ports_mean_all():
     assert Rule.parse("*.example.com").ports is ALL_PORTS
+
+
+@given(st.text("ab.*", min_size=1, max_size=8), st.text("ab.", max_size=10))
+def test_stars_mean_what_they_mean_in_the_shell(pattern: str, name: str):
+    parts = tuple(pattern.split("*"))
+    rule = Rule(None, parts, ALL_PORTS, pattern)
+    assert rule.covers_name(name, 1) == fnmatch.fnmatchcase(name, pattern)
+
+
+def test_no_pattern_makes_a_name_take_long():
+    rule = Rule.parse("*a" * 100 + "b.test")
+    assert not rule.covers_name("a" * 63 + "." + "a" * 63 + "." + "a" * 63 + ".test", 1)
