@@ -33,7 +33,7 @@ class ListenError(Exception):
 
 async def main(participant: "Participant", options: Options, listener: socket.socket) -> int:
     path = participant.run_dir / f"node-{options.node}.sock"
-    gateway = Gateway(options)
+    gateway = Gateway(options, participant.bus)
 
     async def work() -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -73,7 +73,14 @@ def parse(arguments: list[str]) -> Options:
         prog="socks-client", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("--node", required=True, help="name of the local node")
-    parser.add_argument("--exit", required=True, help="name or key of the node of the socks-server")
+    parser.add_argument(
+        "--exit",
+        required=True,
+        type=_exits,
+        dest="exits",
+        metavar="NODE[,NODE...]|fastest",
+        help="names or keys of nodes with a socks-server, the next when one cannot be reached",
+    )
     parser.add_argument("--port", type=int, default=PORT, help=f"mesh port of the exit ({PORT})")
     parser.add_argument("--listen", type=_place, default=("127.0.0.1", 1080), metavar="IP:PORT")
     parser.add_argument("--user-file", type=Path, help="name:password lines, readable by you only")
@@ -88,6 +95,14 @@ def parse(arguments: list[str]) -> Options:
         )
     values = {name: value for name, value in vars(found).items() if name != "user_file"}
     return Options(**values, users=users)
+
+
+def _exits(text: str) -> tuple[str, ...]:
+    """None for the fastest, whose names the tracker knows."""
+    names = tuple(dict.fromkeys(text.split(",")))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NODE, NODE,NODE or fastest")
+    return () if names == ("fastest",) else names
 
 
 def _place(text: str) -> tuple[str, int]:

@@ -19,6 +19,7 @@ from apps.socks.messages import (
     OFFER,
     Association,
     Destination,
+    Probe,
     Refusal,
     encode,
     read_greeting,
@@ -135,6 +136,8 @@ class Exit:
                     await self._connect(incoming, greeting)
                 case Association():
                     await self._associate(incoming, greeting)
+                case Probe():
+                    await incoming.refuse(Reply.SUCCEEDED)
                 case None:
                     raise DialError(Reply.GENERAL, "a greeting that is none")
         except DialError as error:

@@ -10,16 +10,22 @@ import errno
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from apps.socks.associations import MAX_ASSOCIATIONS, Associate, Postbox, TooMany
+from apps.socks.choosing import Choice, Exit
 from apps.socks.messages import Destination, encode, read_refusal
-from apps.socks.protocol import ConnectRequested, Reply
+from apps.socks.protocol import AssociateRequested, ConnectRequested, Reply
+from apps.socks.reaching import Reaching
+from apps.socks.scout import Scout
 from apps.socks.upkeep import Notes
-from apps.socks.visitors import Front, Visitors
-from nodes.client import Code, Flow, Node, NodeError, StreamRefused, StreamReset, Unreachable
+from apps.socks.visitors import Front, Visitors, Wish
+from nodes.client import Code, Flow, Node, NodeError, StreamRefused, Unreachable
+
+if TYPE_CHECKING:
+    from bus import Bus
 
 OPEN_TIMEOUT: Final = 25.0  # s for the exit's answer; it has its own, shorter one for the target
-SETTLING: Final = 5.0  # s after meeting the node in which a missing route is waited for
 FAREWELL: Final = 1.0  # s in which a refused client may read why
 ACCEPTS_PER_TURN: Final = 64
 FULL_PAUSE: Final = 0.2  # s, when there are no descriptors left
@@ -30,7 +36,7 @@ class Options:
     """The command line."""
 
     node: str
-    exit: str  # node name or Z85 key
+    exits: tuple[str, ...]  # node names or Z85 keys; none: the fastest of those on offer
     port: int
     listen: tuple[str, int]
     users: Mapping[bytes, bytes] | None  # None: no password is asked for
@@ -41,23 +47,22 @@ class Options:
 class Gateway:
     """Takes clients, and does for them what they ask."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, bus: "Bus") -> None:
         self._options = options
-        self._node: Node | None = None  # None while there is none
-        self._settled_at = 0.0  # loop time; until then a route may still be on its way
         self._connections = 0  # that have asked for something
         self._note = Notes()
         self._visitors = Visitors(options.users, self._asked, self._refused)
+        choice = Choice([Exit(name, options.port) for name in options.exits])
+        self._reaching = Reaching(options.node, choice, Scout(choice, bus))
+        self._postbox = Postbox()
         self._tasks: asyncio.TaskGroup
 
     async def use(self, node: Node) -> None:
         """Open streams on this node until it is lost."""
-        self._node = node
-        self._settled_at = asyncio.get_running_loop().time() + SETTLING
         try:
-            await node.lost.wait()
+            await self._reaching.use(node)
         finally:
-            self._node = None
+            self._postbox.close()
 
     async def accept(self, listener: socket.socket) -> None:
         """Take clients for ever."""
@@ -98,10 +103,10 @@ class Gateway:
         self._note(f"client refused: {reason}")
         self._tasks.create_task(_farewell(client))
 
-    def _asked(self, client: socket.socket, front: Front, wish: ConnectRequested) -> None:
+    def _asked(self, client: socket.socket, front: Front, wish: Wish) -> None:
         self._tasks.create_task(self._serve(client, front, wish))
 
-    async def _serve(self, client: socket.socket, front: Front, wish: ConnectRequested) -> None:
+    async def _serve(self, client: socket.socket, front: Front, wish: Wish) -> None:
         """See one client through, from its request to the end of its stream."""
         if self._connections >= self._options.max_connections:
             self._note(f"more than {self._connections} connections: client turned away")
@@ -109,9 +114,11 @@ class Gateway:
             return
         self._connections += 1
         try:
-            flow = await self._connect(client, front, wish)
-            await flow.closed()
-        except NodeError as error:
+            if isinstance(wish, ConnectRequested):
+                await self._connect(client, front, wish)
+            else:
+                await self._associate(client, front, wish)
+        except (NodeError, TooMany, OSError) as error:
             code, reason = _explain(error)
             self._note(f"{wish.host}:{wish.port}: {reason}")
             await self._turn_away(client, front, code)
@@ -120,37 +127,43 @@ class Gateway:
             self._connections -= 1
 
     async def _turn_away(self, client: socket.socket, front: Front, code: Reply) -> None:
+        if client.fileno() < 0:
+            return  # it was handed over, and cut
         with contextlib.suppress(OSError):  # it is gone: nobody is left to tell
             client.send(front.answer(code))
         await _farewell(client)
 
-    async def _connect(self, client: socket.socket, front: Front, wish: ConnectRequested) -> Flow:
+    async def _connect(self, client: socket.socket, front: Front, wish: ConnectRequested) -> None:
         """Raises NodeError; the client has not been answered then."""
-        loop = asyncio.get_running_loop()
         greeting = encode(Destination(wish.host, wish.port))
-        while True:
-            node = self._node
-            if node is None:
-                raise NodeError(f"node {self._options.node!r} is not there")
-            try:
-                return await node.connect(
-                    client,
-                    self._options.exit,
-                    self._options.port,
-                    greeting,
-                    timeout=OPEN_TIMEOUT,
-                    early=front.surplus,
-                    head=front.success,
-                    idle=self._options.idle,
-                )
-            except (Unreachable, StreamReset) as error:
-                early = error.code in (Code.NO_ROUTE, Code.NO_LISTENER)
-                if not early or loop.time() > self._settled_at:
-                    raise
-            await asyncio.sleep(0.2)
+
+        async def attempt(node: Node, which: Exit) -> Flow:
+            return await node.connect(
+                client,
+                which.target,
+                which.port,
+                greeting,
+                timeout=OPEN_TIMEOUT,
+                early=front.surplus,
+                head=front.success,
+                idle=self._options.idle,
+            )
+
+        flow = await self._reaching.reach(attempt, client)
+        await flow.closed()
+
+    async def _associate(
+        self, client: socket.socket, front: Front, wish: AssociateRequested
+    ) -> None:
+        """Raises NodeError, TooMany and OSError; the client has not been answered then."""
+        association = Associate(client, wish, self._postbox, self._note)
+        with contextlib.closing(association):
+            async with await self._reaching.reach(association.open) as stream:
+                client.send(front.answer(Reply.SUCCEEDED, association.bound))
+                await association.run(stream)
 
 
-def _explain(error: NodeError) -> tuple[Reply, str]:
+def _explain(error: Exception) -> tuple[Reply, str]:
     """Translate what the mesh says into what SOCKS can say."""
     match error:
         case StreamRefused():
@@ -160,6 +173,8 @@ def _explain(error: NodeError) -> tuple[Reply, str]:
             return Reply.TIMED_OUT, str(error)
         case Unreachable():
             return Reply.NETWORK_UNREACHABLE, str(error)
+        case TooMany():
+            return Reply.GENERAL, f"more than {MAX_ASSOCIATIONS} associations for datagrams"
         case _:
             return Reply.GENERAL, str(error)
 

@@ -76,8 +76,9 @@ class HttpConnect:
         """What answers a CONNECT that was carried out."""
         return SUCCEEDED
 
-    def answer(self, code: Reply, _bound: tuple[str, int] | None = None) -> bytes:
-        """Give the bytes that answer the CONNECT."""
+    def answer(self, code: Reply, bound: tuple[str, int] | None = None) -> bytes:
+        """Give the bytes that answer the CONNECT; there is no `bound` address in HTTP."""
+        del bound
         if self.state is not State.ANSWERING:
             raise RuntimeError(f"no CONNECT awaits an answer in state {self.state.name}")
         self.state = State.DONE

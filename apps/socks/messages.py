@@ -1,6 +1,6 @@
 """What the two halves of the SOCKS pair say to each other when a stream is opened.
 
-The greeting of a stream to the exit is one of two, told apart by `kind`. Answered by `attach` (TCP) or by
+The greeting of a stream to the exit is one of three, told apart by `kind`. Answered by `attach` (TCP) or by
 `Associated` (UDP), or refused with a `Refusal`.
 
 For UDP the stream carries no bytes: it is the life of the association. The datagrams travel beside it
@@ -43,6 +43,10 @@ class Association(msgspec.Struct, frozen=True, tag_field="kind", tag="udp"):
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)]  # bound at the near node
 
 
+class Probe(msgspec.Struct, frozen=True, tag_field="kind", tag="probe"):
+    """Greeting of a stream that the exit refuses: whether it is there, and how far away."""
+
+
 class Associated(msgspec.Struct, frozen=True):
     """Reply of an exit that took an association: its datagram port on the mesh."""
 
@@ -56,13 +60,16 @@ class Refusal(msgspec.Struct, frozen=True):
     reason: str  # for the log of the near side
 
 
-Greeting = Destination | Association
+Greeting = Destination | Association | Probe
 
 _greetings: Final[msgspec.msgpack.Decoder[Greeting]] = msgspec.msgpack.Decoder(Greeting)
 
 
 def encode(message: Greeting | Associated | Refusal) -> bytes:
     return msgspec.msgpack.encode(message)
+
+
+PROBE: Final = encode(Probe())
 
 
 def read_greeting(greeting: bytes) -> Greeting | None:

@@ -7,7 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from apps.socks.httpconnect import HttpConnect
-from apps.socks.protocol import ConnectRequested, Event, Failed, Handshake, Reply, Send
+from apps.socks.protocol import (
+    AssociateRequested,
+    ConnectRequested,
+    Event,
+    Failed,
+    Handshake,
+    Reply,
+    Send,
+)
 
 PATIENCE: Final = 10.0  # s for everything up to the request
 MAX_VISITORS: Final = 1024
@@ -29,10 +37,11 @@ class Front(Protocol):
 
     def receive(self, data: bytes) -> list[Event]: ...
 
-    def answer(self, code: Reply) -> bytes: ...
+    def answer(self, code: Reply, bound: tuple[str, int] | None = None) -> bytes: ...
 
 
-Asked = Callable[[socket.socket, Front, ConnectRequested], None]
+Wish = ConnectRequested | AssociateRequested
+Asked = Callable[[socket.socket, Front, Wish], None]
 
 
 class Visitors:
@@ -84,7 +93,7 @@ class Visitors:
     def done(self, visitor: "Visitor", event: Event) -> None:
         """It has said what it wants, or nothing that makes sense."""
         match event:
-            case ConnectRequested() if visitor.front is not None:
+            case ConnectRequested() | AssociateRequested() if visitor.front is not None:
                 self._asked(visitor.sock, visitor.front, event)
             case Failed(reason):
                 self._refused(visitor.sock, reason)
