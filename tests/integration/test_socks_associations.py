@@ -76,7 +76,7 @@ def echoing_exit(path: Path) -> Iterator[EchoingExit]:
             async def accept() -> None:
                 async for incoming in listener:
                     answering = running.answer(incoming)
-                    serving.append(asyncio.create_task(answering))  # noqa: PERF401 - as they come
+                    serving.append(asyncio.create_task(answering))
 
             serving.append(asyncio.create_task(accept()))
             ready.set()
@@ -223,7 +223,7 @@ def test_the_end_of_the_connection_is_the_end_of_it(setting: Setting):
 def test_when_the_exit_ends_it_the_connection_ends(setting: Setting):
     with associated(setting) as (control, there), udp() as sock:
         after(setting, there, sock)
-        setting.exit.call(setting.exit.held[-1].aclose())
+        setting.exit.loop.call_soon_threadsafe(setting.exit.held[-1].write_eof)
         with contextlib.suppress(ConnectionResetError):
             assert control.recv(1) == b""
         until(lambda: refused(there))
@@ -240,14 +240,21 @@ def test_an_exit_without_datagrams_is_a_failure(setting: Setting):
         setting.exit.refuse = False
 
 
+def code_of_one_more(setting: Setting, opened: contextlib.ExitStack) -> int:
+    control = opened.enter_context(connect(setting.pair.socks_port))
+    control.sendall(GREETING + request("0.0.0.0", 0, 3))
+    return receive(control, 12)[3]
+
+
 def test_there_are_so_many_at_a_time(setting: Setting):
+    over = setting.exit.over
+    until(lambda: len(setting.exit.asked) == setting.exit.over)  # those of other tests
     with contextlib.ExitStack() as opened:
-        codes = []
-        for _ in range(258):
-            control = opened.enter_context(connect(setting.pair.socks_port))
-            control.sendall(GREETING + request("0.0.0.0", 0, 3))
-            codes.append(receive(control, 12)[3])
+        codes = [code_of_one_more(setting, opened) for _ in range(258)]
         assert codes == [0] * 256 + [1] * 2
+    until(lambda: setting.exit.over >= over + 256)
+    with contextlib.ExitStack() as opened:
+        until(lambda: code_of_one_more(setting, opened) == 0)
 
 
 def test_a_flood_leaves_others_their_datagrams(setting: Setting):
