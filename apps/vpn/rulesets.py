@@ -276,12 +276,15 @@ def _refusing(reason: Blocked) -> str:
 
 
 def _placed(rules: tuple[Rule, ...]) -> list[Rule]:
-    return [rule for rule in rules if rule.network is not None]
+    """Those that a packet can be held against: all but names."""
+    return [rule for rule in rules if rule.network is not None or rule.everywhere]
 
 
 def _match(rule: Rule) -> str:
-    family = "ip" if rule.network is not None and rule.network.version == 4 else "ip6"
-    place = f"{family} daddr {rule.network}"
+    if rule.network is None:
+        place = "meta nfproto { ipv4, ipv6 }"
+    else:
+        place = f"{'ip' if rule.network.version == 4 else 'ip6'} daddr {rule.network}"
     if rule.ports == ALL_PORTS:
         return place
     ports = f"{rule.ports[0]}-{rule.ports[-1]}" if len(rule.ports) > 1 else f"{rule.ports[0]}"

@@ -102,3 +102,9 @@ def test_every_reason_has_a_set_that_counts_and_a_verdict(reason: Blocked) -> No
     text = rulesets.inside(Inside(plan=PLAN))
     assert f"set blocked_{reason} {{" in text
     assert f"chain {reason} {{ update @blocked_{reason} {{ meta mark }} " in text
+
+
+def test_a_port_that_is_denied_everywhere_is_denied_in_both_families() -> None:
+    rules = Inside(plan=PLAN, deny=(Rule.parse("*:22"),))
+    line = "meta nfproto { ipv4, ipv6 } meta l4proto { tcp, udp } th dport 22 goto denied"
+    assert line in chain(rulesets.inside(rules), "outwards")
