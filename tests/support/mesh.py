@@ -62,6 +62,10 @@ class Mesh:
         command = ["-m", "nodes.node", "--name", name, *arguments, *options]
         self._spawn(name, command, self._environment(name))
 
+    def start_program(self, name: str, code: str, *options: str) -> None:
+        """Start a node that is not as it should be: `code` changes it, and starts it."""
+        self._spawn(name, ["-c", code, "--name", name, *options], self._environment(name))
+
     def spawn_again(self, name: str) -> subprocess.Popen[bytes]:
         """Start a second node of the same name and key."""
         first = self.processes[name]

@@ -56,7 +56,6 @@ def test_the_builders_make_the_records_of_the_specification() -> None:
         "refuse": wire.record(Kind.REFUSE, 3, b"no", code=5),
         "data": wire.record(Kind.DATA, 3, b"hello"),
         "credit": wire.credit(3, 262144),
-        "session-credit": wire.credit(0, 1 << 20),
         "fin": wire.record(Kind.FIN, 3),
         "reset": wire.record(Kind.RESET, 3, code=Code.TARGET_RESET),
     }
