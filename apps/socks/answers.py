@@ -17,6 +17,9 @@ from apps.egress.hostnames import Address, address_of
 from apps.socks.dnscache import Family, Outcome
 
 PAYLOAD: Final = 1232  # bytes of an answer over UDP that are not fragmented (DNS flag day 2020)
+# Of an answer that is read: the parser's time grows with the square of it, and whoever has a name decides
+# what is answered. Some 250 addresses are in it.
+MAX_ANSWER: Final = 4096  # bytes
 MAX_ADDRESSES: Final = 16  # of one answer; who has more has enough
 
 # Besides its own, what dnspython's parser lets out of messages that are wrong enough.
@@ -54,6 +57,8 @@ def question(name: str, family: Family, number: int, *, edns: bool) -> dns.messa
 
 def read(data: bytes, asked: dns.message.QueryMessage) -> Verdict | None:
     """What a message says to the question; None when it is no answer to it."""
+    if len(data) > MAX_ANSWER:
+        return Useless("an answer that is too large")
     try:
         message = dns.message.from_wire(data, ignore_trailing=True)
         if not isinstance(message, dns.message.QueryMessage) or not asked.is_response(message):

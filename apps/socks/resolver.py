@@ -182,6 +182,8 @@ async def _over_tcp(
     try:
         writer.write(len(wire).to_bytes(2) + wire)
         size = int.from_bytes(await reader.readexactly(2))
+        if size > answers.MAX_ANSWER:
+            return Useless("an answer that is too large")
         verdict = read(await reader.readexactly(size))
     except asyncio.IncompleteReadError:
         verdict = None

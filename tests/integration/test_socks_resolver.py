@@ -18,7 +18,8 @@ from tests.support.nameserver import nameserver
 ZONE = {
     "a.test": ["300 A 192.0.2.1", "300 A 192.0.2.2", "300 AAAA 2001:db8::1"],
     "short.test": ["0 A 192.0.2.3"],
-    "big.test": [f"300 A 10.0.{number // 256}.{number % 256}" for number in range(1000)],
+    "big.test": [f"300 A 10.0.0.{number}" for number in range(200)],
+    "huge.test": [f"300 A 10.0.{number // 256}.{number % 256}" for number in range(4000)],
 }
 
 
@@ -27,6 +28,13 @@ def texts(outcome: Outcome) -> list[str]:
 
 
 NOBODY: Server = ("127.0.0.1", 1)  # nobody listens on a port so low
+
+
+def truncate(question: dns.message.Message) -> list[bytes]:
+    """Answers that the rest is to be had over TCP."""
+    reply = dns.message.make_response(question, recursion_available=True)
+    reply.flags |= dns.flags.TC
+    return [reply.to_wire()]
 
 
 @pytest.fixture
@@ -87,25 +95,21 @@ async def test_who_gives_up_takes_the_answer_from_nobody():
 
 
 async def test_an_answer_that_is_too_long_for_a_datagram_comes_over_tcp():
-    def truncated(question: dns.message.Message) -> list[bytes]:
-        reply = dns.message.make_response(question, recursion_available=True)
-        reply.flags |= dns.flags.TC
-        return [reply.to_wire()]
-
-    async with nameserver(ZONE, truncated) as server:
+    async with nameserver(ZONE, truncate) as server:
         outcome = await Resolver([server.place]).ask("big.test", "A")
         assert len(outcome.addresses) == 16
         assert server.asked == ["big.test A"] * 2
 
 
-async def test_a_server_that_cuts_its_tcp_connection_or_truncates_there_is_useless():
-    def truncated(question: dns.message.Message) -> list[bytes]:
-        reply = dns.message.make_response(question, recursion_available=True)
-        reply.flags |= dns.flags.TC
-        return [reply.to_wire()]
+async def test_an_answer_so_long_that_it_would_take_long_to_read_is_not_read():
+    async with nameserver(ZONE, truncate) as server:
+        outcome = await Resolver([server.place]).ask("huge.test", "A")
+        assert outcome.reason == "the resolver said: an answer that is too large"
 
-    for over_tcp in (truncated, lambda _: []):
-        async with nameserver(ZONE, truncated) as server:
+
+async def test_a_server_that_cuts_its_tcp_connection_or_truncates_there_is_useless():
+    for over_tcp in (truncate, lambda _: []):
+        async with nameserver(ZONE, truncate) as server:
             server.over_tcp = over_tcp
             outcome = await Resolver([server.place]).ask("a.test", "A")
             assert (outcome.addresses, outcome.silent) == ((), False)
