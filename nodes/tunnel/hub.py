@@ -7,19 +7,22 @@ has it as a peer: it may have spoken first. Bounded by the sessions that there a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections import Counter
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nodes.tunnel import packets, records
 from nodes.tunnel.records import NOTHING, Kind, Takes
 from nodes.wire import CONTROL_LANE, WireError
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Callable, Mapping, Sequence
 
     from nodes.lane import Lane
     from nodes.tunnel.packets import Header
     from nodes.tunnel.tunnel import Peer, Tunnel
+
+
+MAX_CHANGES: Final = 8  # of what a peer's device takes, in a second
 
 
 class _Said(NamedTuple):
@@ -42,6 +45,7 @@ class Tunnels:
         self._tunnels: list[Tunnel] = []
         self._heard: dict[str, _Said] = {}  # by peer
         self._told: dict[str, _Said] = {}
+        self._changes: Counter[str] = Counter()  # TUNNEL records of a peer in this second
         self._cannot: dict[str, int] = {}  # peers that know no tunnels, and the session's number
 
     def add(self, tunnel: Tunnel) -> None:
@@ -71,6 +75,7 @@ class Tunnels:
     def tick(self) -> None:
         """Once a second."""
         now = self._clock()
+        self._changes.clear()
         for tunnel in self._tunnels:
             tunnel.tick()
             for peer in tunnel.peers.values():
@@ -92,6 +97,9 @@ class Tunnels:
         kind = record[0]
         if kind == Kind.TUNNEL and number == CONTROL_LANE:
             takes, mtu = records.parse_tunnel(record)
+            self._changes[lane.peer] += 1
+            if self._changes[lane.peer] > MAX_CHANGES:  # each is work, and news for the app
+                raise WireError(f"more than {MAX_CHANGES} TUNNEL records in a second")
             self._heard[lane.peer] = _Said(_number(lane), takes, mtu)
             self._look(lane.peer)
         elif kind in {Kind.PACKET, Kind.PACKETS} and number != CONTROL_LANE:

@@ -14,7 +14,9 @@ from typing import Final, NamedTuple
 from nodes.tunnel.packets import mark_congestion
 from nodes.tunnel.vnet import Shape
 
-MAX_BYTES: Final = 1 << 20  # that wait in one queue
+MAX_BYTES: Final = 1 << 20  # that wait in one queue, at most
+LEAST_BYTES: Final = 128 * 1024  # and where there are many queues
+ALL_BYTES: Final = 64 << 20  # that wait in all queues of a device, while none has less than that
 MAX_PACKETS: Final = 2048
 QUANTUM: Final = 16 * 1024  # bytes of a turn: a large packet is four turns
 TARGET: Final = 0.005  # s that packets may wait, if it is for long (RFC 8289)
@@ -89,6 +91,7 @@ class FairQueue:
     """See the module. `dropped` counts by reason."""
 
     def __init__(self) -> None:
+        self.limit = MAX_BYTES
         self.bytes = 0
         self.packets = 0
         self.marked = 0
@@ -116,7 +119,7 @@ class FairQueue:
         flow.bytes += size
         self.bytes += size
         self.packets += 1
-        while self.bytes > MAX_BYTES or self.packets > MAX_PACKETS:
+        while self.bytes > self.limit or self.packets > MAX_PACKETS:
             fattest = max(self._flows.values(), key=_bytes)
             self._took(fattest.take())
             self._drop("queue_full")
@@ -175,6 +178,11 @@ class FairQueue:
 
     def _drop(self, reason: str) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+
+def limit(queues: int) -> int:
+    """Bytes that each of so many queues of a device may hold."""
+    return min(max(ALL_BYTES // max(queues, 1), LEAST_BYTES), MAX_BYTES)
 
 
 def _bytes(flow: _Flow) -> int:

@@ -15,6 +15,7 @@ from nodes.tunnel import icmp, packets, vnet
 from nodes.tunnel.device import NoDevice
 from nodes.tunnel.outlet import FRONT, Outlet
 from nodes.tunnel.prefixes import Prefixes
+from nodes.tunnel.queue import limit
 from nodes.tunnel.records import NOTHING, Takes
 from nodes.tunnel.vnet import BadShape, Shape
 from nodes.wire import DATA_LANES
@@ -168,6 +169,10 @@ class Tunnel:
     def tick(self) -> None:
         """Once a second."""
         self._answers = 0
+        share = limit(len(self.peers) * DATA_LANES)
+        for peer in self.peers.values():
+            for outlet in peer.outlets:
+                outlet.queue.limit = share
 
     def agree(self) -> None:
         """Have the device give what all peers take that are up."""

@@ -5,7 +5,18 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.tunnel.queue import INTERVAL, MAX_BYTES, MAX_PACKETS, STALE, TARGET, FairQueue, Packet
+from nodes.tunnel.queue import (
+    ALL_BYTES,
+    INTERVAL,
+    LEAST_BYTES,
+    MAX_BYTES,
+    MAX_PACKETS,
+    STALE,
+    TARGET,
+    FairQueue,
+    Packet,
+    limit,
+)
 from nodes.tunnel.vnet import Shape
 from tests.support.ip_packets import tcp, v4
 
@@ -90,6 +101,18 @@ def test_a_flood_of_flows_is_bounded_too() -> None:
         pass
     assert not queue._flows
     assert queue.bytes == queue.packets == 0
+
+
+def test_many_queues_share_what_a_few_would_have() -> None:
+    assert limit(4) == MAX_BYTES
+    assert limit(0) == MAX_BYTES
+    assert limit(256) * 256 == ALL_BYTES
+    assert limit(10_000) == LEAST_BYTES
+    queue = FairQueue()
+    queue.limit = limit(10_000)
+    for _ in range(10):
+        queue.push(b"much", packet(60_000))
+    assert queue.bytes <= LEAST_BYTES
 
 
 def slow(queue: FairQueue, seconds: float, *, ecn: bool = False) -> Counter[str]:

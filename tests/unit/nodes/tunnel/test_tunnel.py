@@ -5,13 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodes.tunnel import records
+from nodes.tunnel.hub import MAX_CHANGES
 from nodes.tunnel.prefixes import BadPrefix
 from nodes.tunnel.records import NOTHING, Takes
 from nodes.tunnel.tunnel import FAILURES, SEEK_AFTER
 from nodes.tunnel.vnet import TCP4, UNFINISHED, Shape
 from nodes.wire import CONTROL_LANE
 from tests.support.ip_packets import tcp4, udp4, udp6
-from tests.support.memory_mesh import Nature
+from tests.support.memory_mesh import MemoryMesh, Nature
 from tests.support.tunnels import End, MemoryDevice, TwoEnds, offloaded
 
 CHECKSUM = Takes.CHECKSUM
@@ -153,6 +154,30 @@ def test_when_the_route_is_lost_the_peer_is_down_and_a_way_is_looked_for(ends: T
     assert ends.b.device.packets == [udp4(b"there")]
 
 
+def test_when_a_relay_dies_no_packet_is_lost_doubled_or_swapped() -> None:
+    mesh = MemoryMesh("a", "r", "s", "b", nature=Nature(delay=0.01, jitter=0.004, rate=10_000_000))
+    for pair in (("a", "r"), ("r", "b"), ("a", "s"), ("s", "b")):
+        mesh.link(*pair)
+    mesh.route("a", "r", "b")
+    mesh.route("a", "s", "b", standby=True)
+    a, b = (End(mesh.engines[name], MemoryDevice()) for name in "ab")
+    a.peer(mesh.key("b"), "10.9.0.2/32")
+    b.peer(mesh.key("a"), "10.9.0.1/32")
+    a.engine.ping(mesh.key("b"), lambda _: None)
+    mesh.run(1)
+    flows = [[udp4(at.to_bytes(2, "big"), port=port) for at in range(200)] for port in range(1, 9)]
+    for at in range(200):
+        a.device.send(*[flow[at] for flow in flows])
+        mesh.run(0.001)
+        if at == 100:
+            mesh.links["r", "b"].cut("the relay dies")
+            mesh.links["a", "r"].cut("the relay dies")
+    mesh.run(5)
+    came = b.device.packets
+    assert [[packet for packet in came if packet in set(flow)] for flow in flows] == flows
+    assert a.events == [("up", mesh.key("b"))]
+
+
 def test_a_session_that_begins_anew_is_told_anew(ends: TwoEnds) -> None:
     ends.mesh.engines["b"].stop()
     ends.run(3)
@@ -264,6 +289,16 @@ def test_who_breaks_the_protocol_loses_the_session(ends: TwoEnds, data: bytes, l
     record(ends, data, lane)
     assert ends.mesh.engines["b"].counters["session_broke_protocol"] == 1
     assert ("down", ends.key_a) in ends.b.events
+
+
+def test_who_says_something_else_again_and_again_loses_the_session(ends: TwoEnds) -> None:
+    way = ends.mesh.engines["a"].lane(ends.key_b)
+    assert way is not None
+    for at in range(MAX_CHANGES + 1):
+        way.send_record(CONTROL_LANE, records.tunnel(Takes(at % 2), 1420))
+    ends.run()
+    assert ends.mesh.engines["b"].counters["session_broke_protocol"] == 1
+    assert len(ends.b.events) <= 2 * MAX_CHANGES + 4
 
 
 @settings(max_examples=60, deadline=None)
