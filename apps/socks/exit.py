@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from bus import Bus, Request
 
 # Names being resolved and targets being dialled at once: what a scan through an exit can occupy.
-MAX_DIALS: Final = 128
-MAX_DIALS_OF_KEY: Final = 64
+MAX_DIALS: Final = 256
+MAX_DIALS_OF_KEY: Final = 128
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from apps.socks.dnscache import FAILURE, Cache, Family, Outcome
 log = logging.getLogger("socks")
 
 PATIENCE: Final = 1.5, 3.0  # seconds that each server has in the first round, and in the second
-MAX_ASKING: Final = 256  # questions that are out at once
+MAX_ASKING: Final = 512  # questions that are out at once: two for each dial
 MAX_STRAYS: Final = 64  # datagrams that answer nothing, before a server is given up
 LOOK_EVERY: Final = 1.0  # seconds between two looks at a file
 

@@ -27,6 +27,8 @@ PORT: Final = 53
 MIN_PAYLOAD: Final = 512  # bytes, RFC 1035
 MAX_PAYLOAD: Final = 1232  # bytes that pass over any way in one piece
 MAX_TCP: Final = 65_535
+# Of a question: none is longer, and the time to read one that is full of records grows with its square.
+MAX_QUESTION: Final = 2048  # bytes
 LONGEST: Final = 3600.0  # seconds; what lives longer is asked for again
 LONGEST_NEGATIVE: Final = 600.0  # seconds; RFC 2308, 5 recommends at most hours
 FAILURE: Final = 2.0  # seconds that a failure is believed (RFC 9520, 3.2: 1 to 300)
@@ -99,6 +101,8 @@ class Asked:
 
 def read(wire: bytes, terms: Terms) -> Asked:
     """Take a client's message apart; raises NotAnswered."""
+    if len(wire) > MAX_QUESTION:
+        raise NotAnswered(f"a question of {len(wire)} bytes")
     try:
         message = dns.message.from_wire(wire, ignore_trailing=True)
     except (dns.exception.DNSException, ValueError, IndexError) as error:

@@ -205,3 +205,8 @@ def test_a_question_with_damaged_bytes_is_read_or_is_not_answered(noise: bytes, 
         questions.refused(asked)
     except NotAnswered:
         pass
+
+
+def test_a_question_that_would_take_long_to_read_is_not_read() -> None:
+    with pytest.raises(NotAnswered, match="60000 bytes"):
+        questions.read(bytes(60_000), OPEN)
