@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ HOST, HOST6 = "51.1.1.2", "2a01::2"  # of the exit's machine
 PRIVATE = "10.1.1.1"  # of the operator's own network
 REQUEST = messages.encode(messages.Request(messages.VERSION))
 EVERYBODY = ("--allow-key", "everybody")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 @dataclass
@@ -63,6 +65,18 @@ class Guest:
         self.process.stdin.close()
         self.process.wait(20)
 
+    def python(self, text: str, *words: str, code: int | None = 0) -> str:
+        """Python on its machine."""
+        return self.run(sys.executable, "-P", "-c", text, *words, code=code)
+
+    def resolve_by_exit(self) -> None:
+        """Programs on its machine ask the exit's resolver from now on."""
+        assert self.lease is not None
+        folder = Path("/etc/netns", self.space)
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [f"nameserver {address}\n" for address in self.lease.resolver]
+        (folder / "resolv.conf").write_text("".join(lines))
+
     @property
     def address(self) -> str:
         assert self.lease is not None
@@ -83,6 +97,23 @@ def run_in(space: str, *words: str, code: int | None = 0, timeout: float = 60) -
     return done.stdout + done.stderr
 
 
+class Service:
+    """A program that goes on while the test does."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def line(self) -> str:
+        """What it prints next; waits for it."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def say(self, text: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(text)
+        self.process.stdin.flush()
+
+
 class Outlet:
     """The exit and all around it."""
 
@@ -91,7 +122,7 @@ class Outlet:
         self.internet = internet
         self.space = mesh.spaces.of("x")
         self._guests: list[Guest] = []
-        self._others: list[subprocess.Popen[bytes]] = []
+        self._others: list[subprocess.Popen[str]] = []
 
     def start_exit(self, *options: str) -> None:
         """Start vpn-server, and wait until it lets clients out."""
@@ -122,7 +153,7 @@ class Outlet:
         ]  # fmt: skip
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env=ENVIRONMENT,
         )  # fmt: skip
         guest = Guest(self.mesh.spaces.of(name), process)
         self._guests.append(guest)
@@ -135,15 +166,33 @@ class Outlet:
         """A command on the exit's machine."""
         return run_in(self.space, *words, code=code)
 
-    def serve(self, *words: str, until: str = "") -> None:
+    def serve(self, *words: str, until: str = "") -> Service:
         """A program on the internet; wait until it says so."""
+        service = self.spawn_in(self.internet, *words)
+        while until and until not in service.line():
+            assert service.process.poll() is None, words
+        return service
+
+    def run_on_machine(self, *words: str) -> Service:
+        """A program beside the exit."""
+        return self.spawn_in(self.space, *words)
+
+    def spawn_in(self, space: str, *words: str) -> Service:
         process = subprocess.Popen(
-            ["ip", "netns", "exec", self.internet, *words], stdout=subprocess.PIPE
-        )
+            ["ip", "netns", "exec", space, *words], text=True, env=ENVIRONMENT,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
         self._others.append(process)
-        assert process.stdout is not None
-        while until and until not in process.stdout.readline().decode():
-            assert process.poll() is None, words
+        return Service(process)
+
+    def echo(self, address: str = INTERNET, port: int = 7000) -> Service:
+        """Answers datagrams and tells who sent them: `tests.support.internet`."""
+        words = ("-m", "tests.support.internet", "echo", address, str(port))
+        return self.serve(sys.executable, "-P", *words, until="ready")
+
+    def serve_names(self) -> None:
+        words = ("-m", "tests.support.internet", "names", INTERNET)
+        self.serve(sys.executable, "-P", *words, until="ready")
 
     def stats(self) -> Stats:
         return asyncio.run(self._stats())
@@ -180,6 +229,8 @@ class Outlet:
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     pipe.close()
+        for guest in self._guests:
+            shutil.rmtree(Path("/etc/netns", guest.space), ignore_errors=True)
 
 
 @contextlib.contextmanager
