@@ -117,8 +117,11 @@ class Service:
 class Outlet:
     """The exit and all around it."""
 
-    def __init__(self, mesh: SpreadMesh, internet: str) -> None:
+    vpn_server = (sys.executable, "-P", "-m", "apps.vpn.server")
+
+    def __init__(self, mesh: SpreadMesh, internet: str, names: Sequence[str]) -> None:
         self.mesh = mesh
+        self._names = names
         self.internet = internet
         self.space = mesh.spaces.of("x")
         self._guests: list[Guest] = []
@@ -130,19 +133,34 @@ class Outlet:
         self.mesh.start_beside("x", "vpn", command, "vpn")
         self.until_logged("clients leave here")
 
-    def until_logged(self, text: str) -> None:
+    def until_logged(self, text: str, times: int = 1, name: str = "vpn") -> None:
         deadline = time.monotonic() + PATIENCE
-        while text not in self.mesh.log("vpn"):
-            assert self.mesh.processes["vpn"].poll() is None, self.mesh.log("vpn")
-            assert time.monotonic() < deadline, self.mesh.log("vpn")
+        while self.mesh.log(name).count(text) < times:
+            assert self.mesh.processes[name].poll() is None, self.mesh.log(name)
+            assert time.monotonic() < deadline, self.mesh.log(name)
             time.sleep(0.05)
+
+    def linked(self) -> None:
+        """Wait until the nodes of the guests have their links."""
+        asyncio.run(self.mesh.linked(*((name, "x") for name in self._names)))
 
     def stop_exit(self) -> int:
         process = self.mesh.processes.pop("vpn")
         process.terminate()
         code = process.wait(20)
-        (self.mesh.folder / "vpn.log").rename(self.mesh.folder / f"vpn-{time.monotonic_ns()}.log")
+        self.put_log_away()
         return code
+
+    def put_log_away(self) -> None:
+        (self.mesh.folder / "vpn.log").rename(self.mesh.folder / f"vpn-{time.monotonic_ns()}.log")
+
+    def clear(self) -> None:
+        """End the exit and the guests that a test left running."""
+        for guest in self._guests:
+            if guest.process.poll() is None:
+                guest.end()
+        if "vpn" in self.mesh.processes:
+            self.stop_exit()
 
     def guest(self, name: str, greeting: bytes = REQUEST, mode: str = "kind") -> Guest:
         """Ask for a lease from the node of this name."""
@@ -246,13 +264,13 @@ def outlet(guests: Sequence[str] = ("a", "b")) -> Iterator[Outlet]:
         with tempfile.TemporaryDirectory(prefix="exit-") as folder:
             mesh = SpreadMesh(Path(folder), spaces)
             mesh._key("vpn", "app")
-            made = Outlet(mesh, internet)
+            made = Outlet(mesh, internet, guests)
             try:
                 mesh.start_broker([*nodes])
                 mesh.start_manager()
                 for name, others in nodes.items():
                     mesh.start_node(name, *others)
-                asyncio.run(mesh.linked(*((name, "x") for name in guests)))
+                made.linked()
                 made.settle()
                 yield made
             finally:
