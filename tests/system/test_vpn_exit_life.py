@@ -210,7 +210,7 @@ def test_a_guest_whose_volume_is_used_up_is_sent_away_and_stays_away(out: Outlet
     out.start_exit(*EVERYBODY, "--volume", "3M")
     out.serve("iperf3", "--server", "--forceflush", until="listening")
     guest = out.guest("a")
-    guest.run("iperf3", "--client", INTERNET, "--bytes", "4M", code=None)
+    guest.run("iperf3", "--client", INTERNET, "--bytes", "40M", code=None)
     assert guest.until("over")["code"] == Why.VOLUME
     guest.end()
     assert out.guest("a").heard[0]["refused"] == Why.VOLUME
