@@ -170,7 +170,7 @@ def test_where_the_file_is_looked_for(tmp_path):
 def test_the_shipped_file_loads():
     found = config.load(config.shipped())
     mesh, pair = ["node-manager", "alpha", "beta"], ["socks-server", "socks-client"]
-    others = ["vpn-client", "forward-client", "forward-server", "apptracker"]
+    others = ["vpn-client", "vpn-server", "forward-client", "forward-server", "apptracker"]
     assert list(found.apps) == [*mesh, *pair, *others]
     assert [name for name, app in found.apps.items() if app.autostart] == [*mesh, *pair]
 
