@@ -6,10 +6,10 @@ from collections import Counter
 from typing import Final
 
 from apps.egress.ledger import Account, Ledger
-from apps.socks.association import Relayed
 from apps.socks.dial import Gate
 from apps.socks.messages import Associated, Association, encode
 from apps.socks.packets import Packet, read_packet, write_packet
+from apps.socks.relayed import Relayed
 from nodes.client import DatagramPort, Incoming, NodeError, Stream, StreamReset
 
 TICK: Final = 1.0  # seconds between two looks at who was silent
