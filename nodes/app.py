@@ -91,7 +91,7 @@ class App:
         self._send(local.Opened(asked.number, pump.handle, reply))
         sock = asked.take()
         if sock is not None:
-            pump.attach(sock, self._port.loop, idle=asked.idle, head=asked.head)
+            pump.attach(sock, self._port.loop, idle=asked.idle, head=asked.head, quiet=True)
 
     def declined(self, pump: Pump, code: int, reply: bytes) -> None:
         asked = self._opening.pop(pump)
@@ -100,6 +100,8 @@ class App:
         self._send(local.Failed(asked.number, Code.REFUSED, text, code, reply))
 
     def ended(self, pump: Pump) -> None:
+        if pump.is_quiet:
+            return
         self._send(local.Ended(pump.handle))
 
     def closed(self, pump: Pump, code: Code) -> None:

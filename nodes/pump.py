@@ -73,6 +73,7 @@ class Pump:
         self.stream = stream
         self.holder = holder
         self.handle = 0  # the holder's number for it
+        self.is_quiet = False
         self._forget = forget  # called at the end
         self._loop: asyncio.AbstractEventLoop | None = None
         self._phase = _Phase.UNANSWERED
@@ -104,8 +105,13 @@ class Pump:
         idle: float,
         early: bytes = b"",
         head: bytes = b"",
+        quiet: bool = False,
     ) -> None:
-        """Take `sock` over and begin: first `head` is written to it, which is little."""
+        """Take `sock` over and begin: first `head` is written to it, which is little.
+
+        `quiet`: the holder wants to hear of the end only.
+        """
+        self.is_quiet = quiet
         sock.settimeout(0)
         if sock.family != socket.AF_UNIX:
             # If this process is killed, the kernel resets the connection instead of ending it.

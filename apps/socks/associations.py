@@ -17,7 +17,7 @@ from apps.socks.choosing import Exit
 from apps.socks.messages import Associated, Association, encode, read_associated
 from apps.socks.packets import NUMBER
 from apps.socks.protocol import AssociateRequested
-from apps.socks.upkeep import Notes
+from apps.socks.upkeep import Notes, receive_from
 from nodes.client import DatagramPort, Node, NodeError, Received, Stream
 
 MAX_ASSOCIATIONS: Final = 256
@@ -141,10 +141,7 @@ class Associate:
         head = NUMBER.pack(self._number)
         while True:
             try:
-                data, talker = self._sock.recvfrom(LARGEST)
-            except BlockingIOError:
-                await self._readable()
-                continue
+                data, talker = await receive_from(self._sock, LARGEST)
             except OSError:  # of an answer that could not be delivered
                 continue
             if not data.startswith(_NOT_FRAGMENTED) or not self._is_client(talker):
@@ -154,15 +151,6 @@ class Associate:
             except NodeError as error:
                 self._note(f"datagram dropped: {error}")
             await asyncio.sleep(0)  # a flood leaves nobody else waiting
-
-    async def _readable(self) -> None:
-        """Until a datagram has come; no event loop waits for datagrams as it does for streams."""
-        came = self._loop.create_future()
-        self._loop.add_reader(self._sock, _settle, came)
-        try:
-            await came
-        finally:
-            self._loop.remove_reader(self._sock)
 
     def _is_client(self, talker: tuple[str | int, ...]) -> bool:
         host, port = talker[:2]
@@ -191,11 +179,6 @@ class Associate:
                 pass
         except OSError:
             pass
-
-
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 async def _until_over(stream: Stream) -> None:

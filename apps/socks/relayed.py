@@ -14,6 +14,7 @@ from apps.socks.dial import DialError, Gate
 from apps.socks.packets import Packet
 from apps.socks.protocol import Reply
 from apps.socks.remotes import Remotes
+from apps.socks.upkeep import receive_from
 
 LARGEST: Final = 65_535
 JUDGED_FOR: Final = 10.0  # seconds that a decision about a place is good for
@@ -171,7 +172,7 @@ class Relayed:
         """Pass on what comes from where something was sent to."""
         while True:
             try:
-                data, source = await self._loop.sock_recvfrom(sock, LARGEST)
+                data, source = await receive_from(sock, LARGEST)
             except OSError:  # an ICMP error of a datagram sent before
                 await asyncio.sleep(0)
                 continue

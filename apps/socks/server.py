@@ -170,4 +170,4 @@ def _server(text: str) -> Server:
 if __name__ == "__main__":
     options = parse(sys.argv[1:])
     logs.configure()
-    process.run(functools.partial(main, options=options))
+    process.run(functools.partial(main, options=options), uvloop=True)

@@ -1,7 +1,10 @@
 """What both halves of the SOCKS pair need: exit codes, and quiet logs."""
 
+import asyncio
 import logging
+import socket
 import time
+from typing import Any
 
 log = logging.getLogger("socks")
 
@@ -30,3 +33,27 @@ class Notes:
 def printable(text: str) -> str:
     """Make text of remote peers fit for a terminal."""
     return "".join(letter if letter.isprintable() else "�" for letter in text)
+
+
+async def receive_from(sock: socket.socket, size: int) -> tuple[bytes, Any]:
+    """The next datagram and where it came from, on any event loop; raises OSError."""
+    while True:
+        try:
+            return sock.recvfrom(size)
+        except BlockingIOError:
+            await _readable(sock)
+
+
+async def _readable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    came: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(sock, _settle, came)
+    try:
+        await came
+    finally:
+        loop.remove_reader(sock)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
