@@ -75,16 +75,16 @@ class Outlet:
             self._carried = None
             self.queue.clear("down")
 
-    def offer(self, key: bytes, buffer: memoryview, shape: Shape, version: int, now: float) -> bool:
-        """Take the packet behind FRONT in `buffer`; whether `flush` is to be called."""
+    def offer(self, key: bytes, buffer: memoryview, shape: Shape, version: int, now: float) -> None:
+        """Take the packet behind FRONT in `buffer`; call `flush` at the end of the turn."""
         way = self._way
         if way is None:
-            return False
+            return
         if self._parked or self.queue or not way.ready(self):
             self.queue.push(key, Packet(bytearray(buffer[FRONT:]), shape, version, now))
             if not self._parked:
                 self._park(way)
-            return False
+            return
         size = len(buffer) - FRONT
         if size <= SMALL and not shape.size:
             if self._batched + size + ENTRY.size > max(way.frame, LEAST_RECORD):
@@ -92,11 +92,10 @@ class Outlet:
             packet = bytes(buffer[FRONT:])
             self._batch += (records.entry(packet, unfinished=bool(shape.kind)), packet)
             self._batched += size + ENTRY.size
-            return True
+            return
         self.flush()
         HEAD.pack_into(buffer, _HEAD_AT, Kind.PACKET, shape.kind, shape.size)
         self._send(way, buffer[_HEAD_AT:], 1, size)
-        return False
 
     def flush(self) -> None:
         """Send the small packets that were taken in this turn."""

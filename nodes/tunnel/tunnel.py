@@ -12,6 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, Protocol
 
 from nodes.tunnel import icmp, packets, vnet
+from nodes.tunnel.cutting import cut
 from nodes.tunnel.device import NoDevice
 from nodes.tunnel.outlet import FRONT, Outlet
 from nodes.tunnel.prefixes import Prefixes
@@ -35,6 +36,7 @@ SEEK_AFTER: Final = 5.0  # s between two looks for a way to a peer that is down;
 SEEK_AT_MOST: Final = 60.0
 ANSWERS: Final = 64  # ICMP messages a second
 _BUFFER: Final = memoryview(bytearray(FRONT + packets.LARGEST))  # used and left within one call
+_PLAIN: Final = Shape(vnet.NONE, 0)
 _NEEDS: Final = {
     vnet.NONE: NOTHING,
     vnet.UNFINISHED: Takes.CHECKSUM,
@@ -175,10 +177,14 @@ class Tunnel:
                 outlet.queue.limit = share
 
     def agree(self) -> None:
-        """Have the device give what all peers take that are up."""
+        """Have the device give what its only peer takes.
+
+        Of several one that takes less shall not slow the others down: for it packets are cut here.
+        """
         wanted = self.accepts
         weakest = ""
-        for peer in self.peers.values():
+        if len(self.peers) == 1:
+            (peer,) = self.peers.values()
             if peer.up and wanted & ~peer.takes:
                 wanted, weakest = wanted & peer.takes, peer.key
         if wanted != self.gives:
@@ -221,19 +227,27 @@ class Tunnel:
             if peer.may_seek(now):
                 self.watcher.seek(peer.key)
         else:
-            shape = vnet.describe(buffer)
-            if self._fits(packet, header, shape, peer):
-                flow = packets.flow(packet, header)
-                outlet = peer.outlets[packets.number(flow, DATA_LANES)]
-                if outlet.offer(flow, buffer, shape, header.version, now):
-                    self._touched.append(outlet)
+            self._send(peer, buffer, header, now)
+
+    def _send(self, peer: Peer, buffer: memoryview, header: Header, now: float) -> None:
+        packet = buffer[FRONT:]
+        shape = vnet.describe(buffer)
+        needs = _NEEDS.get(shape.kind & ~vnet.ECN)
+        if needs is None:
+            peer.dropped["offload"] += 1
+        elif self._fits(packet, header, shape, peer):
+            flow = packets.flow(packet, header)
+            outlet = peer.outlets[packets.number(flow, DATA_LANES)]
+            self._touched.append(outlet)
+            if not needs & ~peer.takes:
+                outlet.offer(flow, buffer, shape, header.version, now)
+                return
+            for piece in cut(packet, header, shape):
+                front = memoryview(bytearray(FRONT) + piece)
+                outlet.offer(flow, front, _PLAIN, header.version, now)
 
     def _fits(self, packet: memoryview, header: Header, shape: Shape, peer: Peer) -> bool:
         """Whether the far device takes it; the sender hears of what is too big."""
-        needs = _NEEDS.get(shape.kind & ~vnet.ECN)
-        if needs is None or needs & ~peer.takes:  # it was read before the device was told
-            peer.dropped["offload"] += 1
-            return False
         size = len(packet)
         if shape.size:
             at = header.size

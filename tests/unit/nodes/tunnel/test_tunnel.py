@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from nodes.tunnel import records
 from nodes.tunnel.hub import MAX_CHANGES
 from nodes.tunnel.prefixes import BadPrefix
-from nodes.tunnel.records import NOTHING, Takes
+from nodes.tunnel.records import EVERYTHING, NOTHING, Takes
 from nodes.tunnel.tunnel import FAILURES, SEEK_AFTER
 from nodes.tunnel.vnet import TCP4, UNFINISHED, Shape
 from nodes.wire import CONTROL_LANE
@@ -204,10 +204,34 @@ def test_the_device_is_told_to_give_what_the_weakest_peer_takes() -> None:
     assert ends.b.events == [("up", ends.key_a)]
     ends.a.device.send(tcp4(bytes(5000)), vnet=offloaded(TCP4, 1380))  # was under way in the kernel
     ends.run()
-    assert ends.b.device.packets == []
-    assert ends.a.losses(ends.key_b) == {"offload": 1}
+    assert [len(packet) for packet in ends.b.device.packets] == [1420, 1420, 1420, 900]
+    assert ends.a.losses(ends.key_b) == {}
     ends.a.peer(ends.key_b)  # nobody weak any more
     assert ends.a.device.given[-1] == Takes.CHECKSUM | Takes.TCP | Takes.UDP
+
+
+def test_of_several_peers_one_that_takes_less_does_not_slow_the_others_down() -> None:
+    mesh = MemoryMesh("a", "b", "c")
+    for other in "bc":
+        mesh.link("a", other)
+        mesh.route("a", other)
+    a, weak, good = (
+        End(mesh.engines[name], MemoryDevice(NOTHING if name == "b" else EVERYTHING))
+        for name in "abc"
+    )
+    a.peer(mesh.key("b"), "10.9.0.2/32")
+    a.peer(mesh.key("c"), "10.9.0.3/32")
+    weak.peer(mesh.key("a"), "10.9.0.1/32")
+    good.peer(mesh.key("a"), "10.9.0.1/32")
+    for other in "bc":
+        a.engine.ping(mesh.key(other), lambda _: None)
+    mesh.run(1)
+    assert [what for what, _ in a.events] == ["up", "up"]
+    a.device.send(tcp4(bytes(5000)), vnet=offloaded(TCP4, 1380))
+    a.device.send(tcp4(bytes(5000), destination="10.9.0.3"), vnet=offloaded(TCP4, 1380))
+    mesh.run(1)
+    assert [len(packet) for packet in weak.device.packets] == [1420, 1420, 1420, 900]
+    assert [len(packet) for packet in good.device.packets] == [5040]
 
 
 def test_with_offload_off_there_are_no_super_packets_in_either_direction() -> None:
