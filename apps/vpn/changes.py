@@ -41,7 +41,7 @@ class Changes(msgspec.Struct, frozen=True):
     own_dns: bool
     since: float  # Unix s
     resolv: Before | None = None  # None: not changed
-    rp_filter: str | None = None  # None: not changed
+    valid_mark: str | None = None  # net.ipv4.conf.all.src_valid_mark; None: not changed
     version: int = VERSION
 
     def policy(self, home: str) -> Policy:

@@ -29,6 +29,7 @@ Network = IPv4Network | IPv6Network
 
 TABLE: Final = "viscript_vpn"
 FAMILY: Final = "inet"
+MARK: Final = 0x7669  # of what belongs to links: only routes and the reverse path filter look at it
 COUNTERS: Final = ("dns", "ipv4", "ipv6", "source")  # of what is blocked
 
 # Where a machine may be at home. Only these are ever local: a network that hands out public addresses as
@@ -86,6 +87,7 @@ def ruleset(policy: Policy, now: Now) -> str:
         *(f"  counter {name} {{}}" for name in COUNTERS),
         *_sets(policy, now),
         *_arriving(policy),
+        *_marking(policy),
         *_local(policy),
         *_leaving(policy),
         *_passing_on(policy),
@@ -132,8 +134,26 @@ def _arriving(policy: Policy) -> list[str]:
     ]
 
 
+def _marking(policy: Policy) -> list[str]:
+    """What comes back to links is known by its connection, before routes are looked up for it (ADR 18).
+
+    The mark lets nothing out: that is for the user alone to do.
+    """
+    return [
+        "  chain marking {",
+        "    type filter hook output priority mangle; policy accept;",
+        f"    meta skuid {policy.uid} meta l4proto tcp ct mark set {MARK}",
+        "  }",
+        "  chain returning {",
+        "    type filter hook prerouting priority mangle; policy accept;",
+        f"    ct direction reply ct mark {MARK} meta mark set {MARK}",
+        f"    fib daddr type local tcp dport @ports meta mark set {MARK}",
+        "  }",
+    ]
+
+
 def _local(policy: Policy) -> list[str]:
-    """Connections from an address of an earlier lease can never go on: tell them."""
+    """Connections from an address of an earlier lease can never go on: tell those that still send."""
     stale = f"oifname {policy.tun} meta l4proto tcp"
     return [
         "  chain output {",

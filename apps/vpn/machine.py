@@ -72,11 +72,11 @@ class Machine:
         held = changes.load(self.file)
         wanted = changes.of_policy(policy, exits, since if held is None else held.since)
         if held is not None:
-            wanted = msgspec.structs.replace(wanted, resolv=held.resolv, rp_filter=held.rp_filter)
+            wanted = msgspec.structs.replace(wanted, resolv=held.resolv, valid_mark=held.valid_mark)
         changes.save(self.file, wanted)
         nft.apply(killswitch.ruleset(policy, Now(ports=listening(policy.uid))))
         routing.block(policy)
-        self._loosen(wanted)
+        self._let_return(wanted)
 
     def lease(
         self, policy: Policy, addresses: Sequence[Address], resolvers: Sequence[Address], mtu: int
@@ -137,16 +137,17 @@ class Machine:
         told = []
         if held.resolv is not None and not resolvconf.put_back(held.resolv):
             told.append(f"{resolvconf.FILE} was changed by somebody else since, and stays as it is")
-        if held.rp_filter is not None:
-            routing.filter_paths(held.rp_filter)
+        if held.valid_mark is not None:
+            routing.mind_marks(held.valid_mark)
         return told
 
-    def _loosen(self, held: Changes) -> None:
-        before = routing.strictness()
+    def _let_return(self, held: Changes) -> None:
+        """Have the reverse path filter look at marks, where there is one."""
+        before = routing.filtered()
         if before is not None:
-            if held.rp_filter is None:
-                changes.save(self.file, msgspec.structs.replace(held, rp_filter=before))
-            routing.filter_paths(routing.LOOSE)
+            if held.valid_mark is None:
+                changes.save(self.file, msgspec.structs.replace(held, valid_mark=before))
+            routing.mind_marks("1")
 
 
 def check_capable() -> None:

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from apps.vpn.killswitch import MARK
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -35,8 +37,8 @@ LINKS, OWN, EXEMPT, ALL = 5190, 5191, 5192, 5193  # preferences of the rules
 QUEUE: Final = 500
 _FIRST, _LAST = 100, 0x7FFF_FFFF  # metrics
 _NODAD: Final = 2  # IFA_F_NODAD: nobody else can have the address, so do not wait
-_FILTERS: Final = Path("/proc/sys/net/ipv4/conf")
-_STRICT, LOOSE = "1", "2"
+_CONF: Final = Path("/proc/sys/net/ipv4/conf")
+_VALID_MARK: Final = _CONF / "all" / "src_valid_mark"
 
 Rule = dict[str, Any]
 
@@ -136,24 +138,23 @@ def left() -> int:
         return sum(len(_rules(ip, family)) for _, family in _families())
 
 
-def strictness() -> str | None:
-    """What the reverse path filter is, where it is strict; None where it lets answers to links pass.
+def filtered() -> str | None:
+    """What `src_valid_mark` is, where it lets the reverse path filter drop answers to links; else None.
 
-    It looks routes up as user 0, and so drops answers to the links of the node (ADR 18) unless it is LOOSE.
+    The filter looks routes up as user 0, and so in our table. With `src_valid_mark` it also looks at the
+    mark, which the kill switch gives to what belongs to links (ADR 18).
     """
-    values = {path.parent.name: path.read_text().strip() for path in _FILTERS.glob("*/rp_filter")}
-    everywhere = values.pop("all", LOOSE)
-    strict = everywhere != LOOSE and _STRICT in {everywhere, *values.values()}
-    return everywhere if strict else None
+    filters = [path.read_text().strip() for path in _CONF.glob("*/rp_filter")]
+    mark = _VALID_MARK.read_text().strip()
+    return mark if mark == "0" and any(value != "0" for value in filters) else None
 
 
-def filter_paths(value: str) -> None:
-    """Set the reverse path filter of all interfaces; raises RoutingError."""
-    file = _FILTERS / "all" / "rp_filter"
+def mind_marks(value: str) -> None:
+    """Set `src_valid_mark` for all interfaces; raises RoutingError."""
     try:
-        file.write_text(value)
+        _VALID_MARK.write_text(value)
     except OSError as error:
-        raise RoutingError(f"{file}: {error.strerror}; it is to be {value}") from None
+        raise RoutingError(f"{_VALID_MARK}: {error.strerror}; it is to be {value}") from None
 
 
 @contextlib.contextmanager
@@ -180,6 +181,7 @@ def _wanted(policy: Policy, version: int) -> list[Rule]:
     exempt = [network for network in policy.exempt if network.version == version]
     return [
         {"priority": LINKS, "table": MAIN, "uid_range": f"{policy.uid}:{policy.uid}"},
+        {"priority": LINKS, "table": MAIN, "fwmark": MARK},
         {"priority": OWN, "table": NEAR},
         *({"priority": EXEMPT, "table": MAIN, "dst": str(network)} for network in exempt),
         {"priority": ALL, "table": TABLE},
@@ -199,6 +201,8 @@ def _rules(ip: Any, family: int) -> list[Rule]:  # noqa: ANN401
             said["dst"] = f"{target}/{rule['dst_len']}"
         if (owner := rule.get_attr("FRA_UID_RANGE")) is not None:
             said["uid_range"] = owner
+        if (mark := rule.get_attr("FRA_FWMARK")) is not None:
+            said["fwmark"] = mark
         found.append(said)
     return found
 

@@ -178,6 +178,11 @@ class Veiled:
         return self.mesh.spaces.of("c")
 
     @property
+    def resolv(self) -> Path:
+        """What is mounted as the machine's /etc/resolv.conf."""
+        return Path("/etc/netns", self.space, "resolv.conf")
+
+    @property
     def home(self) -> dict[str, str]:
         return {**os.environ, **self.mesh._environment("vpn")}
 
@@ -230,7 +235,12 @@ class Veiled:
             "nft": self.run("nft", "list", "ruleset"),
             "resolv": self.run("cat", "/etc/resolv.conf"),
             "resolv file": self.run("stat", "-c", "%a %u %g %y", "/etc/resolv.conf"),
-            "filter": self.run("cat", "/proc/sys/net/ipv4/conf/all/rp_filter"),
+            "filter": self.run(
+                "sh",
+                "-c",
+                "cat /proc/sys/net/ipv4/conf/all/rp_filter"
+                " /proc/sys/net/ipv4/conf/all/src_valid_mark",
+            ),
             "home": ",".join(sorted(path.name for path in (self.mesh.folder / "state").glob("*"))),
         }
         return {name: sorted(text.splitlines()) for name, text in texts.items()}

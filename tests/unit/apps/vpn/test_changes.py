@@ -23,7 +23,7 @@ def test_what_is_saved_is_found_again_with_its_policy(tmp_path: Path) -> None:
     made = msgspec.structs.replace(
         changes.of_policy(POLICY, ["beta", "fastest"], 7.5),
         resolv=Before(b"\xff\x00", None, 0o640, (1, 2), (3, 4)),
-        rp_filter="1",
+        valid_mark="0",
     )
     changes.save(file, made)
     found = changes.load(file)
