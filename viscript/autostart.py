@@ -35,24 +35,29 @@ class Autostart:
         self._left: set[str] = set()  # until there is a bus
 
     async def begin(
-        self, *, away: bool, admit: Callable[[list[Record]], None] = lambda _: None
+        self, *, away: bool, admit: Callable[[list[Record]], None] | None = None
     ) -> list[Record]:
         """Start them; what needs the bus is left for `begin_rest` while that is `away`.
 
-        `admit` hears of them before they run.
+        `admit` hears of them before they run; then it is left to the caller to make all of it lasting.
         """
         apps = self._launcher.config.apps
         self._left = catalog.needing_bus(apps) if away else set()
         for app in self._due(self._left):
             log.info("%s waits for the bus", app.name)
             self._tell(Event("problem", app=app.name, text=WAITS, error="no-daemon"))
-        return await self._start(apps.keys() - self._left, admit)
+        if admit is not None:
+            return await self._start(apps.keys() - self._left, admit)
+        begun = await self._start(apps.keys() - self._left)
+        self._launcher.store.make_lasting()
+        return begun
 
     async def begin_rest(self) -> None:
         """There is a bus now."""
         names, self._left = self._left, set()
         try:
-            await self._start(names, lambda _: None)
+            await self._start(names)
+            self._launcher.store.make_lasting()
         except Failed as error:  # no room on the disk
             log.error("%s", error)  # noqa: TRY400 - said to people
 
@@ -73,18 +78,17 @@ class Autostart:
         return last.stop or (last.state == State.EXITED and not booted)
 
     async def _start(
-        self, names: Container[str], admit: Callable[[list[Record]], None]
+        self, names: Container[str], admit: Callable[[list[Record]], None] = lambda _: None
     ) -> list[Record]:
         """Some at a time: while the next are written down those before are begun."""
         started: list[Record] = []
         ordered = [x.name for x in catalog.order(self._launcher.config.apps) if x.name in names]
         for first in range(0, len(ordered), AT_ONCE):
-            with self._launcher.store.together(lasting=False):  # all of it lasts with the end below
+            with self._launcher.store.together(lasting=False):
                 batch = self._write_down(frozenset(ordered[first : first + AT_ONCE]))
             admit(batch)
             started += batch
             await asyncio.sleep(0)
-        self._launcher.store.make_lasting()
         return started
 
     def _write_down(self, names: Container[str]) -> list[Record]:

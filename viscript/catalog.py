@@ -129,6 +129,11 @@ def fingerprint(config: Config, app: App) -> str:
     return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:8]
 
 
+def beginning(apps: Mapping[str, App]) -> int:
+    """How many programs come up by themselves, with the broker."""
+    return 1 + sum(app.instances for app in apps.values() if app.autostart)
+
+
 def needing_bus(apps: Mapping[str, App]) -> set[str]:
     """Names of those that are ready on the bus only, and of what is after them."""
     found: set[str] = set()

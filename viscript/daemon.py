@@ -22,19 +22,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Struct
 
 from bus import logs
 from bus.errors import NotAuthorised, Unreachable
 from bus.identity import Address
-from viscript import descriptors, doors, endpoints, inforce, processes, strays
+from viscript import catalog, descriptors, doors, endpoints, inforce, processes, strays
 from viscript.autostart import Autostart
 from viscript.cluster import files
 from viscript.config import Config
+from viscript.daemonoptions import Options, parse
 from viscript.desk import Desk
 from viscript.errors import BadConfig, Conflict, Denied, ViscriptError
 from viscript.eventlog import EventLog
-from viscript.home import PYTHON, DaemonLock, Home
+from viscript.home import PYTHON, DaemonLock
 from viscript.jobstore import JobStore
 from viscript.keeping import kernel
 from viscript.launcher import Launcher
@@ -57,20 +57,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 JOIN = 20.0  # seconds for the broker to come up
+HEAD_START = 2.0  # seconds that apps have to begin, where nothing else waits to be done
 REACH = 3.0  # seconds for that of another host, before what runs here goes on without
 AWAY = "the cluster's broker at {} does not answer; what runs here does not wait, and joins it when it does"
 DOWN = 90.0
 SETTLE = 120.0
-
-
-class Options(Struct, frozen=True):
-    """From the command line of `viscript.daemon`, which `viscript up` and `down` write."""
-
-    home: Home
-    config: Path
-    events: int | None  # descriptor for `Event` lines
-    down: bool  # only end what an earlier daemon left
-    settings: Config | None = None  # the config, if it was read just now
 
 
 class Daemon:
@@ -80,8 +71,10 @@ class Daemon:
         self._options = options
         self._home = options.home
         self._teller = teller
-        self._settings = _load(options)
+        self._settings = _load(options, teller)
         self._store = Store(self._home.database)
+        if not options.down and not self._store.is_up:
+            nursery.prepare(catalog.beginning(self._settings.apps))
         if not options.down:
             strays.refuse(self._home, self._store)
         self._cold = False  # nothing lived when we began
@@ -159,7 +152,6 @@ class Daemon:
         """Take over or start what is to run; returns what follows the bus."""
         autostart = Autostart(launcher, self._tell)
         begun = await self._begin_cold(launcher, autostart, recorder)
-        # Here and below: what hears and answers others is imported when the apps are on their way.
         from viscript import title
         from viscript.resuming import act_of
 
@@ -191,12 +183,23 @@ class Daemon:
         self._cold = True
         self._store.begin(lasting=False)  # until its apps are written down, too
         begun = await autostart.begin(away=False, admit=launcher.are_let_in)
+        waited_for = any(record.ready_probe.kind == "bus" for record in begun)
+        if waited_for:
+            await self._admit(begun, launcher)
+            launcher.start_broker()
+        # What hears and answers others is imported, and the disk waited for, when the apps are on their way.
+        await launcher.wait(lambda: launcher.have_begun(begun), HEAD_START)
+        self._store.make_lasting()
+        if not waited_for:
+            await self._admit(begun, launcher)
+        return begun
+
+    async def _admit(self, begun: list[Record], launcher: Launcher) -> None:
         try:
-            doors.let_in(self._home, begun)
+            await asyncio.to_thread(doors.let_in, self._home, begun)
         except Denied:
             await self._give_up(launcher)
             raise
-        return begun
 
     async def _give_up(self, launcher: Launcher) -> None:
         """There will be no broker: end what has begun, as if it had not."""
@@ -336,10 +339,15 @@ class Daemon:
             self._home.run.rmdir()
 
 
-def _load(options: Options) -> Config:
+def _load(options: Options, teller: Teller) -> Config:
     """The config; to take down what runs, none is needed."""
+
+    def warn(text: str) -> None:
+        log.error("%s", text)
+        teller.tell(Event("warning", text=text))
+
     try:
-        return options.settings or inforce.load(options.home, options.config, log.error)
+        return inforce.load(options.home, options.config, warn)
     except BadConfig:
         if not options.down:
             raise
@@ -351,18 +359,6 @@ def _write(path: Path, text: bytes) -> None:
     temporary.touch(mode=0o600)
     temporary.write_bytes(text + b"\n")
     temporary.replace(path)
-
-
-def parse(arguments: list[str]) -> Options:
-    import argparse
-
-    parser = argparse.ArgumentParser("viscript.daemon", description="Started by `viscript up`.")
-    parser.add_argument("--home", type=Path, required=True)
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--events", type=int)
-    parser.add_argument("--down", action="store_true")
-    given = parser.parse_args(arguments)
-    return Options(Home(given.home), given.config, given.events, given.down)
 
 
 def serve(options: Options) -> int:

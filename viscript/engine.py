@@ -7,7 +7,7 @@ import logging
 import random
 import time
 from asyncio import TaskGroup
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -32,6 +32,7 @@ from viscript.supervision.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 8  # programs that are begun beside each other
 LOOKS, PAUSE = 20, 0.05
 NOT_BEGUN = frozenset({State.BLOCKED, State.BACKOFF, State.STARTING})
 
@@ -61,6 +62,7 @@ class Engine:
         self._changed = changed
         self._probed = probed
         self._generations: dict[int, Generation] = {}
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._probers: dict[int, tuple[Prober, asyncio.Task[None]]] = {}
         self._cause = ""  # what is being handled, for the recorder
         self._timer: asyncio.TimerHandle | None = None
@@ -70,6 +72,11 @@ class Engine:
     def generation(self, number: int) -> Generation | None:
         """The run of this launch that is known last."""
         return self._generations.get(number)
+
+    def have_begun(self, records: Iterable[Record]) -> bool:
+        launches = self.supervisor.launches
+        known = [launches[record.id] for record in records if record.id in launches]
+        return all(launch.spawned or launch.state is not State.STARTING for launch in known)
 
     async def wait(self, finished: Callable[[], bool], timeout: float | None) -> bool:
         """Until `finished()`, looked at after every change; False when time is up."""
@@ -281,7 +288,8 @@ class Engine:
             self._home.app_log(number, record.app) if record is not None else self._home.broker_log
         )
         ctl = self.keeper_socket(number)
-        generation = Generation(number, count, self._folder(number), ctl, output)
+        folder = self._folder(number)
+        generation = Generation(number, count, folder, ctl, output, self._turns)
         self._generations[number] = generation
         return generation
 

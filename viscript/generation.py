@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from pathlib import Path
 
 from bus.errors import BusError, NotAuthorised
@@ -31,13 +31,21 @@ PATIENCE = 3  # looks in quick succession: a keeper may just be starting or endi
 PERMANENT = frozenset({2, 8, 13, 20})  # ENOENT, ENOEXEC, EACCES, ENOTDIR: the same again next time
 UNSEEN = "nobody saw it end"
 
+_AT_ONCE: AbstractAsyncContextManager[None] = nullcontext()
+
 Feed = Callable[[events.Event], None]
 
 
 class Generation:
-    """What is known and done about one run. Events go to `feed`, in the order they happen."""
+    """What is known and done about one run. Events go to `feed`, in the order they happen.
 
-    def __init__(self, launch: int, number: int, folder: Path, ctl: Path, output: Path) -> None:
+    In `turns` it waits to be begun.
+    """
+
+    def __init__(
+        self, launch: int, number: int, folder: Path, ctl: Path, output: Path,
+        turns: AbstractAsyncContextManager[None] = _AT_ONCE,
+    ) -> None:  # fmt: skip
         self.launch = launch
         self.number = number
         self.folder = folder
@@ -47,6 +55,7 @@ class Generation:
         self.output = output
         self.printed_from = 0  # where in `output` its own begins
         self._ctl = ctl
+        self._turns = turns
         self._link: Link | None = None
         self._held: Held | None = None
         self._asking = False
@@ -87,7 +96,8 @@ class Generation:
             self.prepared = run = await prepare
             self.printed_from = processes.end_of(self.output)
             spec = run.spec(self.launch, self.number, self.output, self._ctl)
-            self.report = await asyncio.to_thread(processes.spawn, self.folder, spec, run.env)
+            async with self._turns:
+                self.report = await processes.spawned(self.folder, spec, run.env)
         except TimeoutError:
             return "the bus was away too long", False
         except (ViscriptError, BusError, OSError) as error:
@@ -178,7 +188,7 @@ class Generation:
         log.warning("the keeper of launch %s is gone; starting another", self.launch)
         spec = Spec(self.launch, self.number, (), "/", self.output, self._ctl)
         try:
-            await asyncio.to_thread(processes.spawn, self.folder, spec, os.environ, report)
+            await processes.spawned(self.folder, spec, os.environ, report)
         except ViscriptError as error:
             log.warning("%s", error)
             await asyncio.sleep(PROBE)

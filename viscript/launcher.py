@@ -299,8 +299,14 @@ class Launcher:
             if record.key == key and record.ready_probe.kind == "bus":
                 self._engine.feed(events.Ready(record.id))
 
+    def have_begun(self, records: Iterable[Record]) -> bool:
+        """Whether none of these is about to begin: they run, wait for something else, or it was no good."""
+        return self._engine.have_begun(records)
+
     def start_broker(self) -> None:
-        """Take over the broker that lives, or start one."""
+        """Take over the broker that lives, or start one; nothing, where that was done."""
+        if self.broker is not None:
+            return
         launch = Launch(BROKER, "broker", ready=Probe("bus"), restart=RestartRule("always"))
         folder = self.home.launches / "broker"
         if processes.look(folder)[0] is processes.Fate.ENDED:

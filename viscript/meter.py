@@ -29,6 +29,7 @@ class Target(Struct, frozen=True):
     pid: int
     root: Root
     key: str = ""
+    instance: int = 0
 
 
 class Reading(Struct, frozen=True):
@@ -83,7 +84,7 @@ def usage(target: Target, before: Reading, last: Reading) -> Usage:
     sample = last.samples.get(target.id, Sample())
     used = sample.cpu_seconds - before.samples.get(target.id, Sample()).cpu_seconds
     shown = Usage(
-        id=target.id, app=target.app, pid=target.pid, processes=sample.processes,
+        id=target.id, instance=target.instance, app=target.app, pid=target.pid, processes=sample.processes,
         cpu_percent=round(max(0.0, used) / seconds * 100, 1),
         cpu_seconds=round(sample.cpu_seconds, 2), rss=sample.rss, threads=sample.threads,
         open_files=sample.files, seconds=round(seconds, 3),

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+import struct
 import subprocess
 import threading
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from viscript.home import PYTHON
 from viscript.keeping import server
 
 TIMEOUT = 20.0  # seconds for a program to be begun
+SPARES = 64  # keepers that are forked beforehand
+PART = 1 << 16  # bytes of an answer that are read at once
 
 
 class Nursery:
@@ -31,26 +34,76 @@ class Nursery:
     def ask(self, request: Mapping[str, object]) -> dict[str, Any]:
         """The answer of a new keeper; blocks. `Failed` when there is none."""
         try:
-            ours, theirs = socket.socketpair()
-            with ours:
-                with theirs:
-                    self._pass_on(theirs)
+            with self._connection() as ours:
                 ours.settimeout(TIMEOUT)
-                ours.sendall(json.dumps(request).encode() + b"\n")
+                ours.sendall(_line(request))
                 with ours.makefile("rb") as file:
-                    answer = file.readline()
-                return dict(json.loads(answer))
+                    return _answer(file.readline())
         except TimeoutError:
             self._give_up()
-            raise Failed(f"the keeper has not come up within {TIMEOUT:.0f} s") from None
-        except (OSError, ValueError) as error:
-            raise Failed(f"the keeper did not come up: {error}") from None
+            raise _late() from None
+        except OSError as error:
+            raise _none(error) from None
+
+    async def asked(self, request: Mapping[str, object]) -> dict[str, Any]:
+        """`ask`, while others go on: without a thread, unless keepers have nothing to be forked from yet."""
+        import asyncio  # while it comes up
+
+        loop = asyncio.get_running_loop()
+        try:
+            found = self._connection_at_once()
+            with await asyncio.to_thread(self._connection) if found is None else found as ours:
+                ours.settimeout(0)
+                async with asyncio.timeout(TIMEOUT):
+                    await loop.sock_sendall(ours, _line(request))
+                    line = b""
+                    while not line.endswith(b"\n") and (part := await loop.sock_recv(ours, PART)):
+                        line += part
+                return _answer(line)
+        except TimeoutError:
+            await asyncio.to_thread(self._give_up)
+            raise _late() from None
+        except OSError as error:
+            raise _none(error) from None
 
     def warm_up(self) -> None:
         """Have it come up while we do something else."""
         with self._lock:
             if self._control is None:
                 self._begin()
+
+    def prepare(self, count: int) -> None:
+        """So many programs are about to begin, and others have something to do until then."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._control is not None and count > 0:
+                self._control.send(str(min(count, SPARES)).encode())
+
+    def _connection(self) -> socket.socket:
+        """To what will be a keeper."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._pass_on(theirs)
+            except BaseException:
+                ours.close()
+                raise
+        return ours
+
+    def _connection_at_once(self) -> socket.socket | None:
+        """None where it would have to be waited for."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            if self._control is None:
+                return None
+            ours, theirs = socket.socketpair()
+            with theirs:
+                if self._send(theirs, socket.MSG_DONTWAIT):
+                    return ours
+            ours.close()
+            return None
+        finally:
+            self._lock.release()
 
     def _pass_on(self, connection: socket.socket) -> None:
         with self._lock:
@@ -68,11 +121,12 @@ class Nursery:
                 self._process.kill()
             self.close()
 
-    def _send(self, connection: socket.socket) -> bool:
+    def _send(self, connection: socket.socket, flags: int = 0) -> bool:
         assert self._control is not None  # noqa: S101 - called only when it is there
+        passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", connection.fileno()))]
         try:
-            socket.send_fds(self._control, [b"."], [connection.fileno()])
-        except OSError:  # it has died
+            self._control.sendmsg([b"."], passed, flags)
+        except OSError:  # it has died, or takes nothing just now
             return False
         return True
 
@@ -102,6 +156,25 @@ class Nursery:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(1)
             self._process = None
+
+
+def _line(request: Mapping[str, object]) -> bytes:
+    return json.dumps(request).encode() + b"\n"
+
+
+def _answer(line: bytes) -> dict[str, Any]:
+    try:
+        return dict(json.loads(line))
+    except ValueError as error:
+        raise _none(error) from None
+
+
+def _late() -> Failed:
+    return Failed(f"the keeper has not come up within {TIMEOUT:.0f} s")
+
+
+def _none(error: Exception) -> Failed:
+    return Failed(f"the keeper did not come up: {error}")
 
 
 nursery = Nursery()

@@ -134,15 +134,30 @@ class Spec(Struct, frozen=True):
 def spawn(folder: Path, spec: Spec, env: Mapping[str, str], adopt: Report | None = None) -> Report:
     """Start a keeper and wait until its program runs or could not be started, as the report says.
 
-    With `adopt` it takes over what runs, by the rules that this was started with. Blocks; to be called in
-    a thread. `Failed` when the keeper itself cannot be started or another holds the folder's lock.
+    With `adopt` it takes over what runs, by the rules that this was started with. Blocks. `Failed` when the
+    keeper itself cannot be started or another holds the folder's lock.
     """
+    return _report(folder, nursery.ask(_request(folder, spec, env, adopt)))
+
+
+async def spawned(
+    folder: Path, spec: Spec, env: Mapping[str, str], adopt: Report | None = None
+) -> Report:
+    """`spawn`, while others go on."""
+    return _report(folder, await nursery.asked(_request(folder, spec, env, adopt)))
+
+
+def _request(
+    folder: Path, spec: Spec, env: Mapping[str, str], adopt: Report | None
+) -> dict[str, object]:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise Failed(f"{folder}: cannot be made: {error.strerror}") from None
-    request = {"folder": str(folder), "spec": spec.fields(adopt), "env": dict(env)}
-    answer = nursery.ask(request)
+    return {"folder": str(folder), "spec": spec.fields(adopt), "env": dict(env)}
+
+
+def _report(folder: Path, answer: Mapping[str, object]) -> Report:
     if answer.get("locked"):
         raise Failed(f"{folder}: another keeper holds this launch; see: viscript la")
     if "state" not in answer:

@@ -27,7 +27,7 @@ class DaemonInfo(Struct, frozen=True):
 class Event(Struct, frozen=True, omit_defaults=True):
     """A line of what the daemon tells the `up` that started it."""
 
-    kind: Literal["broker", "notice", "launch", "problem", "up", "error"]
+    kind: Literal["broker", "notice", "warning", "launch", "problem", "up", "error"]
     launch: Status | None = None
     app: str = ""
     text: str = ""

@@ -122,6 +122,7 @@ class Usage(Struct, kw_only=True):
     bus_out_rate: float | None = None
     seconds: float = 0.0  # that the rates are over
     host: str = ""
+    instance: int = 0
 
 
 class Probed(Struct, frozen=True):

@@ -168,7 +168,8 @@ def lines(
 def _table(frames: Sequence[Frame], view: View, height: int) -> list[Line]:
     rows = ordered(frames, view)
     first = min(view.top, max(0, len(rows) - height + 1))
-    cells = [_row(*row, several=len(frames) > 1) for row in rows]
+    counted = {(host.host, status.app) for host, status, _ in rows if status.instance}
+    cells = [_row(*row, several=len(frames) > 1, counted=counted) for row in rows]
     head = list(HEAD)
     head[_SORTED[view.sort]] += "^" if view.backwards else "*"
     widths = [max(map(_cells, column)) for column in zip(head, *cells, strict=True)]
@@ -181,9 +182,13 @@ def _table(frames: Sequence[Frame], view: View, height: int) -> list[Line]:
     return found
 
 
-def _row(host: Host, status: Status, used: Usage | None, *, several: bool) -> list[str]:
+def _row(
+    host: Host, status: Status, used: Usage | None, *, several: bool, counted: set[tuple[str, str]]
+) -> list[str]:
+    """`counted` are apps of which there are several instances."""
     now = host.at
     app = f"{host.host}:{status.app}" if several else status.app
+    app += f":{status.instance}" if (host.host, status.app) in counted else ""
     told = [str(status.id), one_line(app), status.state]
     if used is None:
         told += ["-"] * 7

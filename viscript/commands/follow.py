@@ -189,7 +189,7 @@ def _agree(matched: list[Status], how: How) -> None:
     names += f" and {len(matched) - 20} more" if len(matched) > 20 else ""
     if how.as_json or not sys.stdin.isatty():
         raise Conflict(
-            f"{len(matched)} are meant: {names}; name one by its id, or add --yes for all"
+            f"{len(matched)} are meant: {names}; name one by its id, or put --yes before what is meant"
         )
     note(f"{len(matched)} are meant: {names}")
     print("All of them? [y/N] ", end="", file=sys.stderr, flush=True)

@@ -67,7 +67,8 @@ def _target(launcher: Launcher, record: Record) -> Target | None:
     report, pid = launcher.report(record.id), record.pid
     if report is None or pid is None:
         return None
-    return Target(record.id, record.app, pid, Root(report.keeper_pid, pid), record.key)
+    root = Root(report.keeper_pid, pid)
+    return Target(record.id, record.app, pid, root, record.key, record.instance)
 
 
 HEAD = (
@@ -92,18 +93,20 @@ def run(client: Client, targets: list[str], *, as_json: bool) -> None:
     if as_json:
         document(usage)
     elif usage:
-        table(HEAD, [row(x) for x in usage])
+        counted = {(x.host, x.app) for x in usage if x.instance}
+        table(HEAD, [row(x, one_of_several=(x.host, x.app) in counted) for x in usage])
     else:
         say("Nothing runs. What can be started: viscript apps")
     if problem is not None:
         raise problem
 
 
-def row(usage: Usage) -> tuple[str, ...]:
+def row(usage: Usage, *, one_of_several: bool = False) -> tuple[str, ...]:
     """Cells under `HEAD`."""
+    app = f"{usage.app}:{usage.instance}" if one_of_several else usage.app
     counts = (usage.bus_in, usage.bus_out, usage.bus_in_rate, usage.bus_out_rate)
     return (
-        str(usage.id), usage.app, f"{usage.cpu_percent:.1f} %", f"{usage.cpu_seconds:.2f} s",
+        str(usage.id), app, f"{usage.cpu_percent:.1f} %", f"{usage.cpu_seconds:.2f} s",
         size(usage.rss), str(usage.processes), str(usage.threads), str(usage.open_files),
         *("-" if count is None else size(count) for count in counts),
     )  # fmt: skip

@@ -21,7 +21,6 @@ from viscript.supervision.states import FINAL
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from viscript.config import Config
     from viscript.home import Home
     from viscript.logfiles import Line
     from viscript.records import Status
@@ -32,7 +31,7 @@ _QUIET = frozenset({"blocked", "starting", "stopping"})  # unless it waits for s
 Show = Callable[[Event | None, str], None]  # an event, and the same for people
 
 
-Serve = Callable[["Home", "Config", int], int]
+Serve = Callable[["Home", "Path", int], int]
 
 
 class Outcome(Struct):
@@ -48,12 +47,9 @@ def run(home: Home, config: Path, serve: Serve, *, detach: bool, as_json: bool) 
 
     `serve` is the daemon: its end of a pipe for events is given to it, it gives its exit code.
     """
-    from viscript import inforce
-
     home.create()
     if is_locked(home.lock):
         raise occupied(home)
-    settings = inforce.load(home, config, warn)  # what is wrong is said before anything is started
     outcome = Outcome()
     show = _say if not as_json else _ignore if detach else _line_of_json
     # A terminal that is closed says what Ctrl-C says; who wants it to stay up uses --detach.
@@ -62,7 +58,7 @@ def run(home: Home, config: Path, serve: Serve, *, detach: bool, as_json: bool) 
             signal.signal(number, signal.default_int_handler)
     read, write = os.pipe()
     try:
-        _begin(home, settings, serve, write)
+        _begin(home, config, serve, write)
         also: list[int] = []
         stream = events(read, also)
         _until_up(stream, outcome, home, show)
@@ -95,10 +91,13 @@ def run(home: Home, config: Path, serve: Serve, *, detach: bool, as_json: bool) 
         )
 
 
-def _begin(home: Home, settings: Config, serve: Serve, write: int) -> None:
-    """Start the daemon: from what this process has imported, if it can be, else as a program."""
-    if not fork_daemon(home, write, lambda events: serve(home, settings, events)):
-        spawn_daemon(home, settings.file, write)
+def _begin(home: Home, config: Path, serve: Serve, write: int) -> None:
+    """Start the daemon: from what this process has imported, if it can be, else as a program.
+
+    It is the daemon that reads the configuration and says what is wrong with it, before anything is started.
+    """
+    if not fork_daemon(home, write, lambda events: serve(home, config, events)):
+        spawn_daemon(home, config, write)
 
 
 def _say(_event: Event | None, text: str) -> None:
@@ -161,6 +160,8 @@ def _take(event: Event, outcome: Outcome) -> str:
             return f"broker listens at {event.text}"
         case "notice":
             return event.text
+        case "warning":
+            warn(event.text)
         case "problem":
             outcome.problems[event.app] = event.text
             return f"{event.app} is not started: {event.text}"

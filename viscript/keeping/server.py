@@ -2,7 +2,8 @@
 
 Run as `python -I -S server.py` by the daemon, with a socket as its standard input; it ends when that is
 closed, its keepers do not. Each message passes one connection: a keeper reads there what to run, as one
-JSON document (`folder`, `spec` or `adopt`, `env`), and answers with one.
+JSON document (`folder`, `spec` or `adopt`, `env`), and answers with one. A message without one says how many
+more come soon: so many wait at the socket themselves, each for the next, and end with it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import socket
 import sys
 from typing import Any, NoReturn
 
+DIGITS = 4  # of a number of keepers
 LONGEST = 16 << 20  # bytes of one request; Linux allows a program less than that
 
 
@@ -28,25 +30,37 @@ def serve(control: socket.socket) -> None:
     gc.freeze()  # what is there now is never looked at again, so it stays shared
     gc.disable()
     while True:
-        data, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        data, descriptors, _, _ = socket.recv_fds(control, DIGITS, 1)
         if not data:
             return
-        if not descriptors:
-            continue
-        if os.fork() == 0:
-            control.close()
-            _keep(socket.socket(fileno=descriptors[0]))
-        os.close(descriptors[0])
+        for _ in range(1 if descriptors else int(data)):
+            if os.fork() == 0:
+                _be_keeper(control, descriptors)
+        for each in descriptors:
+            os.close(each)
 
 
-def _keep(connection: socket.socket) -> NoReturn:
-    """Be a keeper, to the end, in a session of its own."""
-    folder = ""
+def _be_keeper(control: socket.socket, descriptors: list[int]) -> NoReturn:
+    """In a session of its own; without a descriptor it waits for one like what it was forked from."""
     try:
-        connection.set_inheritable(False)  # which `recv_fds` leaves it
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         gc.enable()
         os.setsid()
+        while not descriptors:
+            data, descriptors, _, _ = socket.recv_fds(control, DIGITS, 1)
+            if not data:
+                os._exit(0)
+        control.close()
+    except OSError:
+        os._exit(1)
+    _keep(socket.socket(fileno=descriptors[0]))
+
+
+def _keep(connection: socket.socket) -> NoReturn:
+    """Be a keeper, to the end."""
+    folder = ""
+    try:
+        connection.set_inheritable(False)  # which `recv_fds` leaves it
         request = _read(connection)
         folder = request["folder"]
         _work(connection, request)

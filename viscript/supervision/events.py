@@ -156,3 +156,12 @@ class Changed(Struct, frozen=True):
 
 
 Action = Spawn | Terminate | Changed
+
+
+def is_stale(event: OfOne, launch: Launch) -> bool:
+    """Whether it tells of another generation than the one that lives."""
+    if isinstance(event, OfRun):
+        return event.generation != launch.generation or not launch.living
+    if isinstance(event, Ready):
+        return event.generation not in (None, launch.generation)
+    return False

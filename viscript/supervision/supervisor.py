@@ -31,7 +31,6 @@ from viscript.supervision.events import (
     Missed,
     Mute,
     OfOne,
-    OfRun,
     Ready,
     Spawn,
     Spawned,
@@ -42,6 +41,7 @@ from viscript.supervision.events import (
     Unwell,
     Update,
     Well,
+    is_stale,
 )
 from viscript.supervision.launch import BROKER, Launch
 from viscript.supervision.states import FINAL, Exit, State
@@ -94,7 +94,7 @@ class Supervisor:
                 self._down = True
             case _:
                 known = self._launches.get(event.id)
-                if known is not None and not _is_stale(event, known):
+                if known is not None and not is_stale(event, known):
                     self._handle_one(known, event, now)
         return self._settle(now)
 
@@ -381,14 +381,6 @@ class Supervisor:
             del self._launches[launch.id]
         if launch != known:
             self._actions.append(Changed(launch, known.state if known is not None else None))
-
-
-def _is_stale(event: OfOne, launch: Launch) -> bool:
-    if isinstance(event, OfRun):
-        return event.generation != launch.generation or not launch.living
-    if isinstance(event, Ready):
-        return event.generation not in (None, launch.generation)
-    return False
 
 
 def _too_late(launch: Launch) -> str:

@@ -14,7 +14,8 @@ from viscript.options import HomeOption, JsonOption
 from viscript.surface.arguments import ConfigOption, as_json, config_file
 
 if TYPE_CHECKING:
-    from viscript.config import Config
+    from pathlib import Path
+
     from viscript.home import Home
 
 
@@ -32,15 +33,16 @@ def up(
     command.run(place, file, serve, detach=detach, as_json=as_json(json))
 
 
-def serve(home: Home, settings: Config, events: int) -> int:
+def serve(home: Home, config: Path, events: int) -> int:
     """Be the daemon of a home."""
     from viscript.nursery import nursery
 
     nursery.warm_up()  # while the rest is imported
     from viscript import daemon
+    from viscript.daemonoptions import Options
 
     gc.set_threshold(700)  # as it is by itself: what lives long must not let its garbage grow
-    return daemon.serve(daemon.Options(home, settings.file, events, down=False, settings=settings))
+    return daemon.serve(Options(home, config, events, down=False))
 
 
 def down(home: HomeOption = None, json: JsonOption = False) -> None:

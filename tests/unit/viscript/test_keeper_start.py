@@ -19,7 +19,7 @@ from viscript.keeping import kernel, start
 from viscript.keeping.child import Identity
 from viscript.keeping.output import Pipe
 from viscript.keeping.start import StartProblem
-from viscript.nursery import nursery
+from viscript.nursery import Nursery, nursery
 from viscript.processes import Fate
 
 
@@ -179,3 +179,24 @@ def test_what_runs_is_not_given_up_when_its_log_cannot_be_opened(folder):
     folder.log.rmdir()
     kept.rename(folder.log)
     assert folder.spawn(adopt=processes.read_report(folder.path)).pid == first.pid
+
+
+def test_keepers_forked_beforehand_take_what_comes_and_end_with_the_daemon(tmp_path):
+    fresh = Nursery()
+    fresh.warm_up()
+    fresh.prepare(3)
+    until(lambda: len(children(fresh.pid)) == 3)
+    waiting = set(children(fresh.pid))
+    begun: list[int] = []
+    while len(waiting.intersection(begun)) < 2:  # what they are forked from takes some itself
+        assert len(begun) < 20
+        (tmp_path / str(len(begun))).mkdir()
+        made = Folder(tmp_path / str(len(begun)))
+        made.path.mkdir()
+        request = {"folder": str(made.path), "spec": made.spec("/bin/true").fields(None), "env": {}}
+        begun.append(fresh.ask(request)["state"]["keeper_pid"])
+    assert len(set(begun)) == len(begun)
+    until(lambda: not any(alive(pid) for pid in begun))
+    [spare] = children(fresh.pid)
+    fresh.close()
+    until(lambda: not alive(spare))

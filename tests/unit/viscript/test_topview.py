@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from viscript.commands.ru import row
 from viscript.records import Status, Usage
 from viscript.topview import Frame, Host, View, cut, duration, lines, ordered, pressed
 
@@ -101,3 +102,12 @@ def test_several_hosts_stand_in_one_table_with_their_names():
     shown = [text for text, _ in lines([FRAME, other], View(), 120, 24)]
     rows = [line.split()[1] for line in shown[6:]]
     assert rows == ["pi:db", "attic:web", "pi:web", "pi:job"]
+
+
+def test_instances_are_called_as_selectors_name_them():
+    frame = Frame(HOST, [status(1, "web"), status(2, "web", instance=1), status(3, "db")], [])
+    shown = [text.split()[1] for text, _ in lines([frame], View(sort="id"), 100, 24)[4:]]
+    assert shown == ["web:0", "web:1", "db"]
+    one = used(2, 1.0)
+    one.app, one.instance = "web", 1
+    assert row(one, one_of_several=True)[1] == "web:1"
