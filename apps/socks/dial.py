@@ -127,6 +127,8 @@ class _Race:
         """Raises DialError or OSError."""
         try:
             await self._look_up()
+            if len(self._waiting) == 1 and not self._lookups:
+                return await _connect(self._waiting[0], self._port)  # no race, and no task for it
             while True:
                 self._begin()
                 if not self._attempts and not self._lookups:
@@ -217,6 +219,8 @@ class _Race:
         return DialError(code, f"{self._name}: {outcome.reason}")
 
     async def _clear(self) -> None:
+        if not (self._attempts or self._lookups):
+            return
         for task in (*self._attempts, *self._lookups):
             task.cancel()
         left = await asyncio.gather(*self._attempts, *self._lookups, return_exceptions=True)
