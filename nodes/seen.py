@@ -51,6 +51,7 @@ class Peer(msgspec.Struct, frozen=True):
 
 class Peers(msgspec.Struct, frozen=True):
     peers: list[Peer]
+    left: int = 0
 
 
 class Way(msgspec.Struct, frozen=True):

@@ -53,7 +53,7 @@ def peers(engine: Engine, known: Peers, dialled: Callable[[str], bool], age: flo
         )
         for peer in wanted.values()
     ]
-    return seen.Peers(shown)
+    return seen.Peers(shown[: seen.MAX_ROWS], max(0, len(shown) - seen.MAX_ROWS))
 
 
 def _kind(peer: Peer | None) -> str:

@@ -48,3 +48,4 @@ class Door:
                     return
                 writer.write(self._answer(line))
                 await writer.drain()
+            await asyncio.sleep(0)  # who sends many lines at once leaves the others their turn

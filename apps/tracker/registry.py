@@ -42,7 +42,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._entries: dict[tuple[str, int], _Entry] = {}
-        self._places: list[tuple[str, int]] = []  # the same, in order
+        # The same in order, all (None) and of each type: who asks for what nobody has costs nothing.
+        self._places: dict[str | None, list[tuple[str, int]]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -53,11 +54,16 @@ class Registry:
         old = self._entries.get(place)
         if old is None:
             self._check_room(announcement.key, by, now)
-            bisect.insort(self._places, place)
         elif statement.issued <= old.statement.issued:
             raise NotTaken("stale", f"port {place[1]} of that node has announced something newer")
         remembered = max(statement.expires, old.remembered if old else 0.0)
         self._entries[place] = _Entry(announcement, statement, by, remembered)
+        if old is None:
+            self._enter(None, place)
+        elif old.statement.type != statement.type:
+            self._strike(old.statement.type, place)
+        if old is None or old.statement.type != statement.type:
+            self._enter(statement.type, place)
 
     def withdraw(self, place: Place, by: str) -> None:
         """Its announcer takes an offer back; anybody else cannot."""
@@ -66,20 +72,21 @@ class Registry:
             entry.withdrawn = True
 
     def gone(self, by: str) -> None:
-        """A program has left the bus, and what it announced with it."""
-        for entry in self._entries.values():
-            if by != STRANGER and entry.by == by:
+        """A program has left the bus, and what it announced with it; or a node, and what is there."""
+        for place, entry in self._entries.items():
+            if by != STRANGER and by in (entry.by, place[0]):
                 entry.withdrawn = True
 
     def find(
         self, kind: str | None, after: Place | None, now: float
     ) -> tuple[list[tuple[Announcement, Statement]], bool]:
         """A page of what is offered, in the order of the places, and whether there is more."""
-        start = bisect.bisect_right(self._places, (after.key, after.port)) if after else 0
+        places = self._places.get(kind, [])
+        start = bisect.bisect_right(places, (after.key, after.port)) if after else 0
         found: list[tuple[Announcement, Statement]] = []
-        for place in itertools.islice(self._places, start, None):
+        for place in itertools.islice(places, start, None):
             entry = self._entries[place]
-            if entry.shown(now) and kind in {None, entry.statement.type}:
+            if entry.shown(now):
                 if len(found) == PAGE:
                     return found, True
                 found.append((entry.announcement, entry.statement))
@@ -87,10 +94,20 @@ class Registry:
 
     def expire(self, now: float) -> None:
         """Forget what nobody could play again."""
-        kept = {place: e for place, e in self._entries.items() if e.remembered > now}
-        if len(kept) < len(self._entries):
-            self._entries = kept
-            self._places = sorted(kept)
+        for place, entry in list(self._entries.items()):
+            if entry.remembered <= now:
+                del self._entries[place]
+                self._strike(None, place)
+                self._strike(entry.statement.type, place)
+
+    def _enter(self, kind: str | None, place: tuple[str, int]) -> None:
+        bisect.insort(self._places.setdefault(kind, []), place)
+
+    def _strike(self, kind: str | None, place: tuple[str, int]) -> None:
+        places = self._places[kind]
+        del places[bisect.bisect_left(places, place)]
+        if not places:
+            del self._places[kind]
 
     def _check_room(self, key: str, by: str, now: float) -> None:
         if len(self._entries) >= MAX_OFFERS:

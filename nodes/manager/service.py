@@ -130,6 +130,7 @@ class Manager:
         self._changed(changes, "as a node reports")
         differs = self._planner.differs(key, report.routes, report.digest)
         self._differing[key] = self._differing.get(key, 0) + 1 if differs else 0
+        self._told.pop(key, None)  # what it told in part before; it begins anew
         self._suggest(self._topology.nodes[key], now)
         tell = differs and (new or self._differing[key] >= DIFFERING)
         return api.pack(api.Registered(self._bus.key, tell))

@@ -120,7 +120,8 @@ def _link(mesh: Mesh, peer: seen.Peer) -> str:
 def peers(word: str | None) -> None:
     with Mesh() as mesh:
         key = mesh.at(word)
-        found = mesh.ask(seen.PEERS, None, seen.Peers, to=key).peers
+        answer = mesh.ask(seen.PEERS, None, seen.Peers, to=key)
+        found = answer.peers
     head = (
         "NEIGHBOUR",
         "STATE",
@@ -142,7 +143,15 @@ def peers(word: str | None) -> None:
         )
         for peer in found
     ]  # fmt: skip
-    _of(found, head, cells, mesh, key, "no neighbour; link it: --link NAME, see docs/mesh.md")
+    _of(
+        found,
+        head,
+        cells,
+        mesh,
+        key,
+        "no neighbour; link it: --link NAME, see docs/mesh.md",
+        answer.left,
+    )
 
 
 def _how(peer: seen.Peer) -> str:

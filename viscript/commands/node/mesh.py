@@ -24,7 +24,7 @@ from viscript.addresses import Addresses
 from viscript.commands.bus import typed
 from viscript.commands.bus.connection import NAME, TIMEOUT, as_shown
 from viscript.commands.bus.where import contexts, here
-from viscript.errors import BadUsage, Failed, NoDaemon, NotFound, Unknown, ViscriptError
+from viscript.errors import BadUsage, Denied, Failed, NoDaemon, NotFound, Unknown, ViscriptError
 from viscript.output import note
 from viscript.words import did_you_mean
 
@@ -52,8 +52,13 @@ class Mesh:
         """`Denied` when our key file cannot be used, `NoDaemon` when nothing runs."""
         from bus.caller import Caller
 
-        self.place = here(admin=admin)
         self.home = chosen_home()
+        if admin and self.home is not None and (self.home.root / "cluster.json").exists():
+            raise Denied(
+                f"{self.home.root} has joined other hosts: say on the first host which way traffic goes, "
+                "or use a context with the role admin"
+            )
+        self.place = here(admin=admin)
         self.addresses = Addresses(addresses_file(self.home))
         self._look_for = api.Look(routes=full, edges=full)
         self.missing: ViscriptError | None = None  # why there is no manager

@@ -185,3 +185,23 @@ class Churn(RuleBasedStateMachine):
 
 TestChurn = Churn.TestCase
 TestChurn.settings = settings(max_examples=60, stateful_step_count=30)
+
+
+def test_what_is_at_a_node_that_has_left_the_bus_is_not_shown_until_it_is_announced_again() -> None:
+    offers = Registry()
+    offers.put(*offer("node", 1), APP, NOW)
+    offers.put(*offer("node", 2), STRANGER, NOW)
+    offers.put(*offer("another", 1), STRANGER, NOW)
+    offers.gone("node")
+    assert shown(offers) == [("another", 1)]
+    offers.put(*offer("node", 1, issued=NOW + 1), APP, NOW + 1)
+    assert shown(offers) == [("another", 1), ("node", 1)]
+
+
+def test_a_place_that_offers_something_else_now_is_found_by_that_only() -> None:
+    offers = Registry()
+    offers.put(*offer("node", 1), APP, NOW)
+    offers.put(*offer("node", 1, kind="vpn", issued=NOW + 1), APP, NOW + 1)
+    assert (shown(offers, kind="socks"), shown(offers, kind="vpn")) == ([], [("node", 1)])
+    offers.expire(NOW + 100)
+    assert (shown(offers), shown(offers, kind="vpn"), len(offers)) == ([], [], 0)
