@@ -16,7 +16,7 @@ import pytest
 from nodes.client import PeerStats, Tunnel, TunnelRefused, connect_node
 from nodes.local import Offload
 from tests.support.ip_packets import udp4
-from tests.support.namespaces import SpreadMesh, spread_mesh
+from tests.support.namespaces import SpreadMesh, ip, spread_mesh
 from tests.support.tun import IFF_NO_PI, IFF_TUN, MTU, inside, open_tun, tunnel
 
 NEAR, FAR = "10.9.0.1", "10.9.0.2"
@@ -207,6 +207,14 @@ async def test_the_device_lasts_while_the_app_holds_it_and_goes_with_the_node(
         async with asyncio.timeout(PATIENCE):
             while "tun7" in await asyncio.to_thread(_links, space):
                 await asyncio.sleep(0.02)
+
+
+async def test_a_device_that_is_down_for_a_while_goes_on(mesh: SpreadMesh) -> None:
+    async with both(mesh):
+        await asyncio.to_thread(echo, mesh, 3)
+        ip("-n", mesh.spaces.of("a"), "link", "set", "tun0", "down")
+        ip("-n", mesh.spaces.of("a"), "link", "set", "tun0", "up")
+        await asyncio.to_thread(echo, mesh, 3)
 
 
 async def test_a_device_that_vanishes_is_told_of_and_the_node_stays_quiet(mesh: SpreadMesh) -> None:
