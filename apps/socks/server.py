@@ -76,7 +76,11 @@ def parse(arguments: list[str]) -> Options:
         "--max-associations", type=int, default=256, help="of datagrams, of all keys (256); 0: none"
     )
     found = vars(parser.parse_args(arguments))
-    limits, limits_of = _limits(parser, found.pop("limit"))
+    shares = Limits(
+        connections=max(1, found["max_connections"] * 3 // 4),
+        associations=max(1, found["max_associations"] // 4),
+    )
+    limits, limits_of = _limits(parser, found.pop("limit"), shares)
     only = found["only"]
     if not only and any(rule.names and not rule.everywhere for rule in found["allow"]):
         named = next(rule.text for rule in found["allow"] if rule.names)
@@ -116,9 +120,11 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _limits(parser: argparse.ArgumentParser, texts: list[str]) -> tuple[Limits, dict[str, Limits]]:
+def _limits(
+    parser: argparse.ArgumentParser, texts: list[str], default: Limits
+) -> tuple[Limits, dict[str, Limits]]:
     """Those of everybody come first, whatever the order: those of a key change what they name."""
-    default, of_keys = Limits(), dict[str, Limits]()
+    of_keys = dict[str, Limits]()
     try:
         for text in texts:
             key, found = Limits.parse(text, default)
