@@ -205,7 +205,7 @@ THEMES: tuple[Theme, ...] = (
         (
             Entry(
                 "vpn", f"{_S}vpn:app", "All of it through an exit of the mesh, and nothing beside it.",
-                "operate", kinds=("node",), many=True, verbs=("on", "off", "status", "doctor"),
+                "operate", kinds=("node",), many=True, verbs=("on", "off", "status", "doctor", "exits"),
             ),
         ),
     ),

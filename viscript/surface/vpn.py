@@ -102,3 +102,18 @@ def doctor(
     code = looking.doctor(options.home(home), repair=repair, as_json=as_json(json))
     if code:
         raise typer.Exit(code)
+
+
+@app.command()
+def exits(
+    node: Annotated[
+        str | None, typer.Argument(metavar="[NODE]", help="Only those there; its name or key.")
+    ] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show the exits on the bus: who leaves there, how much, what is blocked. Exit code 5: none."""
+    from viscript.commands.vpn import exits as showing
+
+    options.given.take(home, json=json)
+    showing.show(node, as_json=as_json(json))
