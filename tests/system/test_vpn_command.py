@@ -1,0 +1,91 @@
+"""`viscript vpn` as a user types it, on a machine of its own (a network namespace) without an exit."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.instance import Instance
+from tests.support.namespaces import Namespaces
+
+
+class Inside(Instance):
+    """Its commands run in a namespace."""
+
+    def __init__(self, root: Path, space: str) -> None:
+        super().__init__(root)
+        self.space = space
+
+    def run(self, *arguments: str, code: int | None = 0, **more) -> subprocess.CompletedProcess:
+        done = subprocess.run(
+            ["ip", "netns", "exec", self.space, sys.executable, "-P", "-m", "viscript.cli", *arguments],
+            env=self.environment, capture_output=True, text=True, timeout=55, check=False, **more,
+        )  # fmt: skip
+        assert code is None or done.returncode == code, (arguments, done, self.daemon_log())
+        return done
+
+    def rules(self) -> str:
+        done = subprocess.run(
+            ["ip", "netns", "exec", self.space, "sh", "-c", "nft list ruleset; ip rule; ip -6 rule"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Inside]:
+    spaces = Namespaces(["c"])
+    with tempfile.TemporaryDirectory(prefix="vpn-") as folder:
+        made = Inside(Path(folder, "home"), spaces.of("c"))
+        try:
+            (made.root / "config.yaml").unlink()  # the shipped one has all that is needed
+            made.run("up", "--detach")
+            yield made
+        finally:
+            made.clean_up()
+            spaces.close()
+
+
+def test_off_means_that_nothing_is_changed_and_says_so(home: Inside) -> None:
+    done = home.run("vpn", "status", code=3)
+    assert "the VPN is off; on: viscript vpn on KEY|NAME|fastest" in done.stderr
+    assert json.loads(home.run("vpn", "status", "--json", code=3).stdout)["on"] is False
+    assert "it was off already" in home.run("vpn", "off").stdout
+    assert "BROKEN" not in home.run("vpn", "doctor").stdout
+
+
+def test_a_node_that_nobody_knows_changes_nothing(home: Inside) -> None:
+    before = home.rules()
+    assert "no node 'nobody' is known" in home.run("vpn", "on", "nobody", code=5).stderr
+    assert home.rules() == before
+
+
+def test_without_an_exit_it_blocks_and_says_so_until_it_is_off(home: Inside) -> None:
+    before = home.rules()
+    done = home.run("vpn", "on", "beta", "--timeout", "8", code=7)
+    assert "no tunnel after 8 s" in done.stderr
+    assert "nothing leaves meanwhile" in done.stderr
+    assert "policy drop" in home.rules()
+    shown = home.run("vpn", "status").stdout
+    assert "exits: beta" in shown
+    assert "no app listens on that port" in shown
+    found = home.ask("vpn", "status")
+    assert (found["on"], found["client"]["state"]) == (True, "connecting")
+    assert "WARNING  client" in home.run("vpn", "doctor", code=1).stdout
+    home.run("vpn", "off")
+    assert home.rules() == before
+
+
+def test_off_works_when_nothing_runs_any_more(home: Inside) -> None:
+    before = home.rules()
+    home.run("vpn", "on", "beta", "--timeout", "3", code=7)
+    home.run("down")
+    assert "policy drop" in home.rules()
+    done = home.run("vpn", "off")
+    assert "everything is as it was" in done.stdout
+    assert home.rules() == before
+    home.run("up", "--detach")
