@@ -8,9 +8,13 @@
 # comes back, then asks the same by datagram. Exit codes: 0 done, 1 the node or the far end said no, 2 usage.
 use strict;
 use warnings;
+use POSIX ();
 use Socket qw(AF_UNIX SOCK_STREAM PF_UNSPEC SOL_SOCKET pack_sockaddr_un);
 
-my $SENDMSG = 46;       # system call, Linux on x86-64: Perl has none of its own that passes descriptors
+# The number of the system call sendmsg, since Perl has nothing of its own that passes descriptors: Linux has one for
+# each kind of machine, and 211 for all that came since 2012.
+my %SENDMSG = (x86_64 => 46, aarch64 => 211, riscv64 => 211, loongarch64 => 211);
+my $SENDMSG = $SENDMSG{ (POSIX::uname())[4] } // die "the number of sendmsg on this machine is not known here: add it\n";
 my $SCM_RIGHTS = 1;
 
 # --- MessagePack, as much of it as the protocol has: maps with text keys, numbers, text, bytes, nil, floats
