@@ -75,7 +75,7 @@ class App:
         self._opening: dict[Pump, _Asked] = {}  # those that wait for the far app's
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._ports: set[int] = set()
-        self._channel = Channel(sock, self._receive, self._lost, max_queue=_MAX_QUEUE)
+        self._channel = Channel(sock, self._receive, self._lost, max_queue=_MAX_QUEUE, gather=True)
         self._posting = posting.Posting(port, self._channel, self._failed)
         self._tunneling = Tunneling(port, self._channel, self._failed)
 

@@ -38,7 +38,9 @@ class Channel:
         lost: Callable[[str], None],
         *,
         max_queue: int,
+        gather: bool = False,
     ) -> None:
+        """`gather`: messages of one turn of the loop leave as one, and wake the peer once."""
         sock.settimeout(0)
         self._loop = asyncio.get_running_loop()
         self._sock = sock
@@ -51,6 +53,8 @@ class Channel:
         self._queued = 0
         self._drained = asyncio.Event()
         self._drained.set()
+        self._gather = gather
+        self._blocked = False  # the socket is full, and watched
         self._closed = False
         self._loop.add_reader(sock, self._readable)
 
@@ -74,7 +78,10 @@ class Channel:
         self._queue.append((memoryview(message), descriptor))
         self._queued += len(message)
         if len(self._queue) == 1:
-            self._write()
+            if self._gather:
+                self._loop.call_soon(self._write)
+            else:
+                self._write()
         if self._queued > self._max_queue:
             self._fail_later(f"it does not read: {self._queued} bytes wait for it")
 
@@ -91,7 +98,9 @@ class Channel:
     def close(self) -> None:
         if self._closed:
             return
-        self._closed = True
+        if self._gather and not self._blocked:
+            self._write()  # what was said in this turn
+        self._closed, self._blocked = True, False
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
         self._sock.close()
@@ -150,6 +159,8 @@ class Channel:
             _close_descriptor(self._descriptors.popleft())
 
     def _write(self) -> None:
+        if self._gather and len(self._queue) > 1:
+            self._join()
         while self._queue:
             data, descriptor = self._queue[0]
             try:
@@ -158,8 +169,10 @@ class Channel:
                 else:
                     sent = socket.send_fds(self._sock, [data], [descriptor])
             except (BlockingIOError, InterruptedError):
-                self._drained.clear()
-                self._loop.add_writer(self._sock, self._write)
+                if not self._blocked:
+                    self._blocked = True
+                    self._drained.clear()
+                    self._loop.add_writer(self._sock, self._write)
                 return
             except OSError as error:
                 self._fail_later(error.strerror or str(error))
@@ -173,8 +186,17 @@ class Channel:
                 self._queue[0] = (data[sent:], -1)
             else:
                 self._queue.popleft()
-        self._loop.remove_writer(self._sock)
-        self._drained.set()
+        if self._blocked:
+            self._blocked = False
+            self._loop.remove_writer(self._sock)
+            self._drained.set()
+
+    def _join(self) -> None:
+        """One piece of as many messages as have no descriptor with them."""
+        if all(descriptor < 0 for _, descriptor in self._queue):
+            joined = b"".join(data for data, _ in self._queue)
+            self._queue.clear()
+            self._queue.append((memoryview(joined), -1))
 
 
 def _close_descriptor(descriptor: int) -> None:

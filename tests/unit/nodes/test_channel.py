@@ -16,13 +16,13 @@ def descriptors() -> int:
 class End:
     """One end, and what it heard."""
 
-    def __init__(self, sock: socket.socket, *, takes: bool = True) -> None:
+    def __init__(self, sock: socket.socket, *, takes: bool = True, gather: bool = False) -> None:
         self.messages: list[bytes] = []
         self.taken: list[int] = []
         self.reasons: list[str] = []
         self.lost = asyncio.Event()
         self._takes = takes
-        self.channel = Channel(sock, self._receive, self._ended, max_queue=1 << 30)
+        self.channel = Channel(sock, self._receive, self._ended, max_queue=1 << 30, gather=gather)
 
     def _receive(self, body: bytes) -> None:
         self.messages.append(body)
@@ -100,3 +100,46 @@ async def test_a_message_without_the_descriptor_it_needs_ends_the_connection() -
         await far.lost.wait()
         await near.lost.wait()
     assert far.reasons == [str(LocalProtocolError("message without the descriptor it needs"))]
+
+
+async def test_what_is_said_in_one_turn_leaves_as_one_and_in_order() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.settimeout(20)
+    near = End(ours, gather=True)
+    said = [local.encode(local.Reset(number)) for number in range(100)]
+    for each in said:
+        near.channel.send(each)
+    await asyncio.sleep(0)
+    assert theirs.recv(1 << 20) == b"".join(said)
+    near.channel.send(said[0])
+    await asyncio.sleep(0)
+    assert theirs.recv(1 << 20) == said[0]
+    near.channel.close()
+    theirs.close()
+
+
+async def test_what_was_said_before_it_is_closed_is_heard() -> None:
+    ours, theirs = socket.socketpair()
+    near, far = End(ours, gather=True), End(theirs, takes=False)
+    near.channel.send(message())
+    near.channel.send(message())
+    near.channel.close()
+    await heard(far, 2)
+    async with asyncio.timeout(20):
+        await far.lost.wait()
+    far.channel.close()
+
+
+async def test_more_than_the_socket_takes_arrives_whole_and_in_order() -> None:
+    ours, theirs = socket.socketpair()
+    near, far = End(ours, gather=True), End(theirs, takes=False)
+    said = [local.encode(local.Vouch(number, 1, b"x" * 1000)) for number in range(5000)]
+    for number, each in enumerate(said):
+        near.channel.send(each)
+        if number % 700 == 0:
+            await asyncio.sleep(0)
+    await heard(far, len(said))
+    assert far.messages == [each[4:] for each in said]
+    assert near.channel.queued == 0
+    near.channel.close()
+    far.channel.close()
