@@ -189,25 +189,6 @@ async def test_a_node_whose_links_would_be_cut_is_refused(place: Veiled) -> None
         await mesh.linked(("c", "e"), ("c", "f"))
 
 
-def test_links_that_others_dial_go_on_and_come_anew() -> None:
-    """A SYN-ACK has no owner: the ports where links are taken are let pass."""
-    with veiled(dials=False) as machine:
-        asyncio.run(dialled_anew(machine))
-        machine.stop_client()
-
-
-async def dialled_anew(machine: Veiled) -> None:
-    mesh = machine.mesh
-    async with exits((ExitStub(), mesh.socket("e"))):
-        machine.start_client(mesh.key("e"))
-        await machine.until("connected")
-    mesh.kill("e")
-    mesh.start_node("e", "c")
-    await mesh.linked(("c", "e"))
-    async with exits((ExitStub(), mesh.socket("e"))):
-        await machine.until("connected")
-
-
 async def test_a_machine_that_was_killed_in_the_middle_of_anything_can_be_put_back(
     machine: Veiled, stub: ExitStub
 ) -> None:
