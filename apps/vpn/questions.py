@@ -168,7 +168,9 @@ def lifetime(found: dns.message.Message) -> float:
 def private_address(found: dns.message.Message, terms: Terms) -> str:
     """An address in the answer that clients may not reach, or nothing."""
     for rrset in found.answer:
-        if rrset.rdtype in {dns.rdatatype.A, dns.rdatatype.AAAA}:
+        # Of another class it is no address, whatever the type is called; nobody asks for it.
+        internet = rrset.rdclass == dns.rdataclass.IN
+        if internet and rrset.rdtype in {dns.rdatatype.A, dns.rdatatype.AAAA}:
             for record in rrset:
                 if terms.hidden(ip_address(record.address)):
                     return str(record.address)

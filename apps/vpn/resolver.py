@@ -105,7 +105,14 @@ class Resolver:
         if found is None:
             self.figures["failed"] += 1
             return questions.refused(asked, dns.rcode.SERVFAIL)
-        return questions.answer(asked, found, 0.0, room or asked.room, self._terms)
+        try:
+            return questions.answer(asked, found, 0.0, room or asked.room, self._terms)
+        except (
+            dns.exception.DNSException,
+            ValueError,
+        ) as error:  # of a server that is out of its mind
+            log.warning("an answer about %s cannot be passed on: %s", question.name, error)
+            return questions.refused(asked, dns.rcode.SERVFAIL)
 
     async def _shared(self, question: Question) -> dns.message.Message | None:
         """Ask once, however many wait for it."""

@@ -1,5 +1,6 @@
 """Which questions the exit's resolver passes on, and what it makes of the answers."""
 
+import dns.exception
 import dns.flags
 import dns.message
 import dns.rcode
@@ -210,3 +211,34 @@ def test_a_question_with_damaged_bytes_is_read_or_is_not_answered(noise: bytes, 
 def test_a_question_that_would_take_long_to_read_is_not_read() -> None:
     with pytest.raises(NotAnswered, match="60000 bytes"):
         questions.read(bytes(60_000), OPEN)
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=8))
+def test_an_answer_with_damaged_bytes_is_passed_on_or_is_none(
+    damage: list[tuple[int, int]],
+) -> None:
+    found = reply(
+        "a.example 60 A 51.1.1.1", "a.example 60 CNAME b.example.", "a.example 60 MX 1 m.example.",
+        "a.example 60 SVCB 1 . alpn=h2", authority=(SOA,),
+    )  # fmt: skip
+    wire = bytearray(found.to_wire())
+    for at, byte in damage:
+        wire[at % len(wire)] = byte
+    try:
+        read = dns.message.from_wire(bytes(wire), ignore_trailing=True)
+    except dns.exception.DNSException:
+        return
+    asked = questions.read(query(use_edns=0).to_wire(), OPEN)
+    questions.answer(asked, read, 3, asked.room, OPEN)
+    lifetime(read)
+
+
+def test_an_address_of_another_class_is_none() -> None:
+    found = reply("a.example 60 A 10.1.1.1")
+    wire = found.to_wire().replace(
+        b"\x00\x01\x00\x01\x00\x00\x00\x3c", b"\x00\x01\x00\x05\x00\x00\x00\x3c"
+    )
+    chaos = dns.message.from_wire(wire)
+    assert chaos.answer[0].rdclass == 5
+    assert questions.private_address(chaos, OPEN) == ""
+    answered(chaos, query())
