@@ -55,6 +55,16 @@ class Line:
         return near, far
 
 
+def two_ways() -> MemoryMesh:
+    """a - r - b with an active route, a - s - b with the standby."""
+    mesh = MemoryMesh("a", "r", "s", "b", nature=Nature(delay=0.01))
+    for pair in ("ar", "rb", "as", "sb"):
+        mesh.link(*pair)
+    mesh.route("a", "r", "b")
+    mesh.route("a", "s", "b", standby=True)
+    return mesh
+
+
 def test_a_stream_opens_across_the_relay() -> None:
     line = Line()
     line.accepted()
@@ -172,11 +182,7 @@ def test_several_routes_that_ignore_their_windows_do_not_cost_the_link() -> None
 
 
 def test_a_stream_goes_on_over_the_standby_when_the_relay_is_lost() -> None:
-    mesh = MemoryMesh("a", "r", "s", "b", nature=Nature(delay=0.01))
-    for pair in ("ar", "rb", "as", "sb"):
-        mesh.link(*pair)
-    mesh.route("a", "r", "b")
-    mesh.route("a", "s", "b", standby=True)
+    mesh = two_ways()
     near, far = App(), App()
     mesh.engines["b"].listeners[80] = far
     lane = mesh.engines["a"].lane(mesh.key("b"))
@@ -191,11 +197,7 @@ def test_a_stream_goes_on_over_the_standby_when_the_relay_is_lost() -> None:
 
 
 def test_a_relay_that_hears_and_says_nothing_is_left_for_the_standby() -> None:
-    mesh = MemoryMesh("a", "r", "s", "b", nature=Nature(delay=0.01))
-    for pair in ("ar", "rb", "as", "sb"):
-        mesh.link(*pair)
-    mesh.route("a", "r", "b")
-    mesh.route("a", "s", "b", standby=True)
+    mesh = two_ways()
     near, far = App(), App()
     mesh.engines["b"].listeners[80] = far
     mesh.run(1)
@@ -209,11 +211,7 @@ def test_a_relay_that_hears_and_says_nothing_is_left_for_the_standby() -> None:
 
 
 def test_routes_that_are_used_or_stand_by_do_not_expire() -> None:
-    mesh = MemoryMesh("a", "r", "s", "b", nature=Nature(delay=0.01))
-    for pair in ("ar", "rb", "as", "sb"):
-        mesh.link(*pair)
-    mesh.route("a", "r", "b")
-    mesh.route("a", "s", "b", standby=True)
+    mesh = two_ways()
     mesh.run(200)
     for relay in "rs":
         assert sum(len(table) for table in mesh.engines[relay].mesh.tables.values()) == 2
