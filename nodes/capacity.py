@@ -6,9 +6,11 @@ moves in its shortest round trip, a tenth more, what the far end has got and not
 milliseconds for the nodes; no more. It begins narrow and doubles each round as long as more arrives for it
 (rate as a maximum, round trip as a minimum: as BBR, draft-cardwell-iccrg-bbr-congestion-control).
 
-Sessions that share a way agree at that, for none counts the queue of all as the length of the way. If the
-way becomes longer than it ever was, the window is too narrow for it and the rate falls and falls: then half
-a window is used until a time told meanwhile has come back, which is the new length. Pure: no clock.
+Each session looks now and then how long the way is without its own queue: it uses a small part of the window
+until a time told meanwhile has come back. That may be 0.1 s more than the shortest ever, for nodes and wires
+take longer when they are busy, and a window that knew only the best would make the rate fall and fall; but
+not more, or sessions that share a way would each take the queue of the others for its length. Only when the rate
+has fallen to a quarter, with a window near its least, is a longer one believed. Pure: no clock.
 Specified in docs/protocol/mesh.md, section 5.
 """
 
@@ -33,6 +35,12 @@ ACK_TIME: Final = 0.025  # s after which an acknowledgement comes at the latest
 MAX_ACKED: Final = 1 << 20  # bytes by one acknowledgement, as far as they count here
 REMEMBERED: Final = 10.0  # s until the shortest round trip must be seen again
 AS_SHORT: Final = 1.05, 0.001  # factor and s: a round trip that confirms the shortest
+FADES: Final = 0.98  # of the best rate, from round to round
+NARROW: Final = 0.75  # of the best rate of late: below, the window may be too narrow
+LOOK_EVERY: Final = 0.5  # s between looks at how long the way is, at least
+LONGER: Final = (
+    0.1  # s that it may be longer than it was at its shortest, until the rate has fallen
+)
 FALLEN: Final = 4  # times less than it was: the way may have become longer
 DRAINED: Final = 0.25  # of what the way holds, while the queue is let run dry
 CLOCK: Final = 0.001  # s that a time which was told may be off
@@ -45,7 +53,8 @@ class Capacity:
     def __init__(self) -> None:
         self.window = FIRST  # bytes that may be sent and not acknowledged
         self.shortest = UNKNOWN  # s there and back, without queues
-        self._seen = 0.0  # when it was
+        self._length = UNKNOWN  # s: what it is now, without the queue of this session
+        self._seen = 0.0  # when that was seen
         self._begin()
 
     def _begin(self) -> None:
@@ -53,7 +62,7 @@ class Capacity:
         self._growing = True
         self._fullest = 0.0  # bytes a second: the rate when it last grew by much
         self._full = 0  # rounds since
-        self._best = 0.0  # bytes a second: the highest rate since
+        self._best = 0.0  # bytes a second: the highest rate of late
         self._rates: deque[float] = deque(maxlen=ROUNDS)
         self._acked = 0  # most bytes by one acknowledgement, of late
         self._wanted = self.window  # to which it widens as acknowledgements come, without a burst
@@ -61,6 +70,7 @@ class Capacity:
         self._dry = False  # and no more is under way
         self._told = UNKNOWN  # when a time was told since that had taken effect
         self._longer = False  # than it was, the way may have become
+        self._looked = 0.0  # when it was made to drain last
         self._restart(0.0)
 
     @property
@@ -70,7 +80,7 @@ class Capacity:
 
     def switched(self) -> None:
         """Another way is used, of which nothing is known."""
-        self.shortest = UNKNOWN
+        self.shortest = self._length = UNKNOWN
         self._begin()
 
     def woke(self, now: float) -> None:
@@ -84,15 +94,18 @@ class Capacity:
     def timed(self, sample: float, sent: float, now: float) -> None:
         """A time told at `sent` came back, which took `sample` s on the way."""
         factor, more = AS_SHORT
-        if sample * factor + more < self.shortest < UNKNOWN and not self._growing:
-            self._drain()  # another session does
-        if sample <= self.shortest * factor + more:
+        if sample * factor + more < self._length < UNKNOWN and not self._growing:
+            self._drain(now)  # another session does, or the way is as short again
+        if sample <= self._length * factor + more:
             self._seen = now
         self.shortest = min(self.shortest, sample)
+        if self._length == UNKNOWN or self._growing:
+            self._length = self.shortest
         if self._drains and self._told <= sent + CLOCK:
             self._seen, self._drains, self._dry, self._told = now, False, False, UNKNOWN
+            self._length = min(sample, self.shortest + LONGER)
             if self._longer:
-                self.shortest = sample  # of the way itself
+                self.shortest = self._length = sample  # of the way itself
                 self._begin()
             self._learn()
             self._restart(now)
@@ -129,21 +142,22 @@ class Capacity:
             return  # nobody wanted more
         self._rates.append(rate)
         self._acked -= self._acked >> 2  # forgotten, if no other is as large
-        self._best = max(self._best, rate)
+        self._best = max(self._best * FADES, rate)
         if not self._growing:
             self._longer = self.rate * FALLEN < self._best and self.window <= 2 * LEAST
-            if self._longer or (self._pressed and now - self._seen > REMEMBERED):
-                self._drain()
+            narrow = self._pressed and self.rate < self._best * NARROW
+            if self._longer or narrow or (self._pressed and now - self._seen > REMEMBERED):
+                self._drain(now)
         elif rate >= self._fullest * MORE:
             self._fullest, self._full = rate, 0
         elif self._pressed:
             self._full += 1
             self._growing = self._full < FULL
 
-    def _drain(self) -> None:
+    def _drain(self, now: float) -> None:
         """Let the queue of this session run dry, to see the way alone."""
-        if not self._drains:
-            self._drains = True
+        if not self._drains and now - self._looked > LOOK_EVERY + 2 * self._length:
+            self._drains, self._looked = True, now
             self._learn()
 
     def _learn(self) -> None:
@@ -151,11 +165,11 @@ class Capacity:
         rate = self.rate
         if not rate:
             return
-        holds = rate * self.shortest
+        holds = rate * self._length
         acked = min(self._acked, max(rate * ACK_TIME, LEAST), MAX_ACKED)
         wanted = BEYOND * holds + min(rate * STANDING, MAX_STANDING) + acked
         if self._drains:
-            wanted = DRAINED * holds
+            wanted = DRAINED * rate * self.shortest
         elif self._growing:
             wanted = max(2 * wanted, FIRST)
         self._wanted = int(min(max(wanted, LEAST), MAX_SESSION_WINDOW))
