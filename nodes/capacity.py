@@ -6,11 +6,11 @@ moves in its shortest round trip, a tenth more, what the far end has got and not
 milliseconds for the nodes; no more. It begins narrow and doubles each round as long as more arrives for it
 (rate as a maximum, round trip as a minimum: as BBR, draft-cardwell-iccrg-bbr-congestion-control).
 
-Each session looks now and then how long the way is without its own queue: it uses a small part of the window
-until a time told meanwhile has come back. That may be 0.1 s more than the shortest ever, for nodes and wires
-take longer when they are busy, and a window that knew only the best would make the rate fall and fall; but
-not more, or sessions that share a way would each take the queue of the others for its length. Only when the rate
-has fallen to a quarter, with a window near its least, is a longer one believed. Pure: no clock.
+Each session looks now and then how long the way is without its own queue: it uses a small part of the
+window until a time told meanwhile has come back. That may be 0.1 s more than the shortest ever, for nodes
+and wires take longer when they are busy, and a window that knew only the best would make the rate fall and
+fall; but not more, or sessions that share a way would each take the queue of the others for its length.
+Only when the rate has fallen to a quarter, with a window near its least, is a longer one believed. Pure.
 Specified in docs/protocol/mesh.md, section 5.
 """
 
