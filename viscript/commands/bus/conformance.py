@@ -27,6 +27,20 @@ KeyFile = Annotated[
         help="With ENDPOINT: our key there; as admin, enrolment and revocation are played too.",
     ),
 ]
+OtherKeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="A second key it admits; else one is let in by an admin for the while."
+    ),
+]
+StopCommand = Annotated[
+    str | None,
+    typer.Option(
+        "--stop-command",
+        metavar="COMMAND",
+        help="Tells the broker to stop: NOTICE is played last; with --other-key.",
+    ),
+]
 
 
 @app.command(
@@ -45,24 +59,11 @@ def conformance(
         str | None, typer.Option("--broker-key", metavar="KEY", help="With ENDPOINT.")
     ] = None,
     key: KeyFile = None,
-    other_key: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A second key it admits; else one is let in by an admin for the while.",
-        ),
-    ] = None,
+    other_key: OtherKeyFile = None,
     only: Annotated[
         str, typer.Option(metavar="TEXT", help="Only checks with this in their name.")
     ] = "",
-    stop: Annotated[
-        str | None,
-        typer.Option(
-            "--stop-command",
-            metavar="COMMAND",
-            help="Tells the broker to stop: NOTICE is played last; with --other-key.",
-        ),
-    ] = None,
+    stop: StopCommand = None,
     patience: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.01, help="For one answer.")
     ] = 5.0,
@@ -73,9 +74,8 @@ def conformance(
     Exit code 1 when a check fails, or none could be made.
     """
     from bus import conformance as played
-    from viscript import options
     from viscript.errors import BadUsage
-    from viscript.output import Progress, document, say
+    from viscript.output import Progress
 
     if stop is not None and other_key is None:
         raise BadUsage("--stop-command goes with --other-key: a key let in could not be taken out")
@@ -91,8 +91,17 @@ def conformance(
         raise BadUsage(
             f"no check has {only!r} in its name; without --only all are played and shown"
         )
+    _tell(place.address.endpoint, results)
+    raise typer.Exit(played.exit_code(results))
+
+
+def _tell(endpoint: str, results: list[Result]) -> None:
+    from bus import conformance as played
+    from viscript import options
+    from viscript.output import document, say
+
     if options.as_json():
-        document({"endpoint": place.address.endpoint, "checks": [vars(r) for r in results]})
+        document({"endpoint": endpoint, "checks": [vars(r) for r in results]})
     else:
         for result in results:
             _show(result)
@@ -100,8 +109,7 @@ def conformance(
             f"{sum(r.outcome == outcome for r in results)} {outcome}"
             for outcome in (played.PASSED, played.FAILED, played.SKIPPED)
         )
-        say(f"{place.address.endpoint}: {counts}")
-    raise typer.Exit(played.exit_code(results))
+        say(f"{endpoint}: {counts}")
 
 
 def _running(command: str | None) -> Callable[[], None] | None:
