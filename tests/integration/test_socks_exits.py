@@ -1,14 +1,17 @@
 """Several exits, each on a node of its own: which one new connections take, and what happens when it dies."""
 
 import asyncio
+import contextlib
 import signal
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgpack
 import pytest
 
+from bus import NotPresent
 from tests.support.pair import Pair
 from tests.support.socks import ask, connect, receive_all
 from tests.support.web import PAGE, Web, web_server
@@ -47,6 +50,10 @@ def exits() -> Iterator[TwoExits]:
             asyncio.run(pair.linked(("alpha", "beta"), ("alpha", "gamma")))
             for name in EXITS:
                 pair.start_exit(name)
+            deadline = time.monotonic() + 30
+            while not all("connected to node" in pair.log(app) for app in EXITS.values()):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
             yield pair
         finally:
             for process in pair.processes.values():
@@ -78,14 +85,23 @@ def eventually(port: int, web: Web) -> None:
             time.sleep(0.2)
 
 
+def eventually_by(exits: "TwoExits", node: str, port: int, web: Web) -> None:
+    """Until connections go that way; who begins before an exit is there takes the other."""
+    deadline = time.monotonic() + 40
+    while not opened(exits, node):
+        assert time.monotonic() < deadline
+        eventually(port, web)
+        time.sleep(0.1)
+
+
 def opened(exits: TwoExits, node: str) -> int:
-    """How many connections that exit carried."""
-    return asyncio.run(_opened(exits, node))
+    """How many connections that exit carried; none while it is not there."""
+    with contextlib.suppress(NotPresent):
+        return asyncio.run(_opened(exits, node))
+    return 0
 
 
 async def _opened(exits: TwoExits, node: str) -> int:
-    import msgpack
-
     async with exits.bus() as bus:
         body = await bus.request("socks.stats", to=exits.key(EXITS[node]), timeout=10)
     return msgpack.unpackb(body)["opened"]
@@ -95,41 +111,31 @@ def test_the_first_that_is_named_is_taken_and_the_next_when_its_app_is_gone(
     exits: TwoExits, web: Web
 ):
     port = exits.start_near("--exit", "beta,gamma")
-    eventually(port, web)
-    assert opened(exits, "beta") > 0
+    eventually_by(exits, "beta", port, web)
+    before = opened(exits, "gamma")
     exits.kill("far")
     fetch(port, web)  # at once, without an error
-    assert opened(exits, "gamma") == 1
+    assert opened(exits, "gamma") == before + 1
 
 
 def test_the_next_is_taken_when_the_node_is_killed_or_frozen(exits: TwoExits, web: Web):
     port = exits.start_near("--exit", "beta,gamma")
-    eventually(port, web)
+    eventually_by(exits, "beta", port, web)
+    before = opened(exits, "gamma")
     exits.processes["beta"].send_signal(signal.SIGSTOP)  # gone without a word
     began = time.monotonic()
     fetch(port, web)
     assert time.monotonic() - began < 20  # it does not wait for the exit's 25 s
-    assert opened(exits, "gamma") >= 1
+    assert opened(exits, "gamma") == before + 1
 
 
 def test_one_that_is_back_is_taken_again(exits: TwoExits, web: Web):
     port = exits.start_near("--exit", "beta,gamma")
-    eventually(port, web)
+    eventually_by(exits, "beta", port, web)
     exits.kill("far")
     fetch(port, web)
     exits.start_exit("beta")
-    deadline = time.monotonic() + 30
-    while not (opened_or_zero(exits, "beta")):
-        assert time.monotonic() < deadline
-        fetch(port, web)
-        time.sleep(0.2)
-
-
-def opened_or_zero(exits: TwoExits, node: str) -> int:
-    try:
-        return opened(exits, node)
-    except Exception:  # noqa: BLE001 - not on the bus yet
-        return 0
+    eventually_by(exits, "beta", port, web)  # the new one counts from none
 
 
 def test_the_fastest_of_those_on_offer_is_found_and_another_when_it_dies(exits: TwoExits, web: Web):
@@ -137,8 +143,5 @@ def test_the_fastest_of_those_on_offer_is_found_and_another_when_it_dies(exits: 
     eventually(port, web)
     used = "beta" if opened(exits, "beta") else "gamma"
     other = "gamma" if used == "beta" else "beta"
-    deadline = time.monotonic() + 30
     exits.kill(EXITS[used])
-    while not opened(exits, other):
-        assert time.monotonic() < deadline
-        eventually(port, web)
+    eventually_by(exits, other, port, web)
