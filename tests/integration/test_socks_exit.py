@@ -25,6 +25,8 @@ from tests.support.web import counting_server
 
 PATIENCE = 20
 
+pytestmark = pytest.mark.timeout(200)  # each begins with a broker, a manager and two nodes
+
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
@@ -36,7 +38,7 @@ def pair() -> Iterator[Pair]:
 
 @contextlib.asynccontextmanager
 async def near(pair: Pair) -> AsyncIterator[Node]:
-    async with asyncio.timeout(60), connect_node(pair.socket("alpha"), "near") as node:
+    async with asyncio.timeout(150), connect_node(pair.socket("alpha"), "near") as node:
         yield node
 
 

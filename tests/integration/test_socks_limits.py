@@ -31,6 +31,8 @@ LOCAL = ("--allow", "127.0.0.1/32")
 PATIENCE = 20
 _OPENED: list[Stream] = []  # by the test that runs, and closed at its end
 
+pytestmark = pytest.mark.timeout(200)  # each begins with a broker, a manager and two nodes
+
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
@@ -49,7 +51,7 @@ async def exit_with(pair: Pair, *arguments: str) -> AsyncIterator[Node]:
     """Start the exit anew with these arguments; a program at alpha, when the exit listens."""
     pair.kill("far")
     pair.start_far(*LOCAL, *arguments)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(150):
         while True:
             with contextlib.suppress(BusError):
                 if (await stats(pair)).key:

@@ -13,6 +13,8 @@ from tests.support.socks import GREETING, connect, receive, request
 
 Place = tuple[str, int]
 
+pytestmark = pytest.mark.timeout(200)  # each begins with a broker, a manager and two nodes
+
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
