@@ -38,6 +38,7 @@ def pair() -> Iterator[Pair]:
 
 @contextlib.asynccontextmanager
 async def near(pair: Pair) -> AsyncIterator[Node]:
+    await pair.exit_listens()
     async with asyncio.timeout(150), connect_node(pair.socket("alpha"), "near") as node:
         yield node
 

@@ -13,7 +13,6 @@ from apps.socks.figures import STATS, Stats
 from apps.socks.messages import PORT, Association, Destination, encode, read_refusal
 from apps.socks.packets import Packet, write_packet
 from apps.socks.protocol import Reply
-from bus.errors import BusError
 from nodes.client import (
     Code,
     Node,
@@ -52,11 +51,7 @@ async def exit_with(pair: Pair, *arguments: str) -> AsyncIterator[Node]:
     pair.kill("far")
     pair.start_far(*LOCAL, *arguments)
     async with asyncio.timeout(150):
-        while True:
-            with contextlib.suppress(BusError):
-                if (await stats(pair)).key:
-                    break
-            await asyncio.sleep(0.05)
+        await pair.exit_listens()
         async with connect_node(pair.socket("alpha"), "near") as node:
             yield node
             for stream in _OPENED:

@@ -1,5 +1,6 @@
 """UDP ASSOCIATE through both halves of the SOCKS pair, over two real nodes, with plain sockets."""
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.timeout(200)  # each begins with a broker, a manager an
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
     with running_pair("--allow", "127.0.0.1/32") as running:
+        asyncio.run(running.exit_listens())
         yield running
 
 

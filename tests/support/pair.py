@@ -1,11 +1,15 @@
 """Broker, manager, nodes alpha and beta, and the SOCKS pair, as processes without a launcher."""
 
+import asyncio
 import contextlib
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
+from bus.errors import BusError
 from tests.support.mesh import Mesh
 from tests.support.stack import free_port
 
@@ -27,6 +31,16 @@ class Pair(Mesh):
     def start_far(self, *arguments: str) -> None:
         command = ["-m", "apps.socks.server", "--node", "beta", *arguments]
         self._spawn("far", command, self._environment("far"))
+
+    async def exit_listens(self) -> None:
+        """Wait until the SOCKS server listens at its node."""
+        async with self.bus() as bus, asyncio.timeout(4 * PATIENCE):
+            while True:
+                with contextlib.suppress(BusError):
+                    body = await bus.request("socks.stats", to=self.key("far"), timeout=5)
+                    if msgspec.msgpack.decode(body)["key"]:
+                        return
+                await asyncio.sleep(0.05)
 
     def start_near(self, *arguments: str, name: str = "near") -> int:
         """Start a SOCKS client; give its port once it is on the bus."""
