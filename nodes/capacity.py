@@ -37,7 +37,7 @@ REMEMBERED: Final = 10.0  # s until the shortest round trip must be seen again
 AS_SHORT: Final = 1.05, 0.001  # factor and s: a round trip that confirms the shortest
 FADES: Final = 0.98  # of the best rate, from round to round
 NARROW: Final = 0.75  # of the best rate of late: below, the window may be too narrow
-LOOK_EVERY: Final = 1.0  # s between looks at how long the way is, at least
+LOOK_EVERY: Final = 2.0  # s between looks at how long the way is, at least
 LONGER: Final = (
     0.1  # s that it may be longer than it was at its shortest, until the rate has fallen
 )
