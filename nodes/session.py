@@ -329,8 +329,7 @@ class Session:
             self.acknowledge(now)
         if ack.missing and self.outgoing.fill(ack.missing, now, self.liveness.pause):
             self.actions.append(Again())
-        used = self.ways.used
-        if used is None:
+        if (used := self.ways.used) is None:
             return
         if ack.flags & Flag.SUSPECT:
             self._give_up(used, now, "the peer cannot open what comes on it")
