@@ -136,6 +136,7 @@ class Churn(RuleBasedStateMachine):
         self.now = NOW
         self.newest: dict[tuple[str, int], tuple[float, float, str] | None] = {}
         self.highest: dict[tuple[str, int], float] = {}
+        self.playable: dict[tuple[str, int], float] = {}  # until when something said there is valid
 
     @rule(
         place=st.tuples(st.sampled_from("ab"), st.integers(1, 2)),
@@ -156,6 +157,7 @@ class Churn(RuleBasedStateMachine):
             assert taken
             self.newest[place] = issued, issued + life, by
             self.highest[place] = issued
+            self.playable[place] = max(issued + life, self.playable.get(place, 0))
 
     @rule(
         place=st.tuples(st.sampled_from("ab"), st.integers(1, 2)), by=st.sampled_from([APP, OTHER])
@@ -174,8 +176,10 @@ class Churn(RuleBasedStateMachine):
     @rule(seconds=st.integers(1, 30), swept=st.booleans())
     def wait(self, seconds: int, swept: bool) -> None:
         self.now += seconds
-        if swept:
+        if swept:  # then what is older than the newest may come first, if it never came before
             self.offers.expire(self.now)
+            for place in [p for p, until in self.playable.items() if until <= self.now]:
+                del self.highest[place], self.playable[place]
 
     @invariant()
     def shown_is_what_is_true(self) -> None:
