@@ -19,6 +19,7 @@ from apps.socks.dnscache import Family, Outcome
 from apps.socks.messages import Destination, Refusal
 from apps.socks.protocol import Reply
 from apps.socks.resolver import Resolver
+from apps.socks.upkeep import connected
 
 # RFC 8305 section 8. STAGGER: before the next address is tried beside one that does not answer.
 STAGGER: Final = 0.25  # seconds
@@ -243,7 +244,7 @@ async def _connect(address: Address, port: int) -> socket.socket:
     try:
         found.settimeout(0)
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await asyncio.get_running_loop().sock_connect(found, (str(address), port))
+        await connected(found, (str(address), port))
     except BaseException:
         found.close()
         raise

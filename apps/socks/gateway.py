@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import errno
 import socket
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 OPEN_TIMEOUT: Final = 25.0  # s for the exit's answer; it has its own, shorter one for the target
 FAREWELL: Final = 1.0  # s in which a refused client may read why
+_LINGER: Final = struct.Struct("ii")
 ACCEPTS_PER_TURN: Final = 64
 FULL_PAUSE: Final = 0.2  # s, when there are no descriptors left
 
@@ -127,8 +129,9 @@ class Gateway:
             self._connections -= 1
 
     async def _turn_away(self, client: socket.socket, front: Front, code: Reply) -> None:
-        if client.fileno() < 0:
-            return  # it was handed over, and cut
+        if _was_handed_over(client):
+            client.close()
+            return
         with contextlib.suppress(OSError):  # it is gone: nobody is left to tell
             client.send(front.answer(code))
         await _farewell(client)
@@ -161,6 +164,17 @@ class Gateway:
             async with await self._reaching.reach(association.open) as stream:
                 client.send(front.answer(Reply.SUCCEEDED, association.bound))
                 await association.run(stream)
+
+
+def _was_handed_over(client: socket.socket) -> bool:
+    """Whether the node has begun with it, and so has answered it.
+
+    A node that dies may not have said so. It sets every connection to reset on close before it writes to it.
+    """
+    if client.fileno() < 0:
+        return True
+    option = client.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.size)
+    return bool(_LINGER.unpack(option)[0])
 
 
 def _explain(error: Exception) -> tuple[Reply, str]:

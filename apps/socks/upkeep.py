@@ -1,7 +1,9 @@
 """What both halves of the SOCKS pair need: exit codes, and quiet logs."""
 
 import asyncio
+import errno
 import logging
+import os
 import socket
 import time
 from typing import Any
@@ -52,6 +54,29 @@ async def _readable(sock: socket.socket) -> None:
         await came
     finally:
         loop.remove_reader(sock)
+
+
+async def connected(sock: socket.socket, place: tuple[str, int]) -> None:
+    """Connect to an address; raises OSError.
+
+    As the event loop does it, but for uvloop's thread, which looks the address up once more.
+    """
+    number = sock.connect_ex(place)
+    if number == errno.EINPROGRESS:
+        await _writable(sock)
+        number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if number:
+        raise OSError(number, os.strerror(number))
+
+
+async def _writable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    came: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(sock, _settle, came)
+    try:
+        await came
+    finally:
+        loop.remove_writer(sock)
 
 
 def _settle(future: asyncio.Future[None]) -> None:

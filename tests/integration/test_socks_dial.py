@@ -9,6 +9,7 @@ import pytest
 
 from apps.egress.hostnames import address_of
 from apps.egress.rules import Policy, Rule
+from apps.socks import upkeep
 from apps.socks.dial import DialError, Gate, dial
 from apps.socks.dnscache import Family, Outcome
 from apps.socks.messages import Destination
@@ -134,7 +135,7 @@ async def test_every_failure_has_its_code(number: int, code: Reply):
     async def fail(*_: object) -> None:
         raise OSError(number, "no")
 
-    with mock.patch.object(asyncio.get_running_loop(), "sock_connect", fail):
+    with mock.patch("apps.socks.dial.connected", fail):
         assert await refusal("127.0.0.1", 80) is code
 
 
@@ -142,7 +143,7 @@ async def test_a_target_that_does_not_answer_times_out():
     async def hang(*_: object) -> None:
         await asyncio.sleep(60)
 
-    with mock.patch.object(asyncio.get_running_loop(), "sock_connect", hang):
+    with mock.patch("apps.socks.dial.connected", hang):
         assert await refusal("127.0.0.1", 80, seconds=0.1) is Reply.TIMED_OUT
 
 
@@ -191,7 +192,7 @@ async def test_when_all_fail_the_first_ones_failure_is_told():
 def not_answering(*silent: str) -> Iterator[list[str]]:
     """Connections to these addresses hang; gives the addresses in the order they were tried."""
     tried: list[str] = []
-    real = asyncio.get_running_loop().sock_connect
+    real = upkeep.connected
 
     async def connect(sock: socket.socket, address: tuple[str, int]) -> None:
         tried.append(address[0])
@@ -199,7 +200,7 @@ def not_answering(*silent: str) -> Iterator[list[str]]:
             await asyncio.sleep(60)
         await real(sock, address)
 
-    with mock.patch.object(asyncio.get_running_loop(), "sock_connect", connect):
+    with mock.patch("apps.socks.dial.connected", connect):
         yield tried
 
 
