@@ -203,7 +203,7 @@ static int load_one(int descriptor)
         if (size < 0 && errno == EAGAIN)
             return 0;
         if (size < 0 || (size == 0 && one->left))
-            die("a connection ended early");
+            errno = size < 0 ? errno : ECONNABORTED, die("a connection ended early");
         if (one->left == bytes)
             waits[ended] = now() - one->begun;
         one->left -= size;
