@@ -23,6 +23,7 @@ ANNOUNCE: Final = "tracker.announce"  # Announcement -> {}
 WITHDRAW: Final = "tracker.withdraw"  # Place -> {}; only by who announced it
 FIND: Final = "tracker.find"  # Search -> Found
 
+LOAD: Final = "load"  # a label, "0" to "100": per cent of what it can take is taken
 CONTEXT: Final = b"viscript vouch 1"
 SKEW: Final = 30.0  # s that the clocks of two machines may differ
 MAX_STATEMENT: Final = 1024  # bytes
@@ -118,6 +119,12 @@ def verified(announcement: Announcement, now: float) -> Statement:
     if not xeddsa.ed25519_verify(announcement.signature, public, text):
         raise BadOffer("not signed by the node that it names")
     return statement
+
+
+def load(labels: Mapping[str, str]) -> float:
+    """How full it says it is, 0 to 1; what an offer says of itself may be anything."""
+    text = labels.get(LOAD, "0")
+    return min(int(text), 100) / 100 if text.isascii() and text.isdecimal() else 0.0
 
 
 def _read(statement: bytes) -> Statement:

@@ -22,7 +22,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from apps.egress.hostnames import Address, address_of
 
-__all__ = ["Address", "Allow", "AllowError", "Network", "Policy", "Rule", "RuleError", "address_of"]
+__all__ = ["Address", "Network", "Policy", "Rule", "RuleError", "address_of"]
 
 Network = IPv4Network | IPv6Network
 ALL_PORTS = range(65536)
@@ -167,10 +167,6 @@ class Policy:
             return f"{name or 'this address'} port {port} is not among what is allowed here"
         return None
 
-
-# What the first of both exits called them.
-Allow = Rule
-AllowError = RuleError
 
 _NAMES = re.compile(r"[A-Za-z0-9_*.-]+")
 _NUMBER = re.compile(r"(?:^|\.)[0-9]+\.?$")  # an address, or what was to be one

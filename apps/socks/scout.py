@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from apps.socks.choosing import Choice, Exit
-from apps.socks.messages import LABEL_LOAD, OFFER, PROBE
+from apps.socks.messages import OFFER, PROBE
 from bus import BusError
 from nodes import api, offers
 from nodes.client import Node, NodeError, StreamRefused
@@ -111,17 +111,11 @@ class Scout:
                 except offers.BadOffer:
                     continue
                 if statement.type == OFFER:
-                    found.append((Exit(told.key, told.port), _load(statement.labels)))
+                    found.append((Exit(told.key, told.port), offers.load(statement.labels)))
             if not page.more or not page.offers:
                 break
             after = offers.Place(page.offers[-1].key, page.offers[-1].port)
         return found
-
-
-def _load(labels: dict[str, str]) -> float:
-    """0 to 1; what an exit says of itself may be anything."""
-    text = labels.get(LABEL_LOAD, "0")
-    return min(int(text), 100) / 100 if text.isascii() and text.isdecimal() else 0.0
 
 
 async def _quietly(ask: Callable[[Exit, Node], Awaitable[bool]], which: Exit, node: Node) -> None:

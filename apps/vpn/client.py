@@ -85,7 +85,7 @@ class Exits:
                 log.info("left out what the tracker says of %s: %s", each.key, problem)
                 continue
             if said.type == OFFER and each.key != node.key:
-                found.append(Place(each.key, each.port))
+                found.append(Place(each.key, each.port, offers.load(said.labels)))
         return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from apps.vpn import leasing, machine
@@ -29,6 +29,7 @@ log = logging.getLogger("vpn")
 LOOK: Final = 5.0  # seconds between two looks at what may have changed on this machine
 MEND: Final = 60.0  # seconds between two looks whether kill switch and rules are there
 RETRY: Final = 0.5, 10.0  # seconds between two rounds of asking all exits: the first, and the most
+SHORT: Final = 5.0  # seconds; after a lease that was over sooner the exits are not asked at once
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class SwitchedOff(Exception):
 
 
 class Holder:
-    """`find` tells which exits there are, the best first; with `fastest` the first to answer is taken."""
+    """`find` tells which exits there are, the best first; with `fastest` all are asked and weighed."""
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class Holder:
         self._policy = policy
         self._device = device
         self._find = find
-        self._stagger = 0.0 if fastest else leasing.STAGGER
+        self._fastest = fastest
         self._lost = ""  # the exit that was lost last: the others come first
         self._addresses: tuple[IPv4Address | IPv6Address, ...] = ()
         self._down = asyncio.Event()
@@ -99,18 +100,30 @@ class Holder:
         pause = RETRY[0]
         while True:
             try:
-                held = await leasing.first(node, self._order(await self._find(node)), self._stagger)
+                held = await self._ask(node)
             except NoExit as error:
                 self.standing.lost(str(error))
                 log.info("no exit: %s", error)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, RETRY[1])
                 continue
-            pause = RETRY[0]
+            begun = time.monotonic()
             why = await self._through(node, tunnel, held)
             self._lost = held.place.node
             self.standing.lost(why)
             log.warning("lost the exit %s: %s; nothing leaves meanwhile", held.place.node, why)
+            if time.monotonic() - begun >= SHORT:
+                pause = RETRY[0]
+                continue
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, RETRY[1])
+
+    async def _ask(self, node: Node) -> Held:
+        """A lease of one of the exits; raises NoExit."""
+        places = self._order(await self._find(node))
+        if not self._fastest:
+            return await leasing.first(node, places, leasing.STAGGER)
+        return await leasing.fastest(node, places)
 
     async def _through(self, node: Node, tunnel: Tunnel, held: Held) -> str:
         """Use this exit until it is lost; returns why."""
@@ -135,8 +148,11 @@ class Holder:
                 await tunnel.set_peer(key, [])
 
     def _order(self, places: Sequence[Place]) -> list[Place]:
-        """The one that was just lost comes last."""
-        return sorted(places, key=lambda place: place.node == self._lost)
+        """The one that was just lost comes last, however fast it says that it would do it."""
+        placed = sorted(places, key=lambda place: place.node == self._lost)
+        if not self._fastest:
+            return placed
+        return [replace(each, load=1.0) if each.node == self._lost else each for each in placed]
 
     def _said(self, status: Status) -> None:
         self.standing.status = status

@@ -12,7 +12,7 @@ from apps.vpn.messages import EVERY, VERSION, BadMessage, Lease, Over, Request, 
 from nodes.client import NodeError, StreamRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from nodes.client import Node, Stream
 
@@ -20,6 +20,8 @@ PATIENCE: Final = 10.0  # seconds for an exit's answer
 STAGGER: Final = 1.5  # seconds until the next of several exits is asked, too
 SILENCE: Final = 2.5 * EVERY  # seconds without a word of the exit, after which it is given up
 DOWN: Final = 3.0  # seconds without a session with its node
+FULL: Final = 0.95  # load from which an exit is a last resort
+FULL_WEIGHT: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,12 @@ class Place:
 
     node: str
     port: int = messages.PORT
+    load: float = 0.0  # as it was announced, 0 to 1
+
+    @property
+    def weight(self) -> float:
+        """By what its time for an answer counts, where the fastest is wanted."""
+        return FULL_WEIGHT if self.load >= FULL else 1 + self.load
 
 
 @dataclass(frozen=True)
@@ -66,8 +74,7 @@ async def take(node: Node, place: Place) -> Held:
 async def first(node: Node, places: Sequence[Place], stagger: float) -> Held:
     """The lease that comes first; raises NoExit.
 
-    Each exit is asked `stagger` seconds after the one before, or when that has said no. With 0 all are
-    asked at once, and the fastest wins.
+    Each exit is asked `stagger` seconds after the one before, or when that has said no.
     """
     waiting = list(places)
     asked: set[asyncio.Task[Held]] = set()
@@ -87,11 +94,62 @@ async def first(node: Node, places: Sequence[Place], stagger: float) -> Held:
                 reasons.append(str(task.exception()))
         raise NoExit("; ".join(reasons) or "no exit is known")
     finally:
-        for task in asked:
-            task.cancel()
-        for loser in await asyncio.gather(*asked, return_exceptions=True):
-            if isinstance(loser, Held):
-                await loser.stream.aclose()
+        await _let_go(asked)
+
+
+async def fastest(node: Node, places: Sequence[Place]) -> Held:
+    """The lease of the exit that answers soonest, weighed by its load; raises NoExit.
+
+    All are asked at once. After an answer the others have as long as they could still be the better choice.
+    """
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    asked = {asyncio.create_task(take(node, place)): place for place in places}
+    waiting = set(asked)
+    held: list[Held] = []
+    reasons: list[str] = []
+    best: Held | None = None
+    try:
+        while waiting:
+            patience: float | None = None
+            if best is not None:
+                lightest = min(asked[task].weight for task in waiting)
+                patience = begun + _cost(best) / lightest - loop.time()
+                if patience <= 0:
+                    break
+            done, waiting = await asyncio.wait(
+                waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                if task.exception() is None:
+                    held.append(task.result())
+                else:
+                    reasons.append(str(task.exception()))
+            best = min(held, key=_cost, default=None)
+        if best is None:
+            raise NoExit("; ".join(reasons) or "no exit is known")
+        asked.pop(next(task for task in asked if task.done() and _gave(task) is best))
+        return best
+    finally:
+        await _let_go(asked)
+
+
+def _cost(held: Held) -> float:
+    return held.took * held.place.weight
+
+
+def _gave(task: asyncio.Task[Held]) -> Held | None:
+    return task.result() if task.exception() is None else None
+
+
+async def _let_go(asked: Iterable[asyncio.Task[Held]]) -> None:
+    """End what is under way, and give back the leases that nobody needs."""
+    losers = list(asked)
+    for task in losers:
+        task.cancel()
+    for loser in await asyncio.gather(*losers, return_exceptions=True):
+        if isinstance(loser, Held):
+            await loser.stream.aclose()
 
 
 async def attend(held: Held, heard: Callable[[Status], None], down: asyncio.Event) -> str:

@@ -9,6 +9,7 @@ thread.
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import struct
 from dataclasses import dataclass
@@ -20,11 +21,14 @@ import msgspec
 from apps.vpn import changes, killswitch, nft, resolvconf, routing
 from apps.vpn.changes import Changes
 from apps.vpn.killswitch import FAMILY, TABLE, Now, Policy
+from apps.vpn.severing import sever
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from apps.vpn.killswitch import Address
+
+log = logging.getLogger("vpn")
 
 _CAP_NET_ADMIN: Final = 12  # linux/capability.h
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred of unix(7)
@@ -81,9 +85,15 @@ class Machine:
     def lease(
         self, policy: Policy, addresses: Sequence[Address], resolvers: Sequence[Address], mtu: int
     ) -> None:
-        """Lead everything into the tunnel; raises one of MachineError."""
+        """Lead everything into the tunnel; raises one of MachineError.
+
+        Connections from the address of another exit end, as they could never go on.
+        """
+        gone = set(routing.addresses(policy.tun)).difference(addresses)
         nft.apply(killswitch.refreshed(Now(tuple(addresses), listening(policy.uid))))
         routing.lead(policy, addresses, resolvers, mtu)
+        if problem := sever(gone):
+            log.info("%s", problem)
         if not policy.own_dns:
             self.resolve(policy, resolvers)
 
@@ -125,7 +135,9 @@ class Machine:
         told: list[str] = []
         if held is not None:
             told = self._put_back(held)
+            gone = routing.addresses(held.tun)
             routing.remove_device(held.tun)
+            sever(gone)
         owner = nft.comment(FAMILY, TABLE)
         if held is not None or owner == killswitch.told(str(self.home)):
             routing.unblock()

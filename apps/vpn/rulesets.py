@@ -14,7 +14,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from apps.egress.rules import ALL_PORTS, DENIED, MAIL_PORTS, Rule
+from apps.egress.rules import ALL_PORTS, DENIED, GLOBAL, MAIL_PORTS, Rule
 from apps.vpn.addresses import Plan
 
 TUN: Final = "vpn"  # devices inside
@@ -150,6 +150,7 @@ def _passing(rules: Inside) -> str:
 {_lines(4, [f"{_match(rule)} goto limited" for rule in _placed(rules.allow)])}
     ip daddr @denied4 goto {Blocked.PRIVATE}
     ip6 daddr @denied6 goto {Blocked.PRIVATE}
+    ip6 daddr != {GLOBAL} goto {Blocked.PRIVATE}
     meta l4proto {{ tcp, udp }} th dport {{ {_mail_ports()} }} goto {Blocked.MAIL}
     goto limited
   }}

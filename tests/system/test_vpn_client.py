@@ -104,6 +104,52 @@ async def test_when_one_exit_goes_the_next_takes_over(machine: Veiled, stub: Exi
         assert "10.66.0.2/32" not in addresses
 
 
+WAITING = """\
+# Connections from the address in the tunnel: how each ends.
+import socket, threading
+taker = socket.create_server(("10.66.0.2", 0))
+opened = {"established": socket.create_connection(taker.getsockname())}
+taken, _ = taker.accept()
+opened["datagrams"] = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+opened["datagrams"].connect(("::ffff:8.8.8.8", 443))
+opened["opening"] = socket.socket(socket.AF_INET6)
+opened["opening"].bind(("fd66::2", 0))
+print("ready", flush=True)
+def wait(name, sock):
+    try:
+        sock.connect(("2001:4860:4860::8888", 443)) if name == "opening" else sock.recv(1)
+        print(name, "goes on", flush=True)
+    except OSError as error:
+        print(name, type(error).__name__, flush=True)
+for each in opened.items():
+    threading.Thread(target=wait, args=each).start()
+"""
+
+
+async def test_connections_of_the_exit_before_end_at_once(machine: Veiled, stub: ExitStub) -> None:
+    other = ExitStub(9)
+    mesh = machine.mesh
+    async with exits((other, mesh.socket("f"))):
+        machine.start_client(mesh.key("e"), mesh.key("f"))
+        await machine.until("connected", mesh.key("e"))
+        with subprocess.Popen(
+            ["ip", "netns", "exec", machine.space, sys.executable, "-P", "-c", WAITING],
+            stdout=subprocess.PIPE, text=True,
+        ) as program:  # fmt: skip
+            assert program.stdout is not None
+            try:
+                assert program.stdout.readline() == "ready\n"
+                stub.over.set()
+                await machine.until("connected", mesh.key("f"))
+                # To time out by themselves they would need two minutes.
+                ended, _ = await asyncio.to_thread(program.communicate, timeout=40)
+            finally:
+                program.kill()
+        assert sorted(ended.splitlines()) == [
+            f"{name} ConnectionAbortedError" for name in ("datagrams", "established", "opening")
+        ]
+
+
 async def test_an_exit_that_falls_silent_is_left_for_the_next(
     machine: Veiled, stub: ExitStub
 ) -> None:

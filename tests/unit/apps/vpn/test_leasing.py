@@ -92,13 +92,23 @@ async def test_without_any_exit_that_is_said() -> None:
         await leasing.first(FakeNode(), [], stagger=0)
 
 
+def loaded(**loads: float) -> list[Place]:
+    return [Place(name, load=load) for name, load in loads.items()]
+
+
+async def racing(node: FakeNode, places: list[Place]) -> asyncio.Task[Held]:
+    """Who is asked, and waits for `node.go`."""
+    task = asyncio.create_task(leasing.fastest(node, places))
+    while len(node.asked) < len(places):
+        await asyncio.sleep(0)
+    return task
+
+
 async def test_the_fastest_of_all_is_taken_and_who_was_too_late_is_let_go() -> None:
     node = FakeNode(slow="later", quick="later", never="later")
-    racing = asyncio.create_task(leasing.first(node, places("slow", "quick", "never"), stagger=0))
-    while len(node.asked) < 3:
-        await asyncio.sleep(0)
+    race = await racing(node, places("slow", "quick", "never"))
     node.go["quick"].set()
-    held = await racing
+    held = await race
     assert held.place.node == "quick"
     assert node.streams["quick"].ended == ""
     assert "never" not in node.streams
@@ -106,15 +116,42 @@ async def test_the_fastest_of_all_is_taken_and_who_was_too_late_is_let_go() -> N
 
 async def test_two_that_answer_at_once_leave_one_lease() -> None:
     node = FakeNode(a="later", b="later")
-    racing = asyncio.create_task(leasing.first(node, places("a", "b"), stagger=0))
-    while len(node.asked) < 2:
-        await asyncio.sleep(0)
+    race = await racing(node, places("a", "b"))
     for go in node.go.values():
         go.set()
-    held = await racing
+    held = await race
     other = {"a": "b", "b": "a"}[held.place.node]
     assert node.streams[held.place.node].ended == ""
     assert other not in node.streams or node.streams[other].ended == "closed"
+
+
+async def test_one_that_is_full_is_not_taken_though_it_answers_first() -> None:
+    """It is waited for the other, as long as that could still be better."""
+    node = FakeNode(full="later", idle="later")
+    race = await racing(node, loaded(full=1.0, idle=0.0))
+    await asyncio.sleep(0.3)  # it answers after so long: the other has ten times that
+    node.go["full"].set()
+    while "full" not in node.streams:
+        await asyncio.sleep(0)
+    node.go["idle"].set()
+    assert (await race).place.node == "idle"
+    assert node.streams["full"].ended == "closed"
+
+
+async def test_one_that_is_full_is_taken_where_the_other_does_not_answer_in_time() -> None:
+    node = FakeNode(full="later", never="later")
+    race = await racing(node, loaded(full=1.0, never=0.0))
+    node.go["full"].set()
+    assert (await race).place.node == "full"
+    assert "never" not in node.streams
+
+
+async def test_of_all_that_were_asked_at_once_each_reason_is_told() -> None:
+    node = FakeNode(a=NodeError("no"), b=NodeError("way"))
+    with pytest.raises(NoExit, match="no"):
+        await leasing.fastest(node, places("a", "b"))
+    with pytest.raises(NoExit, match="no exit is known"):
+        await leasing.fastest(node, [])
 
 
 async def attended(*came: bytes | Exception, lease: Lease = LEASE) -> tuple[str, list, FakeStream]:

@@ -31,6 +31,14 @@ def test_all_that_is_not_public_is_denied_in_both_families() -> None:
         assert str(network) in text
 
 
+def test_ipv6_that_is_not_given_out_for_the_internet_is_denied() -> None:
+    """Such as 4000::1, which no entry names; after what the operator allows."""
+    allow = (Rule.parse("4000::/16"),)
+    lines = chain(rulesets.inside(Inside(plan=PLAN, allow=allow)), "outwards")
+    allowed = lines.index("ip6 daddr 4000::/16 goto limited")
+    assert allowed < lines.index("ip6 daddr != 2000::/3 goto private")
+
+
 def test_what_is_denied_goes_before_what_is_allowed_and_that_before_what_is_private() -> None:
     rules = Inside(
         plan=PLAN,
