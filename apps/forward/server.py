@@ -17,10 +17,10 @@ import socket
 import sys
 from dataclasses import dataclass
 
+from apps.egress.admission import EVERYBODY, allowed, key_or_everybody
 from apps.forward import datagrams
 from apps.forward.places import Place, address, port_number
 from bus import logs, process
-from bus.identity import is_key
 from bus.process import Participant
 from nodes import offers
 from nodes.client import Incoming, Node, NodeError
@@ -29,7 +29,6 @@ from nodes.upkeep import keep_offer, run_at
 
 log = logging.getLogger("forward")
 
-EVERYBODY = "everybody"
 DATAGRAMS, BUSY, UNREACHABLE = 1, 2, 3  # codes of our refusals, for the log of the client
 
 
@@ -59,7 +58,7 @@ class Server:
     async def use(self, node: Node) -> None:
         """Take streams until the node is lost."""
         options = self._options
-        allow = None if EVERYBODY in options.allow else options.allow
+        allow = allowed(options.allow)
         # Also with --udp: the node vouches for the offer of who listens on the port.
         listener = await node.listen(options.port, allow)
         async with asyncio.TaskGroup() as tasks:
@@ -132,7 +131,7 @@ def parse(arguments: list[str]) -> Options:
     parser.add_argument("--udp", action="store_true", help="datagrams instead of connections")
     parser.add_argument("--node", required=True, help="name of the local node")
     parser.add_argument(
-        "--allow", type=_allowed, action="append", required=True, metavar=f"KEY|{EVERYBODY}",
+        "--allow", type=key_or_everybody, action="append", required=True, metavar=f"KEY|{EVERYBODY}",
         help="a node whose apps may use it; may be repeated",
     )  # fmt: skip
     parser.add_argument(
@@ -153,12 +152,6 @@ def _offered(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no type: letters, digits, dots and dashes, up to 32"
         ) from None
-    return text
-
-
-def _allowed(text: str) -> str:
-    if text != EVERYBODY and not is_key(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not the key of a node, nor {EVERYBODY}")
     return text
 
 

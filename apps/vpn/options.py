@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_address
 from typing import Final, Literal
 
+from apps.egress.admission import EVERYBODY, allowed, key_or_everybody
 from apps.egress.rules import Rule, RuleError
 from apps.vpn.addresses import BadNetwork, client_network
 from apps.vpn.messages import MAX_MTU, MIN_MTU, PORT, Limits
-from bus.identity import is_key
 
-EVERYBODY: Final = "everybody"
 MTU: Final = 1500
 CLIENTS: Final = 128
 CONNECTIONS: Final = 4096  # of a client; a browser has some hundreds
@@ -41,7 +40,7 @@ class Options:
 
     @property
     def keys(self) -> list[str] | None:
-        return None if EVERYBODY in self.allow_key else list(self.allow_key)
+        return allowed(self.allow_key)
 
     @property
     def limits(self) -> Limits:
@@ -53,7 +52,7 @@ def parse(arguments: list[str], doc: str) -> Options | None:
     parser = argparse.ArgumentParser(prog="vpn-server", description=doc.splitlines()[0])
     add = parser.add_argument
     add("--node", help="name of the local node")
-    add("--allow-key", type=_key, action="append", default=[], metavar=f"KEY|{EVERYBODY}",
+    add("--allow-key", type=key_or_everybody, action="append", default=[], metavar=f"KEY|{EVERYBODY}",
         help="a node whose clients may leave here; may be repeated")  # fmt: skip
     add("--allow", type=_network, action="append", default=[], metavar="CIDR[:PORT[-PORT]]",
         help="let clients reach this place, which is not public; may be repeated")  # fmt: skip
@@ -109,12 +108,6 @@ def _check(parser: argparse.ArgumentParser, found: dict[str, object]) -> None:
         room = network.num_addresses - 3  # of the network, the exit, the broadcast
         if clients > room:
             parser.error(f"--clients {clients}: {network} has addresses for {room}")
-
-
-def _key(text: str) -> str:
-    if text != EVERYBODY and not is_key(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not the key of a node, nor {EVERYBODY}")
-    return text
 
 
 def _rule(text: str) -> Rule:
