@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,23 +77,40 @@ def test_a_process_that_is_not_proven_to_be_ours_hears_no_signal(made: Instance,
         assert other.poll() is None
 
 
-@pytest.mark.parametrize("damage", ["rubbish", "no file", "no folder"])
-def test_what_runs_without_a_record_is_not_started_a_second_time(tmp_path: Path, damage: str):
+def left_alone(made: Instance) -> tuple[dict[str, Any], Path]:
+    """An app that runs with neither daemon nor keeper, and the file that tells of it."""
+    made.configure({"web": {**APPS["sleeper"], "autostart": True, "restart": "always"}})
+    made.run("up", "--detach")
+    [launch] = made.ask("la")
+    file = state_of(made, launch["id"])
+    made.kill_daemon()
+    keeper = json.loads(file.read_text())["keeper_pid"]
+    os.kill(keeper, signal.SIGKILL)
+    until(lambda: not alive(keeper))
+    return launch, file
+
+
+@pytest.mark.parametrize("damage", ["rubbish", "no file"])
+def test_what_runs_with_a_damaged_record_is_known_by_its_mark(tmp_path: Path, damage: str):
     with instance(tmp_path / "h", up=False) as made:
-        made.configure({"web": {**APPS["sleeper"], "autostart": True, "restart": "always"}})
-        made.run("up", "--detach")
-        [launch] = made.ask("la")
-        file = state_of(made, launch["id"])
-        made.kill_daemon()
-        keeper = json.loads(file.read_text())["keeper_pid"]
-        os.kill(keeper, signal.SIGKILL)
-        until(lambda: not alive(keeper))
+        launch, file = left_alone(made)
         if damage == "rubbish":
             file.write_text("rubbish")
-        elif damage == "no file":
-            file.unlink()
         else:
-            shutil.rmtree(file.parent)
+            file.unlink()
+        made.run("up", "--detach")
+        until(lambda: made.launch(launch["id"])["state"] == "running")
+        assert made.launch(launch["id"])["pid"] == launch["pid"]
+        os.kill(launch["pid"], signal.SIGKILL)
+        until(lambda: made.launch(launch["id"])["restarts"] == 1)
+        made.run("wait", str(launch["id"]))
+        assert alive(made.launch(launch["id"])["pid"])
+
+
+def test_what_runs_without_a_record_is_not_started_a_second_time(tmp_path: Path):
+    with instance(tmp_path / "h", up=False) as made:
+        launch, file = left_alone(made)
+        shutil.rmtree(file.parent)
         made.run("up", "--detach", code=None)
         until(lambda: made.launch(launch["id"])["state"] == "lost")
         assert "its record cannot be read" in made.launch(launch["id"])["reason"]
