@@ -18,6 +18,7 @@ from bus import keystore, sockets
 from bus.access import AccessError, AccessList
 from bus.descriptors import Cuts, Owners, cut
 from bus.doorkeeper import Doorkeeper, new_token
+from bus.egress import of_bus
 from bus.identity import KeyPair
 from bus.keystore import AccessFile
 from bus.lookout import Lookout
@@ -59,7 +60,7 @@ class Broker:
         keypair = keystore.load(files.key_file)
         self._access_file = AccessFile(files.access_file, patience=LOCKED)
         access = self._access_file.load()
-        self._context = sockets.new_context()
+        self._context = sockets.new_context(egress=of_bus(files.endpoint))
         try:
             self._open(keypair, access)
         except BaseException:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import NoReturn, Self
 
 from bus import sockets, subjects, wire
+from bus.egress import of_bus
 from bus.errors import BusError, LocalProtocolError, NotAuthorised, RemoteProtocolError, Unreachable
 from bus.identity import Address, KeyPair
 from bus.session import ClientSession
@@ -30,7 +31,7 @@ class Caller:
         self._keypair = keypair
         self._timeout = timeout
         self._session = ClientSession(name)
-        self._context = sockets.new_context()
+        self._context = sockets.new_context(egress=of_bus(address.endpoint))
         self._over = False  # the connection has ended: nothing more will come
 
     def __enter__(self) -> Self:

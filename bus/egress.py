@@ -70,6 +70,18 @@ def chosen(text: str) -> Egress:
     return Egress(int(text))
 
 
+def of_bus(endpoint: str) -> Egress | None:
+    """Whose the connections with a broker at `endpoint` are; None: nobody's in particular.
+
+    With one that other hosts can reach they are the links' user's, where the process may: a VPN of this
+    machine would else cut off the daemon and the commands that are to end it.
+    """
+    transport, _, place = endpoint.partition("://")
+    host = place.rpartition(":")[0].strip("[]")
+    near = transport != "tcp" or host.startswith("127.") or host in {"localhost", "::1"}
+    return Egress(UID) if not near and possible(UID) else None
+
+
 def _function() -> ctypes._NamedFuncPointer:
     """The C library's, which is for the calling thread alone (setfsuid(2)); returns who it was before."""
     found = ctypes.CDLL(None).setfsuid

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 
 from bus import sockets, wire
+from bus.egress import of_bus
 from bus.enrolment import is_token
 from bus.errors import BusError, NotAuthorised, RemoteProtocolError, Unreachable
 from bus.identity import Address, KeyPair, from_hex, to_hex
@@ -95,7 +96,7 @@ def enrol(
     Raises `NotAuthorised` when the broker has nobody enrol now, `Unreachable` when none answers, and
     `RemoteProtocolError` when it refuses otherwise (429: too many wait; 500: it could not save).
     """
-    context = sockets.new_context()
+    context = sockets.new_context(egress=of_bus(address.endpoint))
     try:
         socket, monitor = sockets.dial(context, keypair, address, max_message=_MAX_ANSWER)
         socket.send(wire.encode(wire.Enrol(1, name[:64], token)), sockets.DONTWAIT)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from bus import sockets
-from bus.egress import Egress
+from bus.egress import Egress, of_bus
 from bus.errors import BusError, NotAuthorised, RemoteProtocolError, Unreachable
 from bus.identity import Address, KeyPair
 from bus.session import ClientSession, Event
@@ -57,7 +57,7 @@ class Link:
         self._act = act
         self._down = down
         self._loop = asyncio.get_running_loop()
-        self._context = sockets.new_context(egress=egress)
+        self._context = sockets.new_context(egress=egress or of_bus(address.endpoint))
         self._socket: sockets.Socket | None = None
         self._monitor: sockets.Socket | None = None
         self._watched: list[int] = []

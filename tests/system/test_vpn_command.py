@@ -1,39 +1,14 @@
 """`viscript vpn` as a user types it, on a machine of its own (a network namespace) without an exit."""
 
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.instance import Instance
+from tests.support.inside import Inside
 from tests.support.namespaces import Namespaces
-
-
-class Inside(Instance):
-    """Its commands run in a namespace."""
-
-    def __init__(self, root: Path, space: str) -> None:
-        super().__init__(root)
-        self.space = space
-
-    def run(self, *arguments: str, code: int | None = 0, **more) -> subprocess.CompletedProcess:
-        done = subprocess.run(
-            ["ip", "netns", "exec", self.space, sys.executable, "-P", "-m", "viscript.cli", *arguments],
-            env=self.environment, capture_output=True, text=True, timeout=55, check=False, **more,
-        )  # fmt: skip
-        assert code is None or done.returncode == code, (arguments, done, self.daemon_log())
-        return done
-
-    def rules(self) -> str:
-        done = subprocess.run(
-            ["ip", "netns", "exec", self.space, "sh", "-c", "nft list ruleset; ip rule; ip -6 rule"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        return done.stdout
 
 
 @pytest.fixture(scope="module")

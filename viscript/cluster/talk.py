@@ -96,14 +96,14 @@ def people_rules(role: RoleName) -> Rules:
     """What the command line of another host may do on the bus: it reaches all daemons, its own as well.
 
     Each of them looks at `role` itself, and at what it is asked to be done to: so no role asks programs for
-    anything past the daemons, such as to end. Who may see may look at the mesh, and measure it from `operate`
-    on; which way traffic goes is said on the first host.
+    anything past the daemons but how they are; to end, for instance. Who may see may look at the mesh, and
+    measure it from `operate` on; which way traffic goes is said on the first host.
     """
     if role == "none":
         return Rules(request=["viscript.>"])
     load = [] if role == "view" else ["node.speed"]
     return Rules(
-        request=["viscript.>", "signal.ping", "signal.usage", *LOOKING, *load],
+        request=["viscript.>", "signal.ping", "signal.usage", "vpn.status", *LOOKING, *load],
         subscribe=["viscript.events", "mesh.event.>"],
     )
 
