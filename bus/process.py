@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -134,6 +135,13 @@ def run(main: Main, *, uvloop: bool = False, egress: Egress | None = None) -> No
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         code = EXIT_BUS
     sys.exit(code)
+
+
+def raise_descriptor_limit() -> None:
+    """Take as many descriptors as this process may have: for programs that hold some for each client."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _loop_factory(*, fast: bool) -> Callable[[], asyncio.AbstractEventLoop] | None:

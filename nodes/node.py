@@ -15,7 +15,6 @@ import logging
 import os
 import random
 import re
-import resource
 import socket
 import sys
 import time
@@ -106,20 +105,7 @@ def _arguments(given: list[str]) -> argparse.Namespace:
         help="where neighbours dial in (default: %(default)s, any free port); "
         f"{NOWHERE!r} where they cannot: behind NAT, this node dials and is reached through others",
     )
-    parser.add_argument(
-        "--data",
-        choices=("tcp", "curve"),
-        default="tcp",
-        help="what carries data between neighbours: TCP connections of its own, whose payloads are"
-        " sealed from end to end only, or the control connection (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--data-port",
-        type=_port,
-        default=0,
-        metavar="PORT",
-        help="where neighbours bring their data connections (default: any free port)",
-    )
+    _data_arguments(parser)
     parser.add_argument(
         "--auto-peers",
         type=_number,
@@ -153,6 +139,23 @@ def _arguments(given: list[str]) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
+def _data_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        choices=("tcp", "curve"),
+        default="tcp",
+        help="what carries data between neighbours: TCP connections of its own, whose payloads are"
+        " sealed from end to end only, or the control connection (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data-port",
+        type=_port,
+        default=0,
+        metavar="PORT",
+        help="where neighbours bring their data connections (default: any free port)",
+    )
+
+
 def socket_path(run_dir: Path, name: str) -> Path:
     return run_dir / f"node-{name}.sock"
 
@@ -178,7 +181,7 @@ async def main(
     sock: socket.socket,
     path: Path,
 ) -> int:
-    _raise_descriptor_limit()
+    process.raise_descriptor_limit()  # one for a stream
     code = 0
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -298,13 +301,6 @@ def _return_memory() -> None:
     """Give freed frames back to the system: the C library keeps them, 250 MiB after a busy hour."""
     with contextlib.suppress(AttributeError, OSError):  # not every C library has it
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _raise_descriptor_limit() -> None:
-    """A stream holds a descriptor: take all that we may have."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import argparse
 import asyncio
 import errno
 import functools
-import resource
 import socket
 import sys
 from ipaddress import ip_address
@@ -119,8 +118,7 @@ def _place(text: str) -> tuple[str, int]:
 def start() -> None:
     """Take the port before joining the bus: who sees the app there can use it."""
     logs.configure()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a descriptor a client
+    process.raise_descriptor_limit()  # one for a client
     try:
         options = parse(sys.argv[1:])
         listener = listen(options)

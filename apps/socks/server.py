@@ -5,9 +5,7 @@ Exit codes: 0 stopped, 2 wrong arguments.
 
 import argparse
 import asyncio
-import contextlib
 import functools
-import resource
 import sys
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -29,15 +27,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-def _raise_descriptor_limit() -> None:
-    """An association holds three descriptors: take all that we may have."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 async def main(participant: "Participant", options: Options) -> int:
-    _raise_descriptor_limit()
+    process.raise_descriptor_limit()  # three for an association
     path = participant.run_dir / f"node-{options.node}.sock"
     exit_ = Exit(options, participant.bus, participant.state_dir)
     participant.bus.answer(figures.STATS, exit_.stats)

@@ -1,5 +1,7 @@
 """What a launched program learns from its environment."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,3 +40,16 @@ def test_the_rest_may_be_missing() -> None:
 @pytest.mark.parametrize("text", ["", "x", "-1", "1.5", "²"])
 def test_an_id_that_is_no_number_is_none(text: str) -> None:
     assert Environment.read({**FULL, "VISCRIPT_ID": text}).id is None
+
+
+def test_a_program_takes_as_many_descriptors_as_it_may_have() -> None:
+    program = """
+import resource
+from bus.process import raise_descriptor_limit
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 1, hard))
+raise_descriptor_limit()
+print(resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard))
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    assert done.stdout == b"True\n"
