@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bus import keystore
 from bus.signals import AccessEntry
+from tests.support.stack import free_port
 
 Job = dict[str, object]
 BROKER = [sys.executable, "-P", "-m", "bus.cli"]
@@ -118,10 +119,3 @@ def _binary(name: str) -> str:
     if found is None:
         raise SystemExit(f"{name} is not installed: run .ci/install_system")
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

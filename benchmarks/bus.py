@@ -26,6 +26,7 @@ import psutil  # noqa: E402
 from benchmarks import brokers, report  # noqa: E402
 from bus import Address, keystore, signals  # noqa: E402
 from bus.caller import Caller  # noqa: E402
+from tests.support.stack import free_port  # noqa: E402
 
 FOLDER = Path(__file__).parent
 MEMBERS, PROCESSES = 2000, 10  # of the crowd
@@ -116,7 +117,7 @@ def relayed(program: Path, count: int) -> Callable[[str, brokers.Job], float]:
     def measure(side: str, job: brokers.Job) -> float:
         if side == "our":
             return delivered(side, job, size=65_536, count=count)
-        endpoint = f"tcp://127.0.0.1:{brokers.free_port()}"
+        endpoint = f"tcp://127.0.0.1:{free_port()}"
         told = subprocess.run(
             [program, str(count), "65536", "1", endpoint], check=True, capture_output=True
         )

@@ -27,6 +27,7 @@ from bus import join, sockets
 from bus.client import Bus, Request, connect
 from bus.identity import Address, KeyPair
 from bus.signals import PING, Done, Pinged, pack, unpack
+from tests.support.stack import free_port
 from viscript.cluster import talk
 from viscript.cluster.numbers import Block
 from viscript.commands import list as listing
@@ -90,15 +91,6 @@ def simulated(folder: Path, hosts: int, apps: int) -> Iterator[Simulated]:
             worker.kill()
             worker.wait()
         made.run("down")
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # The other side: all simulated hosts in one process.

@@ -8,7 +8,6 @@ against the limit of 400 MiB).
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 import psutil  # noqa: E402
 
 from benchmarks import report  # noqa: E402
+from tests.support.stack import free_port  # noqa: E402
 
 VISCRIPT = Path(sys.executable).with_name("viscript")
 CONFIG = Path(__file__).parents[1] / "config" / "config.yaml"
@@ -40,13 +40,6 @@ def alternate(runs: int, ours: list[str], peer: list[str]) -> tuple[list[float],
     seconds(ours), seconds(peer)
     pairs = [(seconds(ours) * 1000, seconds(peer) * 1000) for _ in range(runs)]
     return [a for a, _ in pairs], [b for _, b in pairs]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from benchmarks import brokers
 from bus import KeyPair, keystore, signals
 from bus.settings import load, save
 from bus.signals import AccessEntry
+from tests.support.stack import free_port
 
 
 def read_page(url: str) -> bytes:
@@ -47,14 +48,14 @@ class Watched:
 
     def __init__(self, folder: Path) -> None:
         home = folder / "broker"
-        endpoint = f"tcp://127.0.0.1:{brokers.free_port()}"
+        endpoint = f"tcp://127.0.0.1:{free_port()}"
         subprocess.run(
             [*brokers.BROKER, "init", str(home), "--endpoint", endpoint],
             check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         self._allow(home, "app", ["app"])
         keystore.create(home / "stranger.key")
-        address = f"127.0.0.1:{brokers.free_port()}"
+        address = f"127.0.0.1:{free_port()}"
         config = home / "broker.json"
         save(config, msgspec.structs.replace(load(config), monitor=address))
         with (folder / "log").open("wb") as log:

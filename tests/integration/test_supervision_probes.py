@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.support.instance import Instance, alive, instance, until
+from tests.support.stack import free_port
 
 SERVER = """\
 import http.server, os, pathlib, socket, sys, time
@@ -44,14 +45,6 @@ while True:
 
 
 WAITS = "while [ ! -e $VISCRIPT_HOME/go ]; do sleep 0.02; done"
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def server(kind: str, port: int = 0, **more: object) -> dict:
