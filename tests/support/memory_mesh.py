@@ -109,5 +109,11 @@ class MemoryMesh:
         )
         return labels
 
+    def open(self, a: str, b: str, app: App, greeting: bytes = b"hi") -> Pump:
+        """Ask for a stream from `a` to port 80 of `b`, to which a session is there."""
+        lane = self.engines[a].lane(self.key(b))
+        assert lane is not None
+        return self.engines[a].open(lane, 80, greeting, app)
+
     def run(self, seconds: float = 0.0) -> None:
         self.world.run(seconds)

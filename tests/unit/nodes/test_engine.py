@@ -41,9 +41,7 @@ class Line:
         self.world.run(seconds)
 
     def open(self) -> Pump:
-        lane = self.a.lane(B)
-        assert lane is not None
-        pump = self.a.open(lane, 80, b"hi", self.near)
+        pump = self.mesh.open("a", "b", self.near)
         self.run()
         return pump
 
@@ -143,10 +141,7 @@ def test_a_lost_link_closes_streams_at_both_ends_when_no_other_route_comes() -> 
 def test_who_only_asked_for_a_stream_is_told_that_there_is_no_route() -> None:
     line = Line()
     line.rb.cut("pulled")
-    lane = line.a.lane(B)
-    assert lane is not None
-    line.a.open(lane, 80, b"hi", line.near)
-    line.run()
+    line.open()
     line.a.unreachable(B, Code.NO_ROUTE)
     assert line.near.told == [("closed", Code.NO_ROUTE)]
 
@@ -185,9 +180,7 @@ def test_a_stream_goes_on_over_the_standby_when_the_relay_is_lost() -> None:
     mesh = two_ways()
     near, far = App(), App()
     mesh.engines["b"].listeners[80] = far
-    lane = mesh.engines["a"].lane(mesh.key("b"))
-    assert lane is not None
-    mesh.engines["a"].open(lane, 80, b"hi", near)
+    mesh.open("a", "b", near)
     mesh.run(1)
     mesh.links["r", "b"].cut("pulled")
     mesh.engines["b"].accept(far.pumps[0], b"yes")
@@ -203,9 +196,7 @@ def test_a_relay_that_hears_and_says_nothing_is_left_for_the_standby() -> None:
     mesh.run(1)
     for table in mesh.engines["r"].mesh.tables.values():
         table.clear()
-    lane = mesh.engines["a"].lane(mesh.key("b"))
-    assert lane is not None
-    mesh.engines["a"].open(lane, 80, b"hi", near)
+    mesh.open("a", "b", near)
     mesh.run(5)
     assert [told for told, _ in far.told] == ["incoming"]
 

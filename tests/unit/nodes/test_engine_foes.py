@@ -42,13 +42,10 @@ class Foe:
             yield self.mesh.links["r", name], self.mesh.engines[name]
 
     def talk(self) -> None:
-        a, b = self.mesh.engines["a"], self.mesh.engines["b"]
-        lane = a.lane(b.key)
-        assert lane is not None
         self.apps[0].told.clear()
-        a.open(lane, 80, b"hi", self.apps[0])
+        self.mesh.open("a", "b", self.apps[0])
         self.mesh.run(5.0)
-        b.accept(self.apps[1].pumps[-1], b"yes")
+        self.mesh.engines["b"].accept(self.apps[1].pumps[-1], b"yes")
         self.mesh.run(5.0)
         assert ("opened", b"yes") in self.apps[0].told
 

@@ -45,9 +45,7 @@ def test_a_relay_is_shown_by_who_sends_it_frames(mesh: MemoryMesh):
 def test_streams_are_shown_at_both_ends(mesh: MemoryMesh):
     a, b = mesh.engines["a"], mesh.engines["b"]
     b.listeners[80] = far = App()
-    lane = a.lane(b.key)
-    assert lane is not None
-    a.open(lane, 80, b"", App())
+    mesh.open("a", "b", App(), b"")
     mesh.run(2)
     b.accept(far.pumps[0], b"")
     mesh.run(1)
