@@ -17,16 +17,14 @@ CONFLICT: Final = 9  # exit code: the address is taken, or not of this machine
 Address = tuple[str, int]
 
 
-def ip_port(text: str) -> Address:
-    """Read `127.0.0.1:80`, `[::1]:80` or `localhost:80`; for argparse."""
+def ip_port(text: str, example: str = "127.0.0.1:20000") -> Address:
+    """Read `127.0.0.1:80`, `[::1]:80` or `localhost:80`; for argparse, which is told the `example`."""
     host, _, port = text.rpartition(":")
     host = "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
     try:
         return str(ip_address(host)), range(65536)[int(port)]
     except (ValueError, IndexError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not IP:PORT, such as 127.0.0.1:20000"
-        ) from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not IP:PORT, such as {example}") from None
 
 
 def shown(address: Address) -> str:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from apps.socks.gateway import Gateway, Options
 from apps.socks.messages import PORT
-from apps.socks.upkeep import CONFLICT, NOT_PERMITTED, log
+from apps.socks.upkeep import NOT_PERMITTED, log
 from apps.socks.users import UserFileError, read_users
 from bus import logs, process
+from nodes.listening import CONFLICT, ip_port, shown
 from nodes.upkeep import keep_node, run_until
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ async def main(participant: "Participant", options: Options, listener: socket.so
 def listen(options: Options) -> socket.socket:
     """Take the SOCKS port; raise ListenError."""
     host, port = options.listen
-    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -60,7 +60,7 @@ def listen(options: Options) -> socket.socket:
         way_out = "; stop what listens there, or choose another --listen"
         taken = error.errno == errno.EADDRINUSE
         raise ListenError(
-            f"--listen {place}: {error.strerror}{way_out if taken else ''}"
+            f"--listen {shown(options.listen)}: {error.strerror}{way_out if taken else ''}"
         ) from error
     log.info("SOCKS5 and HTTP CONNECT on %s:%d", *listener.getsockname()[:2])
     return listener
@@ -81,7 +81,12 @@ def parse(arguments: list[str]) -> Options:
         help="names or keys of nodes with a socks-server, the next when one cannot be reached",
     )
     parser.add_argument("--port", type=int, default=PORT, help=f"mesh port of the exit ({PORT})")
-    parser.add_argument("--listen", type=_place, default=("127.0.0.1", 1080), metavar="IP:PORT")
+    parser.add_argument(
+        "--listen",
+        type=functools.partial(ip_port, example="127.0.0.1:1080"),
+        default=("127.0.0.1", 1080),
+        metavar="IP:PORT",
+    )
     parser.add_argument("--user-file", type=Path, help="name:password lines, readable by you only")
     parser.add_argument("--idle", type=float, default=3600, help="seconds without a byte (3600)")
     parser.add_argument("--max-connections", type=int, default=512)
@@ -102,17 +107,6 @@ def _exits(text: str) -> tuple[str, ...]:
     if not all(names):
         raise argparse.ArgumentTypeError(f"{text!r} is not NODE, NODE,NODE or fastest")
     return () if names == ("fastest",) else names
-
-
-def _place(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    host = "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
-    try:
-        return str(ip_address(host)), range(65536)[int(port)]
-    except (ValueError, IndexError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not IP:PORT, such as 127.0.0.1:1080"
-        ) from None
 
 
 def start() -> None:

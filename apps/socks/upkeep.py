@@ -1,4 +1,4 @@
-"""What both halves of the SOCKS pair need: exit codes, and quiet logs."""
+"""What both halves of the SOCKS pair need: an exit code, and quiet logs."""
 
 import asyncio
 import errno
@@ -10,9 +10,8 @@ from typing import Any
 
 log = logging.getLogger("socks")
 
-# Exit codes of both programs, besides 0 and argparse's 2.
+# Exit code, besides 0, argparse's 2 and that of a port that is taken (nodes/listening.py).
 NOT_PERMITTED = 4  # a file that must not be read, or that others can read
-CONFLICT = 9  # the port is taken
 
 
 class Notes:
