@@ -72,7 +72,7 @@ def load(file: Path) -> Changes | None:
     except OSError as error:
         raise ChangesError(f"{file}: {error.strerror}") from None
     except (msgspec.MsgspecError, ValueError) as error:
-        way = f"what the VPN changed is not known any more; see: viscript vpn doctor, then remove {file}"
+        way = f"what resolv.conf was is not known any more; remove {file}, then: viscript vpn off"
         raise ChangesError(f"{file}: damaged ({error}); {way}") from None
     return found
 

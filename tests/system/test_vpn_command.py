@@ -39,6 +39,20 @@ def test_a_node_that_nobody_knows_changes_nothing(home: Inside) -> None:
     assert home.rules() == before
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--only", "0.0.0.0/0"), "0.0.0.0/0 is everything"),
+        (("--exclude", "10.0.0.1/8"), "has host bits set; want for instance 192.0.2.0/24"),
+        (("--offload", "never"), "want auto or off"),
+    ],
+)
+def test_wrong_options_change_nothing(home: Inside, options: tuple[str, str], why: str) -> None:
+    before = home.rules()
+    assert why in home.run("vpn", "on", "beta", *options, code=2).stderr
+    assert home.rules() == before
+
+
 def test_without_an_exit_it_blocks_and_says_so_until_it_is_off(home: Inside) -> None:
     before = home.rules()
     done = home.run("vpn", "on", "beta", "--timeout", "8", code=7)
@@ -60,6 +74,8 @@ def test_off_works_when_nothing_runs_any_more(home: Inside) -> None:
     home.run("vpn", "on", "beta", "--timeout", "3", code=7)
     home.run("down")
     assert "policy drop" in home.rules()
+    assert home.ask("vpn", "status")["client"]["state"] == "unknown"
+    assert "nothing leaves beside it" in home.run("vpn", "doctor", code=1).stdout
     done = home.run("vpn", "off")
     assert "everything is as it was" in done.stdout
     assert home.rules() == before

@@ -55,6 +55,7 @@ def on(
     from viscript.commands.vpn import changing
 
     options.given.take(home, json=json)
+    changing.check([*(only or []), *(exclude or [])], offload)
     arguments = [word for each in only or [] for word in ("--only", each)]
     arguments += [word for each in exclude or [] for word in ("--exclude", each)]
     arguments += ["--lan"] * lan + ["--own-dns"] * own_dns

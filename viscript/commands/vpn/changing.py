@@ -9,7 +9,7 @@ from viscript.commands import job as jobs
 from viscript.commands import order, sd, start
 from viscript.commands.verdict import verdict
 from viscript.commands.vpn import APP, told
-from viscript.errors import Denied, NoDaemon, NotFound, Unknown, ViscriptError
+from viscript.errors import BadUsage, Denied, NoDaemon, NotFound, Unknown, ViscriptError
 from viscript.output import document, note, say
 
 if TYPE_CHECKING:
@@ -22,6 +22,21 @@ if TYPE_CHECKING:
 
 LOOK = 0.2  # seconds between two looks
 FASTEST = "fastest"
+
+
+def check(networks: Sequence[str], offload: str) -> None:
+    """Refuse what the client would end with, before one that runs is ended; raises BadUsage."""
+    from ipaddress import ip_network
+
+    for text in networks:
+        try:
+            wide = not ip_network(text).prefixlen
+        except ValueError as error:
+            raise BadUsage(f"{error}; want for instance 192.0.2.0/24") from None
+        if wide:
+            raise BadUsage(f"{text} is everything")
+    if offload not in {"auto", "off"}:
+        raise BadUsage(f"--offload {offload!r}: want auto or off")
 
 
 def on(

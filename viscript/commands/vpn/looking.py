@@ -53,6 +53,10 @@ def doctor(home: Home, *, repair: bool, as_json: bool) -> int:
                 say(f"          do: {part.todo}")
         if said is not None:
             say(f"{'ok      ' if said.state == 'connected' else 'WARNING '} client: {_state(said)}")
+            if said.state == told.UNKNOWN:
+                say(
+                    "          do: viscript up; the tunnel goes on if the client does, and nothing leaves beside it"
+                )
             if said.state == "not running":
                 say("          do: viscript vpn on, or viscript vpn off; nothing leaves meanwhile")
     well = not any(part.todo for part in report.parts)
@@ -67,7 +71,7 @@ def _client(home: Home) -> Told:
             launch = told.running(client)
             return told.Told() if launch is None else told.ask(client, launch)
     except NoDaemon as error:
-        return told.Told(trouble=str(error))
+        return told.Told(state=told.UNKNOWN, trouble=str(error))
 
 
 def _lines(report: Report, said: Told) -> Iterator[str]:
@@ -117,7 +121,8 @@ def _namer(words: Iterable[str]) -> Callable[[str], str]:
 def _state(said: Told, exit_: str = "") -> str:
     if said.state == "connected":
         return f"to {exit_ or said.exit} over {said.node}, {_age(said.since)}"
-    return said.state + (f": {said.trouble}" if said.trouble else "") + "; nothing leaves"
+    beside = " beside it" if said.state == told.UNKNOWN else ""
+    return said.state + (f": {said.trouble}" if said.trouble else "") + f"; nothing leaves{beside}"
 
 
 def _age(since: float) -> str:

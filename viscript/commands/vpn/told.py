@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from viscript.records import Status
 
 STATUS: Final = "vpn.status"  # a request to the client's own key
+UNKNOWN: Final = "unknown"  # state of the client where no daemon answers
 _TOOL: Final = "apps.vpn.mend"
 _TIMEOUT: Final = 60.0  # seconds
 _NOT_CAPABLE: Final = 77

@@ -45,7 +45,9 @@ def test_a_damaged_file_says_so_and_never_that_nothing_was_changed(junk: bytes) 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "vpn.json")
         file.write_bytes(junk)
-        with pytest.raises(ChangesError, match=r"damaged .* viscript vpn doctor"):
+        with pytest.raises(
+            ChangesError, match=r"damaged .* remove .*vpn.json, then: viscript vpn off"
+        ):
             changes.load(file)
 
 
