@@ -54,9 +54,7 @@ def doctor(home: Home, *, repair: bool, as_json: bool) -> int:
         if said is not None:
             say(f"{'ok      ' if said.state == 'connected' else 'WARNING '} client: {_state(said)}")
             if said.state == told.UNKNOWN:
-                say(
-                    "          do: viscript up; the tunnel goes on if the client does, and nothing leaves beside it"
-                )
+                say("          do: viscript up; if the client runs, so does the tunnel")
             if said.state == "not running":
                 say("          do: viscript vpn on, or viscript vpn off; nothing leaves meanwhile")
     well = not any(part.todo for part in report.parts)
