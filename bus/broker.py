@@ -18,7 +18,7 @@ from bus import keystore, sockets
 from bus.access import AccessError, AccessList
 from bus.descriptors import Cuts, Owners, cut
 from bus.doorkeeper import Doorkeeper, new_token
-from bus.egress import of_bus
+from bus.egress import Egress, of_bus
 from bus.identity import KeyPair
 from bus.keystore import AccessFile
 from bus.lookout import Lookout
@@ -60,7 +60,8 @@ class Broker:
         keypair = keystore.load(files.key_file)
         self._access_file = AccessFile(files.access_file, patience=LOCKED)
         access = self._access_file.load()
-        self._context = sockets.new_context(egress=of_bus(files.endpoint))
+        self._egress = of_bus(files.endpoint) or Egress()
+        self._context = sockets.new_context(egress=self._egress)
         try:
             self._open(keypair, access)
         except BaseException:
@@ -69,9 +70,10 @@ class Broker:
 
     def _open(self, keypair: KeyPair, access: AccessList) -> None:
         self._zap = ZapHandler(self._context, {sockets.DOMAIN: self._admits})
-        self._socket = sockets.serve(
-            self._context, keypair, self._files.endpoint, max_message=MAX_MESSAGE
-        )
+        with self._egress:  # the socket that listens is made by this thread
+            self._socket = sockets.serve(
+                self._context, keypair, self._files.endpoint, max_message=MAX_MESSAGE
+            )
         self._monitor = sockets.watch(self._socket)
         self.info = BrokerInfo(
             endpoint=sockets.bound_endpoint(self._socket), key=keypair.public,

@@ -9,6 +9,7 @@ from viscript.commands import job as jobs
 from viscript.commands import order, sd, start
 from viscript.commands.verdict import verdict
 from viscript.commands.vpn import APP, told
+from viscript.commands.vpn.looking import namer
 from viscript.errors import BadUsage, Denied, NoDaemon, NotFound, Unknown, ViscriptError
 from viscript.output import document, note, say
 
@@ -63,7 +64,8 @@ def on(
         document(found)
     else:
         names = dict(zip(named, exits, strict=True))
-        say(f"connected to {names.get(found.exit, found.exit)}, as {' and '.join(found.addresses)}")
+        called = names.get(found.exit) or namer([found.exit])(found.exit)
+        say(f"connected to {called}, as {' and '.join(found.addresses)}")
 
 
 def off(home: Home, timeout: float, *, as_json: bool) -> None:

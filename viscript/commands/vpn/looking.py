@@ -75,7 +75,7 @@ def _client(home: Home) -> Told:
 def _lines(report: Report, said: Told) -> Iterator[str]:
     if not report.on:
         return
-    name = _namer([*report.exits, said.exit])
+    name = namer([*report.exits, said.exit])
     yield f"on, {_age(report.since)}; exits: {', '.join(map(name, report.exits))}"
     yield f"tunnel:   {_state(said, name(said.exit))}"
     figures = said.figures
@@ -103,7 +103,7 @@ def _lines(report: Report, said: Told) -> Iterator[str]:
             yield f"BROKEN:   {part.part}: {part.text}; do: {part.todo}"
 
 
-def _namer(words: Iterable[str]) -> Callable[[str], str]:
+def namer(words: Iterable[str]) -> Callable[[str], str]:
     """What nodes are called here, as far as it can be known just now."""
     from bus.identity import is_key
     from viscript.commands.node.mesh import Mesh
