@@ -22,6 +22,7 @@ from nodes.tunneling import Tunneling
 from nodes.wire import Code
 
 if TYPE_CHECKING:
+    from nodes.lane import Lane
     from nodes.pump import Pump
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,10 @@ class Host(posting.Host, Protocol):
         """The node's signature of what an app says that listens on `port`."""
         ...
 
+    def known(self, target: str) -> Lane | None:
+        """The way to a node, if there is one already."""
+        ...
+
     def forget(self, app: App) -> None: ...
 
 
@@ -49,6 +54,9 @@ class _Asked:
     sock: socket.socket | None = None
     idle: float = 0.0  # s
     head: bytes = b""
+    pump: Pump | None = None  # once the far app was asked
+    finding: asyncio.Task[None] | None = None  # looks for a way to its node
+    limit: asyncio.TimerHandle | None = None
 
     def take(self) -> socket.socket | None:
         sock, self.sock = self.sock, None
@@ -73,7 +81,7 @@ class App:
         self._pumps: dict[int, Pump] = {}  # answered, or waiting for this app's answer
         self._offered: set[Pump] = set()  # those that wait for this app's answer
         self._opening: dict[Pump, _Asked] = {}  # those that wait for the far app's
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._asking: dict[int, _Asked] = {}  # by the request's id; not answered yet
         self._ports: set[int] = set()
         self._channel = Channel(sock, self._receive, self._lost, max_queue=_MAX_QUEUE, gather=True)
         self._posting = posting.Posting(port, self._channel, self._failed)
@@ -87,16 +95,17 @@ class App:
 
     def opened(self, pump: Pump, reply: bytes) -> None:
         asked = self._opening.pop(pump)
+        sock = asked.take()
+        self._over(asked)
         self._hold(pump)
         self._send(local.Opened(asked.number, pump.handle, reply))
-        sock = asked.take()
         if sock is not None:
             pump.attach(sock, self._port.loop, idle=asked.idle, head=asked.head, quiet=True)
 
     def declined(self, pump: Pump, code: int, reply: bytes) -> None:
         asked = self._opening.pop(pump)
         text = "the far app refused the stream"
-        asked.discard()
+        self._over(asked)
         self._send(local.Failed(asked.number, Code.REFUSED, text, code, reply))
 
     def ended(self, pump: Pump) -> None:
@@ -107,7 +116,7 @@ class App:
     def closed(self, pump: Pump, code: Code) -> None:
         asked = self._opening.pop(pump, None)
         if asked is not None:
-            asked.discard()
+            self._over(asked)
             self._send(local.Failed(asked.number, code, f"the stream was not opened: {code.text}"))
             return
         self._offered.discard(pump)
@@ -148,8 +157,8 @@ class App:
             case local.Connect():
                 self._connect(message)
             case local.Cancel(number):
-                if number in self._tasks:
-                    self._tasks[number].cancel()
+                if number in self._asking:
+                    self._give_up(self._asking[number], Code.RESET, "the app gave it up")
             case local.Attach():
                 self._attach(message)
             case local.Accept():
@@ -226,51 +235,64 @@ class App:
         self._open(message, _Asked(message.id, sock, message.idle, message.head))
 
     def _open(self, message: local.Open | local.Connect, asked: _Asked) -> None:
-        if message.id in self._tasks:
+        if message.id in self._asking:
             asked.discard()
             raise LocalProtocolError(f"request id {message.id} is in use")
-        if len(self._tasks) >= MAX_OPENING:
+        if len(self._asking) >= MAX_OPENING:
             text = f"an app may open {MAX_OPENING} streams at a time"
             asked.discard()
             self._send(local.Failed(message.id, Code.LIMIT, text))
             return
-        task = self._port.tasks.create_task(self._ask(message, asked))
-        self._tasks[message.id] = task
-        task.add_done_callback(lambda _: self._over(asked))
+        self._asking[message.id] = asked
+        text = f"node {message.target!r} did not answer within {message.timeout:g} s"
+        asked.limit = self._port.loop.call_later(
+            message.timeout, self._give_up, asked, Code.TIMEOUT, text
+        )
+        lane = self._port.known(message.target)
+        if lane is not None:
+            self._ask(lane, message, asked)
+        else:
+            asked.finding = self._port.tasks.create_task(self._find(message, asked))
 
-    def _over(self, asked: _Asked) -> None:
-        self._tasks.pop(asked.number, None)
-        asked.discard()
-
-    async def _ask(self, message: local.Open | local.Connect, asked: _Asked) -> None:
-        """Find a way and ask; the answer comes to `opened`, `declined` or `closed`."""
-        pump: Pump | None = None
+    async def _find(self, message: local.Open | local.Connect, asked: _Asked) -> None:
+        """Find a way, then ask."""
         try:
-            async with asyncio.timeout(message.timeout):
-                lane = await self._port.route(message.target)
-                pump = self._engine.open(lane, message.port, message.greeting, self, message.early)
-                self._opening[pump] = asked
-                await pump.answer()
-        except TimeoutError:
-            text = f"node {message.target!r} did not answer within {message.timeout:g} s"
-            self._fail_opening(pump, asked, Code.TIMEOUT, text)
+            lane = await self._port.route(message.target)
         except Unreachable as error:
-            self._fail_opening(pump, asked, error.code, str(error))
-        except asyncio.CancelledError:
-            self._fail_opening(pump, asked, Code.RESET, "the app gave it up")
-            raise
+            asked.finding = None
+            self._give_up(asked, error.code, str(error))
+        else:
+            asked.finding = None
+            self._ask(lane, message, asked)
+
+    def _ask(self, lane: Lane, message: local.Open | local.Connect, asked: _Asked) -> None:
+        """Ask the far app; its answer comes to `opened`, `declined` or `closed`."""
+        try:
+            pump = self._engine.open(lane, message.port, message.greeting, self, message.early)
         except TooManyStreams:
             text = f"there are too many streams to node {message.target!r}"
-            self._fail_opening(pump, asked, Code.LIMIT, text)
+            self._give_up(asked, Code.LIMIT, text)
+            return
+        asked.pump = pump
+        self._opening[pump] = asked
 
-    def _fail_opening(self, pump: Pump | None, asked: _Asked, code: Code, text: str) -> None:
-        if pump is not None:
-            if self._opening.pop(pump, None) is None:
-                return
-            pump.holder = NOBODY
-            pump.reset(code)
-        asked.discard()
+    def _give_up(self, asked: _Asked, code: Code, text: str) -> None:
+        """Before it was answered."""
+        self._over(asked)
+        if asked.pump is not None:
+            del self._opening[asked.pump]
+            asked.pump.holder = NOBODY
+            asked.pump.reset(code)
         self._send(local.Failed(asked.number, code, text))
+
+    def _over(self, asked: _Asked) -> None:
+        """It is answered, or given up."""
+        self._asking.pop(asked.number, None)
+        if asked.limit is not None:
+            asked.limit.cancel()
+        if asked.finding is not None:
+            asked.finding.cancel()
+        asked.discard()
 
     def _attach(self, message: local.Attach) -> None:
         descriptor = self._channel.take_descriptor()
@@ -337,8 +359,8 @@ class App:
         self._tunneling.close()
         for port in list(self._ports):
             self._unlisten(port)
-        for task in list(self._tasks.values()):
-            task.cancel()
+        for asked in list(self._asking.values()):
+            self._over(asked)
         for pump in [*self._pumps.values(), *self._opening]:
             pump.holder = NOBODY
             pump.reset(Code.APP_GONE)

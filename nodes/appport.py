@@ -9,13 +9,13 @@ import os
 import socket
 import stat
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from nodes.app import App
 from nodes.errors import CannotListen
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from pathlib import Path
 
     from nodes.engine import Engine
@@ -27,11 +27,18 @@ MAX_APPS: Final = 256
 _CREDENTIALS: Final = struct.Struct("iII")  # pid, uid, gid
 
 
-class AppPort:
-    """Serves apps on `sock`, which listens at `path`.
+class Routes(Protocol):
+    """Finds the lane to a node, by its name or key."""
 
-    `route(target)` finds the lane to a node or raises Unreachable; `vouch` signs as the node.
-    """
+    def known(self, target: str) -> Lane | None: ...
+
+    async def route(self, target: str) -> Lane:
+        """Raises Unreachable."""
+        ...
+
+
+class AppPort:
+    """Serves apps on `sock`, which listens at `path`; `vouch` signs as the node."""
 
     def __init__(
         self,
@@ -39,13 +46,13 @@ class AppPort:
         sock: socket.socket,
         path: Path,
         name: str,
-        route: Callable[[str], Awaitable[Lane]],
+        routes: Routes,
         tasks: asyncio.TaskGroup,
         vouch: Callable[[int, bytes], bytes],
     ) -> None:
         self.engine = engine
         self.name = name
-        self._route = route
+        self._routes = routes
         self.tasks = tasks
         self.vouch = vouch
         self.loop = asyncio.get_running_loop()
@@ -63,7 +70,10 @@ class AppPort:
             self._path.unlink()
 
     async def route(self, target: str) -> Lane:
-        return await self._route(target)
+        return await self._routes.route(target)
+
+    def known(self, target: str) -> Lane | None:
+        return self._routes.known(target)
 
     def forget(self, app: App) -> None:
         self._apps.discard(app)

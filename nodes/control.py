@@ -87,11 +87,14 @@ class Control:
 
     async def route(self, target: str) -> Lane:
         """The lane to a node, by its name or key; raises Unreachable."""
-        key = target if is_key(target) else self._names.get(target, "")
-        lane = self._engine.lane(key)
+        lane = self.known(target)
         if lane is not None:
             return lane
         return await self._routing.get(target, lambda: self._find(target))
+
+    def known(self, target: str) -> Lane | None:
+        """The lane to a node to which there is a way already."""
+        return self._engine.lane(target if is_key(target) else self._names.get(target, ""))
 
     async def _find(self, target: str) -> Lane:
         """Ask the manager until there is a way or the patience ends; raises Unreachable."""

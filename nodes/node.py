@@ -245,7 +245,7 @@ def _running(
         obedience = Obedience(engine, guard, peers.expect, pin_file)
         control = Control(bus, engine, transport, obedience, peers, tasks)
         vouch = functools.partial(offers.vouch, to_bytes(keypair.secret))
-        port = AppPort(engine, sock, path, name, control.route, tasks, vouch)
+        port = AppPort(engine, sock, path, name, control, tasks, vouch)
         stack.callback(port.close)
         meter = Meter(path, tasks)
         Answers(bus, engine, transport, control, obedience, meter)

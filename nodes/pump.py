@@ -85,7 +85,6 @@ class Pump:
         self._read_end = self._wrote_end = False
         self._idle = 0.0
         self._still = 0  # ticks without traffic, or without an answer
-        self._answer = asyncio.Event()
 
     @property
     def is_closed(self) -> bool:
@@ -132,11 +131,6 @@ class Pump:
         """Both apps want the stream."""
         self._phase = _Phase.UNATTACHED
         self._still = 0
-        self._answer.set()
-
-    async def answer(self) -> None:
-        """Wait until the stream is answered or over."""
-        await self._answer.wait()
 
     def tick(self) -> None:
         """Once a second."""
@@ -192,7 +186,6 @@ class Pump:
         if self._phase is _Phase.CLOSED:
             return
         self._phase = _Phase.CLOSED
-        self._answer.set()
         self._pending.clear()
         self._forget(self)
         sock = self._sock

@@ -62,6 +62,8 @@ async def connected(sock: socket.socket, place: tuple[str, int]) -> None:
     """
     number = sock.connect_ex(place)
     if number == errno.EINPROGRESS:
+        number = sock.connect_ex(place)  # a target on this machine has answered by now
+    if number == errno.EALREADY:
         await _writable(sock)
         number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if number:
