@@ -104,12 +104,12 @@ async def drained(stream: Stream) -> int:
 
 
 async def test_only_nodes_that_are_named_may_use_an_exit(pair: Pair):
-    async with exit_with(pair, "--allow-key", pair.key("beta")) as node:
+    async with exit_with(pair, f"--allow-key={pair.key('beta')}") as node:
         with pytest.raises(StreamReset) as caught:
             await opened(node, 80)
         assert caught.value.code is Code.NOT_ALLOWED
         assert (await stats(pair)).access == "keys"
-    async with exit_with(pair, "--allow-key", pair.key("alpha")) as node:
+    async with exit_with(pair, f"--allow-key={pair.key('alpha')}") as node:
         with counting_server() as port:
             stream = await opened(node, port)
             stream.write_eof()
@@ -134,7 +134,7 @@ async def test_a_key_has_so_many_connections_at_once(pair: Pair):
 
 
 async def test_a_key_with_limits_of_its_own_has_those(pair: Pair):
-    limits = ("--limit", "connections=1", "--limit", f"{pair.key('alpha')},connections=2")
+    limits = ("--limit=connections=1", f"--limit={pair.key('alpha')},connections=2")
     async with exit_with(pair, *limits) as node:
         with counting_server() as port:
             for _ in range(2):
