@@ -66,6 +66,7 @@ class Engine:
         self._probers: dict[int, tuple[Prober, asyncio.Task[None]]] = {}
         self._cause = ""  # what is being handled, for the recorder
         self._timer: asyncio.TimerHandle | None = None
+        self._arming: asyncio.Handle | None = None  # once for all that is handled in one go
         self._news = asyncio.Event()
         self._tidying: set[asyncio.Task[None]] = set()  # need the broker
 
@@ -135,10 +136,12 @@ class Engine:
                 case events.Changed(launch):
                     self._record(launch)
                     self._probe(launch)
-        self._arm()
+        if self._arming is None:
+            self._arming = asyncio.get_running_loop().call_soon(self._arm)
         self._news.set()
 
     def _arm(self) -> None:
+        self._arming = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
