@@ -3,27 +3,31 @@
 What comes is hostile: it is read only as far as it answers the question, and never raises.
 """
 
-import struct
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
 
-import dns.exception
 import dns.flags
 import dns.message
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
+from apps.egress import replies
 from apps.egress.hostnames import Address, address_of
-from apps.socks.dnscache import Family, Outcome
 
 PAYLOAD: Final = 1232  # bytes of an answer over UDP that are not fragmented (DNS flag day 2020)
-# Of an answer that is read: the parser's time grows with the square of it, and whoever has a name decides
-# what is answered. Some 250 addresses are in it.
-MAX_ANSWER: Final = 4096  # bytes
 MAX_ADDRESSES: Final = 16  # of one answer; who has more has enough
 
-# Besides its own, what dnspython's parser lets out of messages that are wrong enough.
-_UNREADABLE: Final = (dns.exception.DNSException, ValueError, IndexError, KeyError, struct.error)
+Family = Literal["A", "AAAA"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a question was answered: addresses, or why there are none."""
+
+    addresses: tuple[Address, ...]
+    reason: str = ""
+    silent: bool = False  # no server answered in time: not the name's fault
 
 
 class Answer(NamedTuple):
@@ -57,17 +61,13 @@ def question(name: str, family: Family, number: int, *, edns: bool) -> dns.messa
 
 def read(data: bytes, asked: dns.message.QueryMessage) -> Verdict | None:
     """What a message says to the question; None when it is no answer to it."""
-    if len(data) > MAX_ANSWER:
-        return Useless("an answer that is too large")
     try:
-        message = dns.message.from_wire(data, ignore_trailing=True)
-        if not isinstance(message, dns.message.QueryMessage) or not asked.is_response(message):
-            return None
-        return _verdict(message, asked)
-    except _UNREADABLE:
-        # Whether it was the server's: an id that is ours and a body that is nonsense.
-        mine = len(data) >= 2 and data[:2] == struct.pack(">H", asked.id)
-        return Useless("an answer that cannot be read") if mine else None
+        message = replies.read(data, asked)
+        return None if message is None else _verdict(message, asked)
+    except replies.Unusable as error:
+        return Useless(str(error))
+    except replies.UNREADABLE:  # a chain that leads nowhere
+        return Useless("an answer that cannot be read")
 
 
 def _verdict(message: dns.message.QueryMessage, asked: dns.message.QueryMessage) -> Verdict:

@@ -15,7 +15,7 @@ import psutil
 
 from apps.egress.hostnames import Address, NotAName, address_of, read_host
 from apps.egress.rules import Policy
-from apps.socks.dnscache import Family, Outcome
+from apps.socks.answers import Family, Outcome
 from apps.socks.messages import Destination, Refusal
 from apps.socks.protocol import Reply
 from apps.socks.resolver import Resolver

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from apps.egress.ledger import Account, Ledger, Limits, NotAdmitted
 from apps.egress.rules import Policy, Rule
+from apps.egress.upstream import Server
 from apps.socks import figures, metered
 from apps.socks.dial import DialError, Gate, dial
 from apps.socks.messages import (
@@ -26,7 +27,7 @@ from apps.socks.messages import (
 )
 from apps.socks.protocol import Reply
 from apps.socks.relay import Relay
-from apps.socks.resolver import Resolver, Server
+from apps.socks.resolver import Resolver
 from apps.socks.upkeep import Notes, log
 from apps.socks.volumes import EVERY, Volumes
 from nodes.client import Incoming, Node, NodeError

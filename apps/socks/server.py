@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from apps.egress.ledger import LimitError, Limits
 from apps.egress.rules import Rule, RuleError
+from apps.egress.upstream import Server
 from apps.socks import figures
 from apps.socks.exit import Exit, Options
 from apps.socks.messages import PORT
-from apps.socks.resolver import Server
 from bus import logs, process
 from bus.identity import is_key
 from nodes.upkeep import keep_node, run_until

@@ -21,6 +21,7 @@ import dns.rdatatype
 import dns.reversename
 import dns.rrset
 
+from apps.egress.dnscache import FAILURE, life
 from apps.egress.rules import ALL_PORTS, DENIED, Address, Rule
 
 PORT: Final = 53
@@ -29,9 +30,6 @@ MAX_PAYLOAD: Final = 1232  # bytes that pass over any way in one piece
 MAX_TCP: Final = 65_535
 # Of a question: none is longer, and the time to read one that is full of records grows with its square.
 MAX_QUESTION: Final = 2048  # bytes
-LONGEST: Final = 3600.0  # seconds; what lives longer is asked for again
-LONGEST_NEGATIVE: Final = 600.0  # seconds; RFC 2308, 5 recommends at most hours
-FAILURE: Final = 2.0  # seconds that a failure is believed (RFC 9520, 3.2: 1 to 300)
 
 # Names that mean something else on every machine or network (RFC 6761, 6762, 8375), so nothing here.
 _LOCAL: Final = tuple(
@@ -153,16 +151,22 @@ def answer(asked: Asked, found: dns.message.Message, age: float, room: int, term
         return bytes(response.to_wire())
 
 
-def lifetime(found: dns.message.Message) -> float:
-    """Seconds that an answer may be given again."""
+def lifetime(found: dns.message.QueryMessage) -> float:
+    """Seconds that an answer may be given again; 0 if it does not say."""
     if found.rcode() not in {dns.rcode.NOERROR, dns.rcode.NXDOMAIN}:
         return FAILURE
-    if found.answer:
-        return min(LONGEST, *(float(rrset.ttl) for rrset in found.answer))
-    for rrset in found.authority:
-        if rrset.rdtype == dns.rdatatype.SOA:  # RFC 2308, 5
-            return min(LONGEST_NEGATIVE, float(rrset.ttl), float(rrset[0].minimum))
-    return 0.0
+    try:
+        chain = found.resolve_chaining()
+    except (
+        dns.exception.DNSException
+    ):  # aliases in a circle, addresses of a name that does not exist
+        return 0.0
+    negative = chain.answer is None
+    if negative and not any(_is_above(rrset, chain.canonical_name) for rrset in found.authority):
+        return 0.0  # who says no without an SOA is not to be remembered (RFC 2308, 5)
+    # The whole answer is passed on, also what is not of the chain.
+    ttl = min([chain.minimum_ttl, *(rrset.ttl for rrset in found.answer)])
+    return life(float(ttl), positive=not negative)
 
 
 def private_address(found: dns.message.Message, terms: Terms) -> str:
@@ -189,6 +193,11 @@ def _local(name: dns.name.Name, terms: Terms) -> bool:
 def _of(rule: Rule, address: Address) -> bool:
     network = rule.network
     return network is not None and network.version == address.version and address in network
+
+
+def _is_above(rrset: dns.rrset.RRset, name: dns.name.Name) -> bool:
+    """The SOA of a zone that the name is in."""
+    return rrset.rdtype == dns.rdatatype.SOA and name.is_subdomain(rrset.name)
 
 
 def _response(asked: Asked) -> dns.message.Message:

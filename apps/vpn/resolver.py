@@ -12,29 +12,31 @@ import logging
 import random
 import time
 from collections import Counter
-from ipaddress import ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import dns.asyncquery
 import dns.exception
+import dns.flags
 import dns.rcode
 
+from apps.egress import hostnames, replies, upstream
+from apps.egress.dnscache import FAILURE, Cache
+from apps.egress.replies import Unusable
+from apps.egress.watched import RESOLV_CONF, Watched
 from apps.vpn import questions
-from apps.vpn.dnscache import Cache
 from apps.vpn.questions import MAX_TCP, Asked, NotAnswered, Question, Terms
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     import dns.message
 
+    from apps.egress.upstream import Server
     from apps.vpn.inside import Doors
 
 log = logging.getLogger("vpn")
 
-RESOLV_CONF: Final = Path("/etc/resolv.conf")
 MAX_WAITING: Final = 512  # questions that are being asked, of all clients
 MAX_OF_CLIENT: Final = 64
 MAX_CONNECTIONS: Final = 128
@@ -42,22 +44,19 @@ MAX_CONNECTIONS_OF_CLIENT: Final = 8
 PATIENCE: Final = 2.0  # seconds for one server
 ROUNDS: Final = 2  # times that all servers are asked
 IDLE: Final = 10.0  # seconds that a TCP connection may be without a question (RFC 7766, 6.2.3)
-MAX_SERVERS: Final = 3  # as in resolv.conf(5)
-REREAD: Final = 5.0  # seconds between two looks at resolv.conf
 
 
 class Resolver:
     """Questions in, answers out. `servers`, as (address, port), instead of those of this machine."""
 
     def __init__(
-        self, terms: Terms, servers: Sequence[tuple[str, int]] = (), conf: Path = RESOLV_CONF
+        self, terms: Terms, servers: Sequence[Server] = (), conf: Path = RESOLV_CONF
     ) -> None:
         self._terms = terms
         self._given = tuple(servers)
-        self._conf = conf
-        self._read: tuple[float, tuple[tuple[str, int], ...]] | None = None
-        self._cache = Cache()
-        self._asking: dict[Question, asyncio.Future[dns.message.Message | None]] = {}
+        self._conf = Watched(conf, hostnames.read_servers)
+        self._cache: Cache[Question, dns.message.QueryMessage | None] = Cache()  # None: it failed
+        self._asking: dict[Question, asyncio.Task[dns.message.QueryMessage | None]] = {}
         self._waiting: Counter[str] = Counter()  # by the address of a client
         self._connections: Counter[str] = Counter()
         self.figures: Counter[str] = Counter()  # questions, cached, failed, dropped
@@ -67,6 +66,7 @@ class Resolver:
         loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as stack:
             stack.callback(doors.close)
+            stack.callback(self._give_up)
             async with asyncio.TaskGroup() as tasks:
                 for udp in doors.udp:
                     transport, _ = await loop.create_datagram_endpoint(
@@ -86,12 +86,13 @@ class Resolver:
         if known is None:
             return asked, None
         self.figures["cached"] += 1
-        return asked, questions.answer(asked, *known, room or asked.room, self._terms)
+        return asked, self._said(asked, *known, room)
 
     async def slowly(self, asked: Asked, client: str, room: int | None = None) -> bytes | None:
         """Ask; None when there are too many questions already."""
         question = asked.question
-        full = self._waiting.total() >= MAX_WAITING or self._waiting[client] >= MAX_OF_CLIENT
+        waiting = max(self._waiting.total(), len(self._asking))  # some may wait no more
+        full = waiting >= MAX_WAITING or self._waiting[client] >= MAX_OF_CLIENT
         if question is None or full:
             self.figures["dropped"] += 1
             return None
@@ -102,55 +103,55 @@ class Resolver:
             self._waiting[client] -= 1
             if not self._waiting[client]:
                 del self._waiting[client]
+        return self._said(asked, found, 0.0, room)
+
+    def _said(
+        self, asked: Asked, found: dns.message.QueryMessage | None, age: float, room: int | None
+    ) -> bytes:
         if found is None:
             self.figures["failed"] += 1
             return questions.refused(asked, dns.rcode.SERVFAIL)
         try:
-            return questions.answer(asked, found, 0.0, room or asked.room, self._terms)
+            return questions.answer(asked, found, age, room or asked.room, self._terms)
         except (
             dns.exception.DNSException,
             ValueError,
         ) as error:  # of a server that is out of its mind
-            log.warning("an answer about %s cannot be passed on: %s", question.name, error)
+            log.warning("an answer about %s cannot be passed on: %s", found.question, error)
             return questions.refused(asked, dns.rcode.SERVFAIL)
 
-    async def _shared(self, question: Question) -> dns.message.Message | None:
-        """Ask once, however many wait for it."""
-        if question in self._asking:
-            return await asyncio.shield(self._asking[question])
-        future = asyncio.get_running_loop().create_future()
-        self._asking[question] = future
-        found: dns.message.Message | None = None
-        try:
-            found = await self._ask(question)
-            return found
-        finally:
-            del self._asking[question]
-            future.set_result(found)
+    async def _shared(self, question: Question) -> dns.message.QueryMessage | None:
+        """Ask once, however many wait for it; it is nobody's own, so who gives up ends it for nobody."""
+        task = self._asking.get(question)
+        if task is None:
+            task = self._asking[question] = asyncio.create_task(self._ask(question))
+            task.add_done_callback(lambda _: self._asking.pop(question, None))
+        return await asyncio.shield(task)
 
-    async def _ask(self, question: Question) -> dns.message.Message | None:
+    def _give_up(self) -> None:
+        for task in self._asking.values():
+            task.cancel()
+
+    async def _ask(self, question: Question) -> dns.message.QueryMessage | None:
         for _ in range(ROUNDS):
-            for address, port in self._servers():
+            for server in self._servers():
                 try:
-                    found, _ = await dns.asyncquery.udp_with_fallback(
-                        question.query(), address, timeout=PATIENCE, port=port,
-                        ignore_unexpected=True, ignore_errors=True, ignore_trailing=True,
-                    )  # fmt: skip
-                except (dns.exception.DNSException, OSError, ValueError, EOFError) as error:
-                    log.debug("%s: %s", address, error)
+                    async with asyncio.timeout(PATIENCE):
+                        found = await _ask_server(server, question.query())
+                except (Unusable, OSError) as error:  # a time-out is one, too
+                    log.debug("%s: %s", server[0], error)
                     continue
                 if found.rcode() not in {dns.rcode.SERVFAIL, dns.rcode.REFUSED}:
-                    self._cache.put(question, found, time.monotonic())
+                    seconds = questions.lifetime(found)
+                    self._cache.put(question, found, seconds, time.monotonic())
                     return found
+        self._cache.put(question, None, FAILURE, time.monotonic())
         return None
 
-    def _servers(self) -> Sequence[tuple[str, int]]:
+    def _servers(self) -> Sequence[Server]:
         if self._given:
             return self._given
-        now = time.monotonic()
-        if self._read is None or now - self._read[0] > REREAD:
-            self._read = now, tuple(_nameservers(self._conf))
-        found = list(self._read[1])
+        found = [(host, questions.PORT) for host in self._conf.value()]
         random.shuffle(found)
         return found
 
@@ -221,15 +222,15 @@ class _Datagrams(asyncio.DatagramProtocol):
             self._send(said, addr)
 
 
-def _nameservers(conf: Path) -> list[tuple[str, int]]:
-    """The servers that resolv.conf names; the machine itself if it names none (resolv.conf(5))."""
-    found = []
-    try:
-        for line in conf.read_text(errors="replace").splitlines():
-            words = line.split()
-            if len(words) > 1 and words[0] == "nameserver":
-                with contextlib.suppress(ValueError):
-                    found.append((str(ip_address(words[1])), questions.PORT))
-    except OSError:
-        pass
-    return found[:MAX_SERVERS] or [("127.0.0.1", questions.PORT)]
+async def _ask_server(server: Server, query: dns.message.QueryMessage) -> dns.message.QueryMessage:
+    wire = query.to_wire()
+
+    def read(data: bytes) -> dns.message.QueryMessage | None:
+        return replies.read(data, query)
+
+    found = await upstream.over_udp(server, wire, read)
+    if found.flags & dns.flags.TC:
+        found = await upstream.over_tcp(server, wire, read)
+    if found.flags & dns.flags.TC:
+        raise Unusable("truncated over TCP")
+    return found

@@ -10,8 +10,8 @@ import pytest
 from apps.egress.hostnames import address_of
 from apps.egress.rules import Policy, Rule
 from apps.socks import upkeep
+from apps.socks.answers import Family, Outcome
 from apps.socks.dial import DialError, Gate, dial
-from apps.socks.dnscache import Family, Outcome
 from apps.socks.messages import Destination
 from apps.socks.protocol import Reply
 from apps.socks.resolver import Resolver

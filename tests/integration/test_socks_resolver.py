@@ -10,9 +10,11 @@ import dns.message
 import dns.rcode
 import pytest
 
+from apps.egress import upstream, watched
+from apps.egress.upstream import Server
 from apps.socks import resolver as module
-from apps.socks.dnscache import Outcome
-from apps.socks.resolver import Resolver, Server
+from apps.socks.answers import Outcome
+from apps.socks.resolver import Resolver
 from tests.support.nameserver import nameserver
 
 ZONE = {
@@ -219,7 +221,7 @@ async def test_questions_at_once_have_a_limit():
 async def test_the_hosts_file_comes_first_and_is_read_again_when_it_changes(tmp_path: Path):
     hosts = tmp_path / "hosts"
     hosts.write_text("192.0.2.7 box.test\n")
-    with mock.patch.object(module, "LOOK_EVERY", 0):
+    with mock.patch.object(watched, "LOOK_EVERY", 0):
         resolver = Resolver([NOBODY], hosts=hosts)
         assert str((resolver.known("box.test") or ())[0]) == "192.0.2.7"
         hosts.write_text("192.0.2.77 box.test\n")
@@ -245,7 +247,7 @@ async def test_the_servers_of_the_system_are_asked_and_its_file_is_watched(tmp_p
 
     with (
         mock.patch.object(module, "_ask_patiently", ask),
-        mock.patch.object(module, "LOOK_EVERY", 0),
+        mock.patch.object(watched, "LOOK_EVERY", 0),
     ):
         resolver = Resolver(conf=conf)
         await resolver.ask("a.test", "A")
@@ -256,5 +258,5 @@ async def test_the_servers_of_the_system_are_asked_and_its_file_is_watched(tmp_p
 
 def test_a_server_on_ipv6_may_have_a_scope():
     index = socket.if_nametoindex("lo")
-    assert module._place(("fe80::1%lo", 53), socket.AF_INET6) == ("fe80::1", 53, 0, index)
-    assert module._place(("2001:db8::1", 53), socket.AF_INET6) == ("2001:db8::1", 53, 0, 0)
+    assert upstream._place(("fe80::1%lo", 53), socket.AF_INET6) == ("fe80::1", 53, 0, index)
+    assert upstream._place(("2001:db8::1", 53), socket.AF_INET6) == ("2001:db8::1", 53, 0, 0)

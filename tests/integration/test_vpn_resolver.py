@@ -3,14 +3,17 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import dns.asyncquery
+import dns.flags
 import dns.message
 import dns.rcode
+import dns.rrset
 import pytest
 
+from apps.vpn import resolver as module
 from apps.vpn.inside import Doors
 from apps.vpn.questions import Terms
 from apps.vpn.resolver import MAX_CONNECTIONS_OF_CLIENT, Resolver
@@ -22,6 +25,7 @@ class Upstream(asyncio.DatagramProtocol):
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.says: Callable[[bytes, int], bytes] = internet.answer  # to a question, so many bytes
         self.mute = asyncio.Event()
         self._held: list[tuple[bytes, tuple[str, int]]] = []
         self._transport: asyncio.DatagramTransport
@@ -34,7 +38,7 @@ class Upstream(asyncio.DatagramProtocol):
         if self.mute.is_set():
             self._held.append((data, addr))
         else:
-            self._transport.sendto(internet.answer(data, 1232), addr)
+            self._transport.sendto(self.says(data, 1232), addr)
 
     def release(self) -> None:
         self.mute.clear()
@@ -44,7 +48,7 @@ class Upstream(asyncio.DatagramProtocol):
     async def over_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError):
             wire = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
-            said = internet.answer(wire, 65535)
+            said = self.says(wire, 65535)
             writer.write(len(said).to_bytes(2) + said)
             await writer.drain()
         writer.close()
@@ -123,7 +127,7 @@ async def test_many_who_ask_the_same_at_once_are_one_question() -> None:
 async def test_a_large_answer_comes_over_tcp_from_end_to_end() -> None:
     async with scene() as here:
         found = await here.ask("large.test", "TXT")
-        assert len(found.answer[0]) == 20
+        assert len(found.answer[0]) == 18
 
 
 @pytest.mark.parametrize("name", ["private.test", "mixed.test"])
@@ -171,3 +175,66 @@ async def test_without_a_server_that_answers_it_says_that_it_failed(tmp_path: Pa
     said = await resolver.slowly(asked, "10.0.0.1")
     assert said is not None
     assert dns.message.from_wire(said).rcode() == dns.rcode.SERVFAIL
+
+
+@pytest.mark.parametrize("code", ["SERVFAIL", "REFUSED"])
+async def test_that_no_server_could_tell_is_believed_for_a_while(code: str) -> None:
+    def fail(wire: bytes, _room: int) -> bytes:
+        said = dns.message.make_response(dns.message.from_wire(wire), recursion_available=True)
+        said.set_rcode(dns.rcode.from_text(code))
+        return said.to_wire()
+
+    async with scene() as here:
+        here.upstream.says = fail
+        assert (await here.ask("public.test")).rcode() == dns.rcode.SERVFAIL
+        before = len(here.upstream.asked)
+        for _ in range(3):
+            assert (await here.ask("public.test")).rcode() == dns.rcode.SERVFAIL
+        assert len(here.upstream.asked) == before
+        assert here.resolver.figures["failed"] == 4
+
+
+async def test_silence_of_all_servers_is_believed_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    async with scene() as here:
+        here.upstream.mute.set()
+        for _ in range(3):
+            assert (await here.ask("public.test")).rcode() == dns.rcode.SERVFAIL
+        assert len(here.upstream.asked) <= module.ROUNDS
+
+
+@pytest.mark.parametrize("over_tcp", [False, True])
+async def test_an_answer_that_would_take_long_to_read_is_not_read(over_tcp: bool) -> None:
+    def swell(wire: bytes, room: int) -> bytes:
+        said = dns.message.make_response(dns.message.from_wire(wire), recursion_available=True)
+        if over_tcp and room < 65535:
+            said.flags |= dns.flags.TC
+            return said.to_wire()
+        addresses = [f"51.1.1.{number}" for number in range(256)]
+        said.answer = [dns.rrset.from_text("public.test.", 60, "IN", "A", *addresses)]
+        return said.to_wire(max_size=65535)
+
+    async with scene() as here:
+        here.upstream.says = swell
+        assert (await here.ask("public.test")).rcode() == dns.rcode.SERVFAIL
+
+
+async def test_who_asked_first_and_gives_up_takes_the_answer_from_nobody() -> None:
+    async with scene() as here:
+        here.upstream.mute.set()
+        asked, _ = here.resolver.quickly(dns.message.make_query("public.test", "A").to_wire())
+        first, second = (
+            asyncio.create_task(here.resolver.slowly(asked, f"10.0.0.{number}"))
+            for number in range(2)
+        )
+        async with asyncio.timeout(30):
+            while not here.upstream.asked:
+                await asyncio.sleep(0.01)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        here.upstream.release()
+        said = await second
+        assert said is not None
+        assert dns.message.from_wire(said).answer

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.socks.answers import MAX_ADDRESSES, Answer, Truncated, Useless, question, read
-from apps.socks.dnscache import Family
+from apps.socks.answers import MAX_ADDRESSES, Answer, Family, Truncated, Useless, question, read
 
 SOA = "a.test. 300 IN SOA ns.test. me.test. 1 2 3 4 60"
 
