@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bus import egress, logs, process
+from bus.arguments import ArgumentParser
 from bus.identity import is_key, to_bytes
 from bus.sockets import new_context
 from nodes import offers
@@ -89,7 +90,7 @@ def _egress(text: str) -> egress.Egress:
 
 
 def _arguments(given: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="node", description="A node of the mesh.")
+    parser = ArgumentParser(prog="node", description="A node of the mesh.")
     parser.add_argument("--name", type=_name, required=True, help="what apps and people call it")
     parser.add_argument(
         "--link",

@@ -9,7 +9,6 @@ forward-server. Written to be read: this is how an app opens streams (docs/writi
 Exit codes: 0 stopped, 2 wrong arguments, 9 address taken or not of this machine.
 """
 
-import argparse
 import asyncio
 import functools
 import logging
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from apps.forward import datagrams
 from apps.forward.places import Place, address, node_port
 from bus import logs, process
+from bus.arguments import ArgumentParser
 from bus.process import Participant
 from nodes import listening
 from nodes.client import Node, NodeError
@@ -108,7 +108,7 @@ async def main(participant: Participant, options: Options, listener: socket.sock
 
 def parse(arguments: list[str]) -> Options:
     first_line = (__doc__ or "").splitlines()[0]
-    parser = argparse.ArgumentParser(prog="forward-client", description=first_line)
+    parser = ArgumentParser(prog="forward-client", description=first_line)
     parser.add_argument("listen", type=address, metavar="IP:PORT", help="of this machine")
     parser.add_argument("to", type=node_port, metavar="NODE:PORT", help="name or key of the node")
     parser.add_argument("--udp", action="store_true", help="datagrams instead of connections")

@@ -21,6 +21,7 @@ from apps.egress.admission import EVERYBODY, allowed, key_or_everybody
 from apps.forward import datagrams
 from apps.forward.places import Place, address, port_number
 from bus import logs, process
+from bus.arguments import ArgumentParser
 from bus.process import Participant
 from nodes import offers
 from nodes.client import Incoming, Node, NodeError
@@ -125,7 +126,7 @@ async def main(participant: Participant, options: Options) -> int:
 
 def parse(arguments: list[str]) -> Options:
     first_line = (__doc__ or "").splitlines()[0]
-    parser = argparse.ArgumentParser(prog="forward-server", description=first_line)
+    parser = ArgumentParser(prog="forward-server", description=first_line)
     parser.add_argument("port", type=port_number, metavar="PORT", help="of the node")
     parser.add_argument("to", type=address, metavar="HOST:PORT", help="where the traffic is to go")
     parser.add_argument("--udp", action="store_true", help="datagrams instead of connections")

@@ -18,6 +18,7 @@ from apps.socks.messages import PORT
 from apps.socks.upkeep import NOT_PERMITTED, log
 from apps.socks.users import UserFileError, read_users
 from bus import logs, process
+from bus.arguments import ArgumentParser
 from nodes.listening import CONFLICT, ip_port, shown
 from nodes.upkeep import keep_node, run_until
 
@@ -68,9 +69,7 @@ def listen(options: Options) -> socket.socket:
 
 def parse(arguments: list[str]) -> Options:
     """Read the command line; raise UserFileError."""
-    parser = argparse.ArgumentParser(
-        prog="socks-client", description=(__doc__ or "").splitlines()[0]
-    )
+    parser = ArgumentParser(prog="socks-client", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--node", required=True, help="name of the local node")
     parser.add_argument(
         "--exit",

@@ -18,6 +18,7 @@ from apps.socks import figures
 from apps.socks.exit import Exit, Options
 from apps.socks.messages import PORT
 from bus import logs, process
+from bus.arguments import ArgumentParser
 from bus.identity import is_key
 from nodes.upkeep import keep_node, run_until
 
@@ -46,9 +47,7 @@ async def main(participant: "Participant", options: Options) -> int:
 
 
 def parse(arguments: list[str]) -> Options:
-    parser = argparse.ArgumentParser(
-        prog="socks-server", description=(__doc__ or "").splitlines()[0]
-    )
+    parser = ArgumentParser(prog="socks-server", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--node", required=True, help="name of the local node")
     parser.add_argument("--port", type=int, default=PORT, help=f"mesh port ({PORT})")
     _add_policy(parser)

@@ -6,7 +6,6 @@ On the bus it answers `tracker.*`; with an address, also programs that are not o
 Exit codes: 0 stopped, 2 wrong arguments, 9 address taken or not of this machine.
 """
 
-import argparse
 import asyncio
 import functools
 import logging
@@ -21,6 +20,7 @@ from apps.tracker import lines
 from apps.tracker.door import BACKLOG, Door
 from apps.tracker.registry import STRANGER, NotTaken, Registry
 from bus import BusError, Refused, Request, logs, process
+from bus.arguments import ArgumentParser
 from bus.process import Participant
 from bus.signals import PRESENCE, Presence, unpack
 from nodes import api, listening, offers
@@ -125,7 +125,7 @@ async def main(participant: Participant, listener: socket.socket | None) -> int:
 
 def parse(arguments: list[str]) -> listening.Address | None:
     first_line = (__doc__ or "").splitlines()[0]
-    parser = argparse.ArgumentParser(prog="apptracker", description=first_line)
+    parser = ArgumentParser(prog="apptracker", description=first_line)
     parser.add_argument(
         "listen", nargs="?", type=listening.ip_port, metavar="IP:PORT", help="beside the bus"
     )

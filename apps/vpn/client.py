@@ -30,6 +30,7 @@ from apps.vpn.machine import Incapable, Machine, MachineError, Taken
 from apps.vpn.messages import MAX_MTU, MIN_MTU
 from apps.vpn.tun import MAX_NAME, NoTun, open_tun
 from bus import BusError, egress, logs, process
+from bus.arguments import ArgumentParser
 from nodes import api, offers
 from nodes.client import Node
 from nodes.upkeep import keep_node, run_until
@@ -120,7 +121,7 @@ async def main(
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     first_line = (__doc__ or "").splitlines()[0]
-    parser = argparse.ArgumentParser(prog="vpn-client", description=first_line)
+    parser = ArgumentParser(prog="vpn-client", description=first_line)
     parser.add_argument(
         "exits", nargs="+", metavar="EXIT", help=f"name or key of a node, or: {FASTEST}"
     )

@@ -10,6 +10,7 @@ from apps.egress.admission import EVERYBODY, allowed, key_or_everybody
 from apps.egress.rules import Rule, RuleError
 from apps.vpn.addresses import BadNetwork, client_network
 from apps.vpn.messages import MAX_MTU, MIN_MTU, PORT, Limits
+from bus.arguments import ArgumentParser
 
 MTU: Final = 1500
 CLIENTS: Final = 128
@@ -49,7 +50,7 @@ class Options:
 
 def parse(arguments: list[str], doc: str) -> Options | None:
     """None: only put back what exits left behind that were killed."""
-    parser = argparse.ArgumentParser(prog="vpn-server", description=doc.splitlines()[0])
+    parser = ArgumentParser(prog="vpn-server", description=doc.splitlines()[0])
     add = parser.add_argument
     add("--node", help="name of the local node")
     add("--allow-key", type=key_or_everybody, action="append", default=[], metavar=f"KEY|{EVERYBODY}",

@@ -6,7 +6,6 @@ people want for the ways between two nodes.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import logging
@@ -15,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from bus import Bus, Overflow, Refused, Unreachable, process
+from bus.arguments import ArgumentParser
 from bus.identity import KeyPair, short
 from nodes import api
 from nodes.manager import keeping, routes
@@ -357,7 +357,7 @@ async def _tick(manager: Manager) -> None:
 
 def start() -> None:
     """Take no argument, and say so before joining the bus."""
-    parser = argparse.ArgumentParser(prog="node-manager", description="The manager of a mesh.")
+    parser = ArgumentParser(prog="node-manager", description="The manager of a mesh.")
     parser.parse_args()
     process.run(main)
 
