@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-import msgspec
 from msgspec import Struct
 
-from viscript.errors import Failed, NotFound
+from viscript.commands import exits
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-STATS: Final = "vpn.stats"  # to an exit's key (docs/vpn-exit.md)
-SERVED: Final = "app.vpn.stats"  # what every exit serves, by which it is found
+KIND: Final = exits.Kind("vpn.stats", "app.vpn.stats", "vpn-server")  # docs/vpn-exit.md
 
 
 class Client(Struct):
@@ -53,7 +48,7 @@ def show(node: str | None, *, as_json: bool) -> None:
     """`NotFound` (exit code 5) when there is none."""
     from viscript.output import document, say
 
-    found = [exit_ for exit_ in _exits() if node in {None, exit_.node, exit_.key}]
+    found = exits.ask(KIND, node, Exit)
     if as_json:
         document(found)
     else:
@@ -62,37 +57,7 @@ def show(node: str | None, *, as_json: bool) -> None:
                 say()
             _show(exit_)
     if not found:
-        where = "on the bus" if node is None else f"at node {node!r}"
-        raise NotFound(f"no exit is {where}; start one: viscript start vpn-server")
-
-
-def _exits() -> Iterator[Exit]:
-    """All that answer; one that does not is told of."""
-    from bus.caller import Caller
-    from bus.errors import BusError
-    from bus.signals import SERVICES, Services
-    from viscript.commands.bus.connection import NAME, TIMEOUT, as_shown, ask_all, translated
-    from viscript.commands.bus.where import here
-    from viscript.output import warn
-
-    place = here()
-    keys = {each.key for each in ask_all(SERVICES, Services).services if each.subject == SERVED}
-    with (
-        translated(place),
-        Caller(place.address, place.keypair(), name=NAME, timeout=TIMEOUT) as caller,
-    ):
-        for key in sorted(keys):
-            try:
-                yield _read(caller.request(STATS, to=key, timeout=TIMEOUT))
-            except BusError as error:
-                warn(f"the exit {key} tells nothing: {as_shown(error, place)}")
-
-
-def _read(body: bytes) -> Exit:
-    try:
-        return msgspec.msgpack.decode(body, type=Exit)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise Failed(f"an exit answers what is not understood: {error}") from None
+        raise exits.none_is_there(KIND, node)
 
 
 def _show(exit_: Exit) -> None:
