@@ -35,11 +35,15 @@ def test_exits_are_listed_and_shown_and_told_to_programs(stack: Stack) -> None:
     shown = status(stack, "beta").stdout
     assert "exit at node beta, mesh port 3, for all nodes" in shown
     assert "1 not_allowed" in shown
-    (told,) = json.loads(status(stack, "--json").stdout)
+    found = status(stack, "--json")
+    assert found.returncode == 0, found
+    (told,) = json.loads(found.stdout)
     assert (told["node"], told["port"], told["refused"]) == ("beta", 3, {"not_allowed": 1})
     (key,) = told["keys"]
     assert key["refused"] == {"not_allowed": 1}
-    assert json.loads(status(stack, told["key"], "--json").stdout)[0]["node"] == "beta"
+    found = status(stack, "--json", "--", told["key"])  # it may begin with a hyphen
+    assert found.returncode == 0, (told, found)
+    assert json.loads(found.stdout)[0]["node"] == "beta"
 
 
 def test_without_an_exit_the_way_to_one_is_told(stack: Stack) -> None:
