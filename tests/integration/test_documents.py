@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.support.stack import free_port
 from viscript.records import Status
 
 ROOT = Path(__file__).parents[2]
@@ -21,12 +21,6 @@ def commands(document: Path) -> list[str]:
     """The lines behind `$ ` in the document's ```console blocks."""
     blocks = re.findall(r"```console\n(.*?)```", document.read_text(), re.DOTALL)
     return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_the_document_of_the_command_line_names_every_field_of_a_launch():

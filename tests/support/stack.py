@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 import yaml
 
+_given: set[int] = set()  # by free_port
 VISCRIPT = str(Path(sys.executable).with_name("viscript"))
 
 
@@ -51,9 +53,18 @@ class Stack:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """A port that nobody has, nor gets by chance: the kernel gives others to connections, brokers choose others."""
+    while True:
+        port = 10_000 + secrets.randbelow(10_000)
+        if port in _given:
+            continue
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            try:
+                tcp.bind(("", port))
+                udp.bind(("", port))
+            except OSError:
+                continue
+        _given.add(port)
         return port
 
 
