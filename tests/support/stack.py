@@ -53,7 +53,7 @@ class Stack:
 
 
 def free_port() -> int:
-    """A port that nobody has, nor gets by chance: the kernel gives others to connections, brokers choose others."""
+    """A port that nobody has, nor gets by chance: connections and brokers get others."""
     while True:
         port = 10_000 + secrets.randbelow(10_000)
         if port in _given:
