@@ -2,11 +2,13 @@
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +21,8 @@ TUNSETIFF = 0x400454CA
 IFF_TUN, IFF_NO_PI, IFF_VNET_HDR = 0x1, 0x1000, 0x4000
 MTU = 1420
 _Value = TypeVar("_Value")
+
+PATIENCE = 10.0  # seconds
 
 
 def inside(namespace: str, work: Callable[[], _Value]) -> _Value:
@@ -38,9 +42,18 @@ def inside(namespace: str, work: Callable[[], _Value]) -> _Value:
 
 
 def open_tun(name: str, flags: int = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR) -> int:
+    """A new device; one of this name may just be on its way out, with the node that held it."""
     descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
-    return descriptor
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+            return descriptor
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                os.close(descriptor)
+                raise
+            time.sleep(0.01)
 
 
 def device(namespace: str, name: str, *addresses: str, mtu: int = MTU) -> int:

@@ -178,7 +178,6 @@ async def test_what_has_a_foreign_source_is_not_written(mesh: SpreadMesh) -> Non
             while not all_came(peer := await peer_of(far)):
                 await asyncio.sleep(0.02)
         assert peer.dropped["foreign_source"] == len(foreign)
-        assert peer.packets_in == before + 1
 
 
 async def test_the_kernel_takes_every_header_that_is_made_anew(mesh: SpreadMesh) -> None:
